@@ -1,0 +1,1 @@
+//! Programs that show the workspace at work.

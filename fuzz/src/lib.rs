@@ -1,0 +1,1 @@
+//! Fuzz targets and their oracles; the corpus is replayed by cargo test.

@@ -1,0 +1,1 @@
+//! Sans-IO MQTT client session: packet identifiers, QoS flows, keep alive and resumption without sockets or clocks.

@@ -1,0 +1,1 @@
+//! Brokers, gateways and faults for the tests of this workspace.
