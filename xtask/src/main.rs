@@ -1,3 +1,148 @@
-//! The workspace's own tasks.
+//! The workspace's own tasks: `cargo xtask --help` lists them.
+//!
+//! One file per verb. A verb prints every command that it runs, so that each can be typed by hand,
+//! and works alone; `ci` is nothing but the others in a row.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod arch;
+mod bench;
+mod ci;
+mod deny;
+mod doc;
+mod features;
+mod fmt;
+mod fuzz;
+mod lint;
+mod metadata;
+mod msrv;
+mod sh;
+mod source;
+mod test;
+
+use std::process::ExitCode;
+
+use sh::Failure;
+
+/// A task: its name, what `--help` says of it, and the function that runs it with its arguments.
+struct Verb {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Result<(), Failure>,
+}
+
+/// Every verb, in the order in which `--help` shows them. A new one adds its module and a line.
+const VERBS: &[Verb] = &[
+    Verb {
+        name: "ci",
+        about: "everything that .ci/run checks, in a row",
+        run: ci::run,
+    },
+    Verb {
+        name: "test",
+        about: "all tests, also against real mosquitto [--install] [-- ARGS]",
+        run: test::run,
+    },
+    Verb {
+        name: "fmt",
+        about: "formatting [--fix]",
+        run: fmt::run,
+    },
+    Verb {
+        name: "lint",
+        about: "clippy, warnings are errors",
+        run: lint::run,
+    },
+    Verb {
+        name: "doc",
+        about: "documentation of the published crates, warnings are errors",
+        run: doc::run,
+    },
+    Verb {
+        name: "arch",
+        about: "arrows between crates, the sans-IO fence, words and types in public APIs",
+        run: arch::run,
+    },
+    Verb {
+        name: "features",
+        about: "each published crate alone, feature by feature [CRATE...]",
+        run: features::run,
+    },
+    Verb {
+        name: "msrv",
+        about: "declared Rust versions of our crates and their dependencies",
+        run: msrv::run,
+    },
+    Verb {
+        name: "bench",
+        about: "our benchmarks [--build] [--peers] [--record] [-- FILTER]",
+        run: bench::run,
+    },
+    Verb {
+        name: "fuzz",
+        about: "each fuzz target for a while [--build] [--seconds N] [--seed N] [--record] [TARGET...]",
+        run: fuzz::run,
+    },
+    Verb {
+        name: "deny",
+        about: "licences, sources and bans of dependencies (needs cargo-deny)",
+        run: deny::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = args.split_first() else {
+        eprint!("{}", help());
+        return ExitCode::from(2);
+    };
+    if matches!(name.as_str(), "help" | "--help" | "-h") {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
+        eprintln!("xtask: no verb {name:?}\n");
+        eprint!("{}", help());
+        return ExitCode::from(2);
+    };
+    let own = rest.iter().take_while(|arg| *arg != "--");
+    if own.into_iter().any(|arg| arg == "--help" || arg == "-h") {
+        println!("cargo xtask {}: {}", verb.name, verb.about);
+        return ExitCode::SUCCESS;
+    }
+    match (verb.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(why)) => {
+            eprintln!("xtask {name}: {why}\ncargo xtask {name}: {}", verb.about);
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(why)) => {
+            eprintln!("xtask {name}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("usage: cargo xtask VERB [ARGS]\n\n");
+    for verb in VERBS {
+        text += &format!("  {:<10}{}\n", verb.name, verb.about);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_every_verb_once() {
+        let help = help();
+        for verb in VERBS {
+            let lines = help
+                .lines()
+                .filter(|line| line.split_whitespace().next() == Some(verb.name));
+            assert_eq!(lines.count(), 1, "{}", verb.name);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Everything that has to hold before a change lands: the other verbs in a row.
+//!
+//! A verb that fails does not hide what the later ones would say; all are named at the end.
+
+use std::time::Instant;
+
+use crate::sh::Failure;
+use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, test};
+
+/// Seconds of fuzzing for each target: a slice that notices a broken target, not a hunt.
+const FUZZ_SECONDS: &str = "4";
+
+pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
+    if let Some(other) = args.first() {
+        return Err(Failure::unknown_argument(other));
+    }
+    let mut ran = Vec::new();
+    let mut failed = Vec::new();
+    let mut step =
+        |name: &'static str, verb: fn(&[String]) -> Result<(), Failure>, args: &[&str]| {
+            println!("\n==== cargo xtask {name} {}", args.join(" "));
+            let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            let start = Instant::now();
+            let outcome = verb(&args);
+            ran.push((name, start.elapsed(), outcome.is_ok()));
+            if let Err(Failure::Failed(why) | Failure::Usage(why)) = outcome {
+                eprintln!("xtask {name}: {why}");
+                failed.push(name);
+            }
+        };
+    step("test", test::run, &[]);
+    step("fmt", fmt::run, &[]);
+    step("lint", lint::run, &[]);
+    step("doc", doc::run, &[]);
+    step("arch", arch::run, &[]);
+    step("msrv", msrv::run, &[]);
+    step("features", features::run, &[]);
+    step("bench", bench::run, &["--build"]);
+    step("fuzz", fuzz::run, &["--build", "--plain"]);
+    if crate::sh::find_program("cargo-fuzz").is_some() {
+        step(
+            "fuzz",
+            fuzz::run,
+            &["--plain", "--seconds", FUZZ_SECONDS, "--seed", "1"],
+        );
+    }
+    println!("\n==== summary");
+    for (name, time, good) in &ran {
+        println!(
+            "{:<10}{:>6} s  {}",
+            name,
+            time.as_secs(),
+            if *good { "good" } else { "FAILED" }
+        );
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("failed: {}", failed.join(", "))))
+    }
+}
