@@ -1,1 +1,25 @@
-//! Brokers, gateways and faults for the tests of this workspace.
+//! Brokers, gateways and faults for the tests and examples of this workspace.
+//!
+//! Nothing here depends on a crate of ours, so that a test never has our own code as its judge.
+//!
+//! | module | what it gives | feature |
+//! | --- | --- | --- |
+//! | [`mosquitto`] | the system's mosquitto, the reference broker, for one test | |
+//! | [`certs`] | an authority, and certificates good and bad | |
+//! | [`probe`] | a small MQTT 3.1.1 client made of bytes | |
+#![cfg_attr(
+    feature = "embedded",
+    doc = "| [`embedded`] | a broker in this process | `embedded` |"
+)]
+//!
+//! Everything listens on 127.0.0.1 only, on ports that the system picks, and goes away when its
+//! handle is dropped.
+
+#![forbid(unsafe_code)]
+
+pub mod certs;
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod mosquitto;
+pub mod probe;
+mod wire;
