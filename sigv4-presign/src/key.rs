@@ -1,0 +1,255 @@
+//! Signing keys, and a small cache of them.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::credentials::{Credentials, Fingerprint};
+use crate::settings::Settings;
+use crate::stamp::Day;
+
+/// The key of one secret, day, region and service, kept as the two hash states that HMAC starts from: that saves two of
+/// the compressions of every signature. Overwritten when dropped (by the `zeroize` features of `hmac` and `sha2`).
+#[derive(Clone)]
+pub(crate) struct SigningKey(Hmac<Sha256>);
+
+impl SigningKey {
+    pub(crate) fn derive(credentials: &Credentials, day: Day, settings: &Settings<'_>) -> Self {
+        let secret = credentials.secret_access_key().as_bytes();
+        let mut padded = Zeroizing::new([0; 64]);
+        let date_key = if let Some(key) = padded.get_mut(..PREFIX.len() + secret.len()) {
+            let (prefix, rest) = key.split_at_mut(PREFIX.len());
+            prefix.copy_from_slice(PREFIX);
+            rest.copy_from_slice(secret);
+            hmac(key, &day)
+        } else {
+            // HMAC hashes a key that is longer than a block; done here, it needs no buffer of its length.
+            let key: [u8; 32] = Sha256::new_with_prefix(PREFIX)
+                .chain_update(secret)
+                .finalize()
+                .into();
+            hmac(&*Zeroizing::new(key), &day)
+        };
+        let region_key = hmac(&*date_key, settings.region.as_bytes());
+        let service_key = hmac(&*region_key, settings.service.as_bytes());
+        let signing_key = hmac(&*service_key, TERMINATOR.as_bytes());
+        Self(keyed(&*signing_key))
+    }
+
+    pub(crate) fn sign(self, string_to_sign: &[u8]) -> [u8; 32] {
+        self.0
+            .chain_update(string_to_sign)
+            .finalize()
+            .into_bytes()
+            .into()
+    }
+}
+
+/// Ends every credential scope.
+pub(crate) const TERMINATOR: &str = "aws4_request";
+
+const PREFIX: &[u8] = b"AWS4";
+
+fn hmac(key: &[u8], message: &[u8]) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(
+        keyed(key)
+            .chain_update(message)
+            .finalize()
+            .into_bytes()
+            .into(),
+    )
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
+}
+
+/// The keys used last. Looking one up compares a hash of the secret, so no secret outlives its credentials here.
+pub(crate) struct KeyCache {
+    capacity: usize,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    /// Never longer than the capacity. A handful, so a scan beats a map.
+    list: Vec<Entry>,
+    /// Counts look-ups, to tell which entry was used longest ago.
+    clock: u64,
+}
+
+struct Entry {
+    fingerprint: Fingerprint,
+    day: Day,
+    region: Box<str>,
+    service: Box<str>,
+    key: SigningKey,
+    last_used: u64,
+}
+
+impl KeyCache {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            entries: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn key(
+        &self,
+        credentials: &Credentials,
+        day: Day,
+        settings: &Settings<'_>,
+    ) -> SigningKey {
+        if let Some(key) = self.find(credentials, day, settings) {
+            return key;
+        }
+        // Outside the lock; two threads that derive the same key at once do no harm.
+        let key = SigningKey::derive(credentials, day, settings);
+        self.insert(Entry {
+            fingerprint: credentials.fingerprint().clone(),
+            day,
+            region: settings.region.into(),
+            service: settings.service.into(),
+            key: key.clone(),
+            last_used: 0,
+        });
+        key
+    }
+
+    pub(crate) fn clear(&self) {
+        self.lock().list.clear();
+    }
+
+    fn find(
+        &self,
+        credentials: &Credentials,
+        day: Day,
+        settings: &Settings<'_>,
+    ) -> Option<SigningKey> {
+        let mut entries = self.lock();
+        entries.clock += 1;
+        let clock = entries.clock;
+        let entry = entries.list.iter_mut().find(|entry| {
+            entry.day == day
+                && *entry.region == *settings.region
+                && *entry.service == *settings.service
+                && entry.fingerprint == *credentials.fingerprint()
+        })?;
+        entry.last_used = clock;
+        Some(entry.key.clone())
+    }
+
+    fn insert(&self, mut entry: Entry) {
+        let mut entries = self.lock();
+        entry.last_used = entries.clock;
+        if entries.list.len() < self.capacity {
+            entries.list.push(entry);
+        } else if let Some(oldest) = entries.list.iter_mut().min_by_key(|entry| entry.last_used) {
+            *oldest = entry;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
+        // Entries are whole at every point where a panic could strike.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for KeyCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyCache")
+            .field("keys", &self.lock().list.len())
+            .field("capacity", &self.capacity)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
+    fn iam() -> Settings<'static> {
+        Settings::new("us-east-1", "iam")
+    }
+
+    /// The key that AWS's guide shows, by what it signs: HMAC under the key itself.
+    fn assert_same_key(key: SigningKey, hex: &str) {
+        let bytes: Vec<u8> = (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect();
+        assert_eq!(key.sign(b"probe"), *hmac(&bytes, b"probe"));
+    }
+
+    #[test]
+    fn documented_signing_keys() {
+        let credentials = Credentials::new("AKIDEXAMPLE", SECRET);
+        assert_same_key(
+            SigningKey::derive(&credentials, *b"20120215", &iam()),
+            "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d",
+        );
+        assert_same_key(
+            SigningKey::derive(&credentials, *b"20150830", &iam()),
+            "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9",
+        );
+    }
+
+    #[test]
+    fn a_secret_of_any_length_is_hashed_as_hmac_does() {
+        for length in [1, 59, 60, 61, 200] {
+            let secret = "s".repeat(length);
+            let credentials = Credentials::new("AKIDEXAMPLE", secret.as_str());
+            let date = hmac(format!("AWS4{secret}").as_bytes(), b"20150830");
+            let region = hmac(&*date, b"us-east-1");
+            let service = hmac(&*region, b"iam");
+            let expected = hmac(&*hmac(&*service, b"aws4_request"), b"probe");
+            let key = SigningKey::derive(&credentials, *b"20150830", &iam());
+            assert_eq!(key.sign(b"probe"), *expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_cache_tells_every_part_of_the_scope_apart() {
+        let cache = KeyCache::new(8);
+        let one = Credentials::new("AKIDEXAMPLE", SECRET);
+        let other = Credentials::new("AKIDEXAMPLE", "other");
+        let cases = [
+            (&one, *b"20150830", Settings::new("us-east-1", "iam")),
+            (&one, *b"20150831", Settings::new("us-east-1", "iam")),
+            (&one, *b"20150830", Settings::new("eu-west-1", "iam")),
+            (&one, *b"20150830", Settings::new("us-east-1", "s3")),
+            (&other, *b"20150830", Settings::new("us-east-1", "iam")),
+        ];
+        for _ in 0..2 {
+            for (credentials, day, settings) in &cases {
+                assert_eq!(
+                    cache.key(credentials, *day, settings).sign(b"probe"),
+                    SigningKey::derive(credentials, *day, settings).sign(b"probe"),
+                );
+            }
+        }
+        assert_eq!(cache.lock().list.len(), cases.len());
+    }
+
+    #[test]
+    fn the_cache_never_outgrows_its_capacity_and_forgets_the_oldest() {
+        let cache = KeyCache::new(2);
+        let credentials = Credentials::new("AKIDEXAMPLE", SECRET);
+        let days = [*b"20150801", *b"20150802", *b"20150801", *b"20150803"];
+        for day in days {
+            cache.key(&credentials, day, &iam());
+        }
+        let kept: Vec<Day> = cache.lock().list.iter().map(|entry| entry.day).collect();
+        assert_eq!(kept, [*b"20150801", *b"20150803"]);
+
+        let none = KeyCache::new(0);
+        none.key(&credentials, *b"20150801", &iam());
+        assert_eq!(none.lock().list.len(), 0);
+    }
+}

@@ -1,0 +1,279 @@
+//! A URL taken apart, with what could not be signed right refused.
+
+use std::net::Ipv6Addr;
+
+use crate::error::Error;
+use crate::escape;
+
+/// The parts of a URL, checked. Nothing is copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// In the caller's case.
+    scheme: &'a str,
+    /// In the caller's case, an IPv6 address with its brackets.
+    host: &'a str,
+    /// `None` where the scheme implies it.
+    port: Option<u16>,
+    /// Percent-encoded; empty or beginning with a slash.
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn parse(url: &'a str) -> Result<Self, Error> {
+        if url.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(Error::ControlCharacterInUrl);
+        }
+        let (scheme, rest) = url.split_once("://").ok_or(Error::MalformedUrl)?;
+        let default_port = default_port(scheme).ok_or(Error::UnsupportedScheme)?;
+        if rest.contains('#') {
+            return Err(Error::FragmentInUrl);
+        }
+        let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) =
+            before_query.split_at(before_query.find('/').unwrap_or(before_query.len()));
+        let (host, port) = split_authority(authority)?;
+        check_path(path)?;
+        Ok(Self {
+            scheme,
+            host,
+            port: port.filter(|&port| port != default_port),
+            path,
+            query,
+        })
+    }
+
+    /// Appends what the `Host` header says: in lower case, without the port that the scheme implies.
+    pub(crate) fn write_host(&self, out: &mut String) {
+        push_lower_case(out, self.host);
+        if let Some(port) = self.port {
+            out.push(':');
+            push_decimal(out, port.into());
+        }
+    }
+
+    /// Appends everything up to and without the query. An empty path becomes `/`, as it is sent.
+    pub(crate) fn write_url(&self, out: &mut String) {
+        push_lower_case(out, self.scheme);
+        out.push_str("://");
+        self.write_host(out);
+        out.push_str(if self.path.is_empty() { "/" } else { self.path });
+    }
+
+    /// Whether this is what the `Host` header says, the implied port being optional.
+    pub(crate) fn is_host(&self, header: &str) -> bool {
+        let header = header.trim_matches([' ', '\t']);
+        let Ok((host, port)) = split_authority(header) else {
+            return false;
+        };
+        let port = port.filter(|&port| default_port(self.scheme) != Some(port));
+        host.eq_ignore_ascii_case(self.host) && port == self.port
+    }
+
+    /// An upper bound of what `write_url` appends.
+    pub(crate) fn url_len(&self) -> usize {
+        self.scheme.len() + "://".len() + self.host.len() + ":65535".len() + self.path.len() + 1
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") {
+        Some(443)
+    } else if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("ws") {
+        Some(80)
+    } else {
+        None
+    }
+}
+
+fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
+    if authority.contains('@') {
+        return Err(Error::UserInfoInUrl);
+    }
+    let host_len = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let len = rest.find(']').ok_or(Error::InvalidHost)?;
+            rest[..len]
+                .parse::<Ipv6Addr>()
+                .map_err(|_| Error::InvalidHost)?;
+            len + 2
+        }
+        None => {
+            let len = authority.find(':').unwrap_or(authority.len());
+            check_name(&authority[..len])?;
+            len
+        }
+    };
+    let (host, port) = authority.split_at(host_len);
+    let port = match port {
+        // An empty port means none (RFC 3986, 3.2.3).
+        "" | ":" => None,
+        _ => Some(parse_port(port)?),
+    };
+    Ok((host, port))
+}
+
+fn parse_port(text: &str) -> Result<u16, Error> {
+    text.strip_prefix(':')
+        // The parser would take a sign.
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok())
+        .filter(|&port| port != 0)
+        .ok_or(Error::InvalidPort)
+}
+
+/// A DNS name (with underscores, which occur) or an IPv4 address; a dot may end it.
+fn check_name(name: &str) -> Result<(), Error> {
+    let labels = name.strip_suffix('.').unwrap_or(name);
+    let valid = name.len() <= MAX_NAME
+        && labels.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= MAX_LABEL
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        });
+    if valid {
+        Ok(())
+    } else {
+        Err(Error::InvalidHost)
+    }
+}
+
+/// RFC 1035, 2.3.4, with the final dot.
+const MAX_NAME: usize = 254;
+const MAX_LABEL: usize = 63;
+
+/// RFC 3986's path characters, with whole escapes only.
+fn check_path(path: &str) -> Result<(), Error> {
+    let mut rest = path.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = match (byte, tail) {
+            (b'%', [high, low, tail @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                tail
+            }
+            (b'%', _) => return Err(Error::InvalidPath),
+            _ if escape::is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte) => tail,
+            _ => return Err(Error::InvalidPath),
+        };
+    }
+    Ok(())
+}
+
+fn push_lower_case(out: &mut String, text: &str) {
+    let start = out.len();
+    out.push_str(text);
+    out[start..].make_ascii_lowercase();
+}
+
+pub(crate) fn push_decimal(out: &mut String, number: u64) {
+    let mut digits = [0; 20];
+    let mut rest = number;
+    let mut len = 0;
+    loop {
+        digits[len] = (rest % 10) as u8;
+        rest /= 10;
+        len += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend(
+        digits[..len]
+            .iter()
+            .rev()
+            .map(|digit| char::from(b'0' + digit)),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(url: &str) -> Result<String, Error> {
+        let target = Target::parse(url)?;
+        let mut out = String::new();
+        target.write_url(&mut out);
+        assert!(out.len() <= target.url_len());
+        Ok(out)
+    }
+
+    #[test]
+    fn the_host_is_what_the_host_header_says() {
+        for (given, expected) in [
+            ("https://Example.COM", "https://example.com/"),
+            ("WSS://example.com:443/mqtt", "wss://example.com/mqtt"),
+            ("ws://example.com:80", "ws://example.com/"),
+            ("https://example.com:80/", "https://example.com:80/"),
+            ("wss://example.com:08443/", "wss://example.com:8443/"),
+            ("wss://example.com:/", "wss://example.com/"),
+            (
+                "https://[2001:DB8::1]:65535/a",
+                "https://[2001:db8::1]:65535/a",
+            ),
+            ("http://127.0.0.1:1", "http://127.0.0.1:1/"),
+            ("https://a_b.example.com.?x", "https://a_b.example.com./"),
+        ] {
+            assert_eq!(url(given).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn bad_hosts_are_refused() {
+        let long_label = format!("https://{}/", "a".repeat(64));
+        let long_name = format!("https://{}/", "a.".repeat(128));
+        for (given, error) in [
+            ("", Error::MalformedUrl),
+            ("example.com/mqtt", Error::MalformedUrl),
+            ("/mqtt", Error::MalformedUrl),
+            ("ftp://example.com/", Error::UnsupportedScheme),
+            ("mqtts://example.com/", Error::UnsupportedScheme),
+            ("https:///mqtt", Error::InvalidHost),
+            ("https://?a", Error::InvalidHost),
+            ("https://:443/", Error::InvalidHost),
+            ("https://a..b/", Error::InvalidHost),
+            ("https://.a/", Error::InvalidHost),
+            ("https://exa mple/", Error::InvalidHost),
+            ("https://bücher.example/", Error::InvalidHost),
+            ("https://a%2eb/", Error::InvalidHost),
+            ("https://a\\b/", Error::InvalidHost),
+            ("https://[::1/", Error::InvalidHost),
+            ("https://[::g]/", Error::InvalidHost),
+            ("https://[::1%25eth0]/", Error::InvalidHost),
+            (&long_label, Error::InvalidHost),
+            (&long_name, Error::InvalidHost),
+            ("https://user:secret@example.com/", Error::UserInfoInUrl),
+            ("https://[::1]x/", Error::InvalidPort),
+            ("https://a:0/", Error::InvalidPort),
+            ("https://a:+1/", Error::InvalidPort),
+            ("https://a:65536/", Error::InvalidPort),
+            ("https://a:1:2/", Error::InvalidPort),
+            ("https://a/#b", Error::FragmentInUrl),
+            ("https://a/?b#c", Error::FragmentInUrl),
+            ("https://a/\nb", Error::ControlCharacterInUrl),
+            ("https://a/?b\r\n", Error::ControlCharacterInUrl),
+            ("https://a/\u{7f}", Error::ControlCharacterInUrl),
+            ("https://a/b c", Error::InvalidPath),
+            ("https://a/ü", Error::InvalidPath),
+            ("https://a/%", Error::InvalidPath),
+            ("https://a/%4", Error::InvalidPath),
+            ("https://a/%4g", Error::InvalidPath),
+            ("https://a/\"", Error::InvalidPath),
+        ] {
+            assert_eq!(url(given), Err(error), "{given}");
+        }
+        assert!(url(&format!("https://{}/", "a".repeat(63))).is_ok());
+        assert!(url(&format!("https://{}/", "a.".repeat(127))).is_ok());
+    }
+
+    #[test]
+    fn decimals() {
+        let mut out = String::new();
+        push_decimal(&mut out, 0);
+        push_decimal(&mut out, 604_800);
+        push_decimal(&mut out, u64::MAX);
+        assert_eq!(out, format!("0604800{}", u64::MAX));
+    }
+}
