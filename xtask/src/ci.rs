@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use crate::sh::Failure;
-use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, test};
+use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, spec, test};
 
 /// Seconds of fuzzing for each target: a slice that notices a broken target, not a hunt.
 const FUZZ_SECONDS: &str = "4";
@@ -35,6 +35,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     step("arch", arch::run, &[]);
     step("msrv", msrv::run, &[]);
     step("features", features::run, &[]);
+    step("spec", spec::run, &[]);
     step("bench", bench::run, &["--build"]);
     step("fuzz", fuzz::run, &["--build", "--plain"]);
     if crate::sh::find_program("cargo-fuzz").is_some() {

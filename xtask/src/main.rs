@@ -18,6 +18,7 @@ mod metadata;
 mod msrv;
 mod sh;
 mod source;
+mod spec;
 mod test;
 
 use std::process::ExitCode;
@@ -72,6 +73,11 @@ const VERBS: &[Verb] = &[
         name: "msrv",
         about: "declared Rust versions of our crates and their dependencies",
         run: msrv::run,
+    },
+    Verb {
+        name: "spec",
+        about: "statements of the MQTT standards against the code [--update] [--all]",
+        run: spec::run,
     },
     Verb {
         name: "bench",
