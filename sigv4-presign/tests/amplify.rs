@@ -97,6 +97,12 @@ fn endpoints_and_regions() {
             "wss://a1b2c3example-ats.iot.eu-west-1.amazonaws.com/mqtt".to_owned(),
         ),
         (
+            "wss://a1b2c3example.ats.iot.cn-north-1.amazonaws.com.cn/mqtt".to_owned(),
+            "cn-north-1",
+            "a82d2a8442ed06a5",
+            "wss://a1b2c3example.ats.iot.cn-north-1.amazonaws.com.cn/mqtt".to_owned(),
+        ),
+        (
             "ws://127.0.0.1:19102/mqtt".to_owned(),
             "us-east-1",
             "743eb612ad884f94",
@@ -124,4 +130,22 @@ fn milliseconds_are_cut_and_the_day_is_that_of_utc() {
     let time = UNIX_EPOCH + Duration::from_millis(1_709_251_199_999);
     let url = presign_iot(ENDPOINT, "us-east-1", &credentials(), time).unwrap();
     assert!(signature(url.as_str()).starts_with("ce7ac356a901c040"));
+}
+
+/// Amplify writes what an endpoint brings along, and the token, in the form encoding of browsers. Decoded it is the same.
+#[test]
+fn where_the_bytes_differ_from_amplifys() {
+    let url = sign(&format!("{ENDPOINT}?a=b c~*"), "us-east-1");
+    let (_, query) = url.split_once('?').unwrap();
+    // Amplify: a=b+c%7E*
+    assert!(query.starts_with("a=b%20c~%2A&X-Amz-Algorithm="), "{query}");
+
+    let odd = Credentials::new("AKIDEXAMPLE", SECRET).with_session_token(" a~*'()!ü");
+    let url = presign_iot(ENDPOINT, "us-east-1", &odd, time()).unwrap();
+    assert_eq!(signature(url.as_str()), SIGNATURE);
+    // Amplify: +a%7E*%27%28%29%21%C3%BC
+    assert!(
+        url.as_str()
+            .ends_with("&X-Amz-Security-Token=%20a~%2A%27%28%29%21%C3%BC")
+    );
 }
