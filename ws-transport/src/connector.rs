@@ -1,0 +1,271 @@
+//! From an endpoint to an open WebSocket, under one deadline.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time;
+use tracing::debug;
+
+use crate::{
+    ConnectError, ConnectStage, Dial, Endpoint, RequestError, Security, Stream, Target, TcpDialer,
+    TlsError, UpgradeRequest, WebSocket, WebSocketConfig, upgrade::upgrade,
+};
+#[cfg(feature = "tls")]
+use crate::{TlsConfig, TlsConfigError};
+
+/// Opens WebSockets: dials, puts TLS on top, and upgrades.
+///
+/// Make one per client and keep it: it holds the TLS session cache. Clones share everything.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use ws_transport::{Connector, Endpoint, UpgradeRequest};
+///
+/// let connector = Connector::new();
+/// let endpoint: Endpoint = "wss://broker.example/mqtt".parse()?;
+/// let request = UpgradeRequest::new().subprotocol("mqtt")?;
+///
+/// let mut socket = connector.connect(&endpoint, &request).await?;
+/// socket.send("hello").await?;
+/// let answer = socket.recv().await;
+/// socket.close().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Connector {
+    dialer: Arc<dyn Dial>,
+    #[cfg(feature = "tls")]
+    tls: Arc<LazyTls>,
+    websocket: WebSocketConfig,
+    timeout: Duration,
+    plaintext_credentials: PlaintextCredentials,
+}
+
+impl Connector {
+    /// The default time for a whole connect. Ample for a slow mobile link; well under the minute or two after
+    /// which TCP gives up by itself.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// A connector with the defaults: [`TcpDialer`], [`TlsConfig`]'s defaults, 20 s for a whole connect.
+    ///
+    /// The default TLS configuration is made when the first `wss` target asks for it; what is wrong with it is
+    /// then that connect's error.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            dialer: Arc::new(TcpDialer::new()),
+            #[cfg(feature = "tls")]
+            tls: Arc::default(),
+            websocket: WebSocketConfig::default(),
+            timeout: Self::DEFAULT_TIMEOUT,
+            plaintext_credentials: PlaintextCredentials::default(),
+        }
+    }
+
+    /// Dials through this instead of a default [`TcpDialer`].
+    #[must_use]
+    pub fn dialer(mut self, dialer: impl Dial + 'static) -> Self {
+        self.dialer = Arc::new(dialer);
+        self
+    }
+
+    /// Uses this TLS configuration instead of the default one.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, config: TlsConfig) -> Self {
+        self.tls = Arc::new(LazyTls::from(config));
+        self
+    }
+
+    /// Buffers, limits and policies of the WebSockets it opens.
+    #[must_use]
+    pub fn websocket(mut self, config: WebSocketConfig) -> Self {
+        self.websocket = config;
+        self
+    }
+
+    /// How long a whole connect may take, from the first DNS question to the answer to the upgrade. Default
+    /// [`DEFAULT_TIMEOUT`](Self::DEFAULT_TIMEOUT).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Whether credentials may cross the network in the clear. Default [`PlaintextCredentials::LoopbackOnly`].
+    #[must_use]
+    pub fn plaintext_credentials(mut self, policy: PlaintextCredentials) -> Self {
+        self.plaintext_credentials = policy;
+        self
+    }
+
+    /// Opens a WebSocket. Redirects are refusals, and `wss` never becomes `ws`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`]; a server's refusal comes with its status, headers and body.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up and closes what was opened; nothing else is affected.
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        request: &UpgradeRequest,
+    ) -> Result<WebSocket, ConnectError> {
+        let target = endpoint.target();
+        if target.security() == Security::Plain
+            && !target.host().is_loopback()
+            && self.plaintext_credentials == PlaintextCredentials::LoopbackOnly
+            && request.carries_credentials(endpoint)
+        {
+            return Err(RequestError::PlaintextCredentials.into());
+        }
+        let result = self
+            .within_deadline(async |stage: &Stage| {
+                let mut stream = self.open(target, stage).await?;
+                stage.enter(ConnectStage::Upgrade);
+                let upgraded = upgrade(&mut stream, endpoint, request).await?;
+                Ok((stream, upgraded))
+            })
+            .await;
+        match result {
+            Ok((stream, upgraded)) => {
+                debug!(host = %target.host(), port = target.port(), "WebSocket open");
+                Ok(WebSocket::after_upgrade(stream, upgraded, &self.websocket).await)
+            }
+            Err(error) => {
+                debug!(host = %target.host(), port = target.port(), %error, "WebSocket not opened");
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a connection without the upgrade: dials, and puts TLS on top where the target asks for it. For
+    /// plain HTTP(S) calls over the same proxy, roots and session cache.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Timeout`], [`ConnectError::Dial`] and [`ConnectError::Tls`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up and closes what was opened.
+    pub async fn connect_stream(&self, target: &Target) -> Result<Stream, ConnectError> {
+        self.within_deadline(async |stage: &Stage| self.open(target, stage).await)
+            .await
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        connect: impl AsyncFnOnce(&Stage) -> Result<T, ConnectError>,
+    ) -> Result<T, ConnectError> {
+        let stage = Stage::default();
+        time::timeout(self.timeout, connect(&stage))
+            .await
+            .unwrap_or_else(|_elapsed| Err(ConnectError::Timeout(stage.current())))
+    }
+
+    async fn open(&self, target: &Target, stage: &Stage) -> Result<Stream, ConnectError> {
+        stage.enter(ConnectStage::Dial);
+        let io = self.dialer.dial(target).await?;
+        match target.security() {
+            Security::Plain => Ok(Stream::plain(io)),
+            #[cfg(feature = "tls")]
+            Security::Tls => {
+                stage.enter(ConnectStage::Tls);
+                let tls = self
+                    .tls
+                    .get()
+                    .map_err(|error| ConnectError::Tls(TlsError::Config(error)))?;
+                Ok(tls.handshake(target, io).await?)
+            }
+            #[cfg(not(feature = "tls"))]
+            Security::Tls => Err(TlsError::NotCompiled.into()),
+        }
+    }
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("websocket", &self.websocket)
+            .field("timeout", &self.timeout)
+            .field("plaintext_credentials", &self.plaintext_credentials)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether credentials may cross the network in the clear, over `ws://`.
+///
+/// Credentials are a query in the URL (presigned ones are), `Authorization`, `Cookie` and headers marked
+/// sensitive, and whatever [`UpgradeRequest::credentials_follow`] announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PlaintextCredentials {
+    /// Only to the machine itself.
+    #[default]
+    LoopbackOnly,
+    /// To any host: everybody on the way can read and use them.
+    AnyHost,
+}
+
+/// How far a connect has come; shared between the attempt and its deadline.
+#[derive(Default)]
+struct Stage(AtomicU8);
+
+impl Stage {
+    fn enter(&self, stage: ConnectStage) {
+        let code = match stage {
+            ConnectStage::Dial => 0,
+            ConnectStage::Tls => 1,
+            ConnectStage::Upgrade => 2,
+        };
+        self.0.store(code, Ordering::Relaxed);
+    }
+
+    fn current(&self) -> ConnectStage {
+        match self.0.load(Ordering::Relaxed) {
+            0 => ConnectStage::Dial,
+            1 => ConnectStage::Tls,
+            _ => ConnectStage::Upgrade,
+        }
+    }
+}
+
+/// The TLS configuration, made at its first use where none was given.
+#[cfg(feature = "tls")]
+#[derive(Default)]
+struct LazyTls(std::sync::OnceLock<TlsConfig>);
+
+#[cfg(feature = "tls")]
+impl LazyTls {
+    fn get(&self) -> Result<&TlsConfig, TlsConfigError> {
+        if let Some(config) = self.0.get() {
+            return Ok(config);
+        }
+        // Two first connects may both build one; the loser's is dropped, unused. A failure is not kept: the
+        // application may install a provider before the next attempt.
+        let config = TlsConfig::builder().build()?;
+        Ok(self.0.get_or_init(|| config))
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<TlsConfig> for LazyTls {
+    fn from(config: TlsConfig) -> Self {
+        Self(config.into())
+    }
+}

@@ -1,0 +1,337 @@
+//! The opening handshake: an HTTP/1.1 request and the judgement of its answer (RFC 6455 section 4.1).
+//!
+//! Ours and not tungstenite's, which logs the request with its query, loses the body of a refusal, compares
+//! `Connection` as a whole and lets extensions pass that nobody asked for.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{
+        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    time,
+};
+use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+use zeroize::Zeroizing;
+
+use crate::{ConnectError, Endpoint, Refusal, RequestError, UpgradeError, http1};
+
+/// Most bytes of the headers that a caller adds to the request. Servers commonly stop at 8 KiB a header.
+pub const MAX_REQUEST_HEADERS_LEN: usize = 16 * 1024;
+
+/// Most bytes of an answer's status line and headers. Servers send well under one KiB.
+pub const MAX_ANSWER_HEAD_LEN: usize = 16 * 1024;
+
+/// Most headers of an answer.
+pub const MAX_ANSWER_HEADERS: usize = 64;
+
+/// Most bytes of a refusal's body that are kept. Explanations are a line of JSON or a page of HTML.
+pub const MAX_REFUSAL_BODY_LEN: usize = 8 * 1024;
+
+/// How long the body of a refusal may take after its head.
+const REFUSAL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What to ask for in the upgrade, besides the endpoint: the subprotocol and further headers.
+///
+/// ```
+/// use http::{HeaderValue, header};
+/// use ws_transport::UpgradeRequest;
+///
+/// let request = UpgradeRequest::new()
+///     .subprotocol("mqtt")?
+///     .header(header::USER_AGENT, HeaderValue::from_static("thermostat/1.0"))?;
+/// # Ok::<(), ws_transport::RequestError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct UpgradeRequest {
+    subprotocol: Option<HeaderValue>,
+    policy: SubprotocolPolicy,
+    headers: HeaderMap,
+    headers_len: usize,
+    credentials_follow: bool,
+}
+
+impl UpgradeRequest {
+    /// A request without a subprotocol and without headers of the caller's.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Offers a subprotocol. Only ever one: several servers fail on a list.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a token (RFC 9110 section 5.6.2).
+    pub fn subprotocol(mut self, subprotocol: &str) -> Result<Self, RequestError> {
+        if subprotocol.is_empty() || !subprotocol.bytes().all(is_token_byte) {
+            return Err(RequestError::Subprotocol);
+        }
+        self.subprotocol =
+            Some(HeaderValue::from_str(subprotocol).map_err(|_| RequestError::Subprotocol)?);
+        Ok(self)
+    }
+
+    /// How strictly the server has to choose the offered subprotocol. Default [`SubprotocolPolicy::Exact`].
+    #[must_use]
+    pub fn subprotocol_policy(mut self, policy: SubprotocolPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Adds a header, such as `Origin`, `User-Agent` or `Authorization`.
+    ///
+    /// Mark secret values with [`HeaderValue::set_sensitive`]: that keeps them out of `Debug`, and off `ws://`
+    /// to other machines (see [`PlaintextCredentials`](crate::PlaintextCredentials)). `Authorization` and
+    /// `Cookie` are always taken for secret.
+    ///
+    /// # Errors
+    ///
+    /// When the handshake sets the header itself, or when the headers exceed [`MAX_REQUEST_HEADERS_LEN`].
+    pub fn header(
+        mut self,
+        name: HeaderName,
+        mut value: HeaderValue,
+    ) -> Result<Self, RequestError> {
+        if is_reserved(&name) {
+            return Err(RequestError::ReservedHeader);
+        }
+        self.headers_len += name.as_str().len() + value.len() + ": \r\n".len();
+        if self.headers_len > MAX_REQUEST_HEADERS_LEN {
+            return Err(RequestError::HeadersTooLong);
+        }
+        if matches!(
+            name,
+            http::header::AUTHORIZATION | http::header::COOKIE | http::header::PROXY_AUTHORIZATION
+        ) {
+            value.set_sensitive(true);
+        }
+        self.headers.append(name, value);
+        Ok(self)
+    }
+
+    /// Says that the protocol above will send credentials once the WebSocket is open, so that it is held off
+    /// `ws://` to other machines just like a query or a secret header.
+    #[must_use]
+    pub fn credentials_follow(mut self) -> Self {
+        self.credentials_follow = true;
+        self
+    }
+
+    /// Whether something would cross the network in the clear that should not.
+    pub(crate) fn carries_credentials(&self, endpoint: &Endpoint) -> bool {
+        self.credentials_follow
+            || endpoint.has_query()
+            || self.headers.values().any(HeaderValue::is_sensitive)
+    }
+
+    /// The request as bytes. Wiped after use: the query is in it.
+    fn encode(&self, endpoint: &Endpoint, key: &str) -> Zeroizing<Vec<u8>> {
+        let host = endpoint.target().host_header();
+        let query = endpoint.query();
+        // Large enough that it never grows: growing would leave copies behind.
+        let capacity = 256
+            + endpoint.path().len()
+            + query.map_or(0, str::len)
+            + host.len()
+            + self.subprotocol.as_ref().map_or(0, HeaderValue::len)
+            + self.headers_len;
+        let mut out = Zeroizing::new(Vec::with_capacity(capacity));
+        let mut put = |part: &[u8]| out.extend_from_slice(part);
+        put(b"GET ");
+        put(endpoint.path().as_bytes());
+        if let Some(query) = query {
+            put(b"?");
+            put(query.as_bytes());
+        }
+        put(b" HTTP/1.1\r\nHost: ");
+        put(host.as_bytes());
+        put(b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
+        put(key.as_bytes());
+        put(b"\r\n");
+        if let Some(subprotocol) = &self.subprotocol {
+            put(b"Sec-WebSocket-Protocol: ");
+            put(subprotocol.as_bytes());
+            put(b"\r\n");
+        }
+        for (name, value) in &self.headers {
+            put(name.as_str().as_bytes());
+            put(b": ");
+            put(value.as_bytes());
+            put(b"\r\n");
+        }
+        put(b"\r\n");
+        debug_assert!(out.len() <= capacity);
+        out
+    }
+}
+
+/// How strictly the server has to choose the offered subprotocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SubprotocolPolicy {
+    /// It has to answer exactly what was offered.
+    #[default]
+    Exact,
+    /// It may answer nothing, as some servers do that know but one protocol.
+    AllowMissing,
+    /// It may answer anything.
+    AllowAny,
+}
+
+/// The handshake's outcome: the bytes that came behind the answer, and the chosen subprotocol.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) read_ahead: Bytes,
+    pub(crate) subprotocol: Option<HeaderValue>,
+}
+
+/// Sends the request and judges the answer.
+pub(crate) async fn upgrade<S>(
+    io: &mut S,
+    endpoint: &Endpoint,
+    request: &UpgradeRequest,
+) -> Result<Upgraded, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let key = generate_key();
+    {
+        let bytes = request.encode(endpoint, &key);
+        io.write_all(&bytes).await.map_err(interrupted)?;
+    }
+    io.flush().await.map_err(interrupted)?;
+
+    let mut buffer = BytesMut::with_capacity(1024);
+    let head = loop {
+        let head = http1::read_head(io, &mut buffer, MAX_ANSWER_HEAD_LEN, MAX_ANSWER_HEADERS)
+            .await
+            .map_err(|error| match error {
+                http1::HeadError::Io(error) => interrupted(error),
+                http1::HeadError::Malformed => UpgradeError::NotHttp.into(),
+                http1::HeadError::TooLong => UpgradeError::HeadTooLong.into(),
+            })?;
+        // Interim answers (100, 103) announce another one.
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            break head;
+        }
+    };
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        let body = http1::read_body(
+            io,
+            buffer,
+            &head,
+            MAX_REFUSAL_BODY_LEN,
+            time::Instant::now() + REFUSAL_BODY_TIMEOUT,
+        )
+        .await;
+        return Err(ConnectError::Refused(Box::new(Refusal {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })));
+    }
+    let subprotocol = judge(&head, &key, request)?;
+    Ok(Upgraded {
+        read_ahead: buffer.freeze(),
+        subprotocol,
+    })
+}
+
+/// RFC 6455 section 4.1, the six steps on the server's answer; the status is checked before.
+fn judge(
+    head: &http1::Head,
+    key: &str,
+    request: &UpgradeRequest,
+) -> Result<Option<HeaderValue>, UpgradeError> {
+    let headers = &head.headers;
+    if !has_token(headers, &UPGRADE, "websocket") {
+        return Err(UpgradeError::NoUpgrade);
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(UpgradeError::NoConnectionUpgrade);
+    }
+    let accept = only(headers, &SEC_WEBSOCKET_ACCEPT).map_err(|_| UpgradeError::Accept)?;
+    if accept.is_none_or(|value| value.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
+        return Err(UpgradeError::Accept);
+    }
+    if headers
+        .get_all(&SEC_WEBSOCKET_EXTENSIONS)
+        .iter()
+        .any(|value| !value.is_empty())
+    {
+        return Err(UpgradeError::Extension);
+    }
+    let chosen =
+        only(headers, &SEC_WEBSOCKET_PROTOCOL).map_err(|_| UpgradeError::SubprotocolUnknown)?;
+    match (&request.subprotocol, chosen, request.policy) {
+        (_, Some(_), SubprotocolPolicy::AllowAny) | (None, None, _) => {}
+        (Some(offered), Some(chosen), _) if offered.as_bytes() == chosen.as_bytes() => {}
+        (_, Some(_), _) => return Err(UpgradeError::SubprotocolUnknown),
+        (Some(_), None, SubprotocolPolicy::Exact) => {
+            return Err(UpgradeError::SubprotocolMissing);
+        }
+        (Some(_), None, _) => {}
+    }
+    Ok(chosen.cloned())
+}
+
+/// The header's only value; an error where it is repeated.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, ()> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err(()),
+    }
+}
+
+/// Whether a comma-separated list, in one header or several, has the token; case does not matter.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
+
+fn is_reserved(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        HOST | CONNECTION
+            | UPGRADE
+            | SEC_WEBSOCKET_KEY
+            | SEC_WEBSOCKET_VERSION
+            | SEC_WEBSOCKET_ACCEPT
+            | SEC_WEBSOCKET_PROTOCOL
+            | SEC_WEBSOCKET_EXTENSIONS
+            | CONTENT_LENGTH
+            | TRANSFER_ENCODING
+            | TE
+            | TRAILER
+            | EXPECT
+    )
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// An I/O error after TLS stood: TLS's own where it is one.
+fn interrupted(error: std::io::Error) -> ConnectError {
+    #[cfg(feature = "tls")]
+    let error = match crate::tls::late_failure(error) {
+        Ok(tls) => return ConnectError::Tls(tls),
+        Err(error) => error,
+    };
+    ConnectError::Interrupted(error)
+}

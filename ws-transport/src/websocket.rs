@@ -1,0 +1,623 @@
+//! An open WebSocket: bytes in and out, with back-pressure both ways.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Sink as _, Stream as _};
+use http::HeaderValue;
+use tokio::{io::AsyncWrite as _, time};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as Tungstenite,
+        error::ProtocolError,
+        protocol::{
+            CloseFrame as TungsteniteClose, Message as Frame, Role,
+            frame::{
+                Frame as RawFrame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
+    },
+};
+
+use crate::{
+    FramePacking, Io, ProtocolViolation, Stream, TextMessages, WebSocketConfig, WebSocketError,
+    upgrade::Upgraded,
+};
+
+/// An open WebSocket that carries a stream of bytes, in binary messages.
+///
+/// Where messages begin and end means nothing here: what is sent is split and packed as suits, and empty
+/// messages are neither sent nor delivered. (Those who care about messages use
+/// [`poll_recv_message`](Self::poll_recv_message) and [`start_send_message`](Self::start_send_message).)
+///
+/// One task owns the socket and polls it both ways; there is nothing to split and no lock. The order of calls
+/// in a turn of such a task:
+///
+/// ```
+/// # use std::{collections::VecDeque, task::{Context, Poll, ready}};
+/// # use bytes::Bytes;
+/// # use ws_transport::{WebSocket, WebSocketError};
+/// # struct Task { socket: WebSocket, outgoing: VecDeque<Bytes> }
+/// # impl Task {
+/// # fn handle(&mut self, _: Bytes) {}
+/// fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+///     // All that has arrived: many messages come from one read.
+///     while let Poll::Ready(received) = self.socket.poll_recv(cx)? {
+///         let Some(bytes) = received else {
+///             return Poll::Ready(Ok(()));
+///         };
+///         self.handle(bytes);
+///     }
+///     // All that is to be sent and fits: many frames go into one write.
+///     while !self.outgoing.is_empty() {
+///         ready!(self.socket.poll_ready(cx))?;
+///         if let Some(bytes) = self.outgoing.pop_front() {
+///             self.socket.start_send(bytes)?;
+///         }
+///     }
+///     // Nothing is sure to leave before this.
+///     ready!(self.socket.poll_flush(cx))?;
+///     Poll::Pending
+/// }
+/// # }
+/// ```
+///
+/// Pings are answered while the socket is polled for receiving. At most the write buffer, one split and the
+/// rest of one send are held when the peer does not read; and at most two messages of the maximum length when
+/// it sends (see [`WebSocketConfig`]).
+///
+/// Dropping it drops the connection without a close frame; [`close`](Self::close) says goodbye first.
+pub struct WebSocket {
+    inner: WebSocketStream<Stream>,
+    config: WebSocketConfig,
+    subprotocol: Option<HeaderValue>,
+    /// Payload accepted but not yet given to tungstenite. Not empty only while the peer does not read: at
+    /// most one send, in pieces of at most the split length.
+    unsent: VecDeque<Frame>,
+    /// Small sends on their way into one frame; shorter than the split length. Empty unless packing merges.
+    merging: BytesMut,
+    state: State,
+}
+
+/// ```text
+/// Open ──peer's close, EOF, error──▶ Ended
+///   └──poll_close──▶ Closing ──────▶ Closed
+/// ```
+enum State {
+    Open,
+    /// Nothing more will be received, and why has been told. Closing may still have to say goodbye.
+    Ended(CloseOutcome),
+    Closing(Closing),
+    Closed(CloseOutcome),
+}
+
+struct Closing {
+    step: CloseStep,
+    deadline: Pin<Box<time::Sleep>>,
+    outcome: CloseOutcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CloseStep {
+    /// What was accepted before the close goes out first.
+    Send,
+    Flush,
+    AwaitPeer,
+    Shutdown,
+}
+
+impl WebSocket {
+    /// A WebSocket over a stream that has been upgraded already, by other means than a
+    /// [`Connector`](crate::Connector). `read_ahead` is what was read behind the answer's head.
+    ///
+    /// # Cancel safety
+    ///
+    /// Completes at its first poll.
+    pub async fn from_upgraded(
+        io: impl Io + 'static,
+        read_ahead: Bytes,
+        config: &WebSocketConfig,
+    ) -> Self {
+        let upgraded = Upgraded {
+            read_ahead,
+            subprotocol: None,
+        };
+        Self::after_upgrade(Stream::plain(Box::new(io)), upgraded, config).await
+    }
+
+    pub(crate) async fn after_upgrade(
+        stream: Stream,
+        upgraded: Upgraded,
+        config: &WebSocketConfig,
+    ) -> Self {
+        let inner = WebSocketStream::from_partially_read(
+            stream,
+            upgraded.read_ahead.into(),
+            Role::Client,
+            Some(config.tungstenite()),
+        )
+        .await;
+        Self {
+            inner,
+            config: config.clone(),
+            subprotocol: upgraded.subprotocol,
+            unsent: VecDeque::new(),
+            merging: BytesMut::new(),
+            state: State::Open,
+        }
+    }
+
+    /// The subprotocol that the server chose, if any.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_ref()?.to_str().ok()
+    }
+
+    /// Received bytes, never empty: the payload of one message, whose bounds mean nothing. Call it until it
+    /// is pending: one read brings many messages.
+    ///
+    /// Ends with exactly one error, which says how the connection ended, then `None`; with `None` alone where
+    /// this side closed first.
+    #[must_use = "a poll that is not looked at loses bytes"]
+    pub fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, WebSocketError>>> {
+        for _ in 0..MAX_SKIPPED_FRAMES_PER_POLL {
+            let payload = match ready!(self.poll_recv_message(cx)) {
+                Some(Ok(Message::Binary(payload))) => payload,
+                Some(Ok(Message::Text(text))) => text.into(),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            };
+            if !payload.is_empty() {
+                return Poll::Ready(Some(Ok(payload)));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Like [`poll_recv`](Self::poll_recv), but delivers messages as they were sent: empty ones too, and text
+    /// ones as such where [`TextMessages::Deliver`] allows them.
+    #[must_use = "a poll that is not looked at loses a message"]
+    pub fn poll_recv_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Message, WebSocketError>>> {
+        if !matches!(self.state, State::Open) {
+            return Poll::Ready(None);
+        }
+        // A peer that sends nothing but control frames must not hold the task for ever.
+        for _ in 0..MAX_SKIPPED_FRAMES_PER_POLL {
+            let error = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
+                Some(Ok(Frame::Binary(payload))) => {
+                    return Poll::Ready(Some(Ok(Message::Binary(payload))));
+                }
+                Some(Ok(Frame::Text(text))) => match self.config.text {
+                    TextMessages::Deliver => {
+                        return Poll::Ready(Some(Ok(Message::Text(text.as_str().to_owned()))));
+                    }
+                    TextMessages::Refuse => WebSocketError::Text,
+                },
+                Some(Ok(Frame::Close(frame))) => {
+                    WebSocketError::ClosedByPeer(frame.map(CloseFrame::from))
+                }
+                Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => continue,
+                Some(Err(error)) => translate(error),
+                None => WebSocketError::Disconnected,
+            };
+            self.end(cx, &error);
+            return Poll::Ready(Some(Err(error)));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ready when there is room for another send. Pending while the peer does not read fast enough.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed or is closed.
+    #[must_use = "a poll that is not looked at does nothing"]
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        if !matches!(self.state, State::Open) {
+            return Poll::Ready(Err(WebSocketError::SendAfterClose));
+        }
+        self.poll_unsent(cx)
+    }
+
+    /// Accepts bytes for sending, to be called after [`poll_ready`](Self::poll_ready) was ready. They leave
+    /// when the write buffer is full, or at the latest with the next [`poll_flush`](Self::poll_flush).
+    ///
+    /// Not copied until they are masked into the write buffer. Empty ones are ignored.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed or is closed.
+    pub fn start_send(&mut self, bytes: impl Into<Bytes>) -> Result<(), WebSocketError> {
+        if !matches!(self.state, State::Open) {
+            return Err(WebSocketError::SendAfterClose);
+        }
+        let mut bytes = bytes.into();
+        if self.config.packing == FramePacking::Merge {
+            return self.merge(&bytes);
+        }
+        while bytes.len() > self.config.split_len {
+            let piece = bytes.split_to(self.config.split_len);
+            self.push(Frame::Binary(piece))?;
+        }
+        if !bytes.is_empty() {
+            self.push(Frame::Binary(bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Accepts one message for sending as it is: empty or text where it is, and in fragments of the split
+    /// length where it is longer.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed or is closed.
+    pub fn start_send_message(&mut self, message: Message) -> Result<(), WebSocketError> {
+        if !matches!(self.state, State::Open) {
+            return Err(WebSocketError::SendAfterClose);
+        }
+        self.push_merged()?;
+        let (mut opcode, mut payload) = match message {
+            Message::Binary(payload) => (Data::Binary, payload),
+            Message::Text(text) => (Data::Text, Bytes::from(text)),
+        };
+        while payload.len() > self.config.split_len {
+            let piece = payload.split_to(self.config.split_len);
+            self.push(fragment(opcode, piece, false))?;
+            opcode = Data::Continue;
+        }
+        self.push(fragment(opcode, payload, true))
+    }
+
+    /// Writes everything out that was accepted. Ready when the system has taken it.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed.
+    #[must_use = "a poll that is not looked at does nothing"]
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        if !matches!(self.state, State::Open) {
+            return Poll::Ready(Err(WebSocketError::SendAfterClose));
+        }
+        self.poll_flush_all(cx)
+    }
+
+    /// Closes: sends what was accepted and a close frame (1000), reads on until the peer's close frame or its
+    /// end, and shuts the connection down; all within the close timeout. What still arrives is discarded.
+    ///
+    /// To be polled until it is ready; afterwards it says the same again.
+    #[must_use = "a poll that is not looked at does nothing"]
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<CloseOutcome> {
+        loop {
+            match &mut self.state {
+                State::Open => self.begin_close(CloseStep::Send, CloseOutcome::Dropped),
+                // Our reply or our own close frame is with tungstenite already, or there is nobody to tell.
+                State::Ended(outcome) => {
+                    let outcome = *outcome;
+                    self.begin_close(CloseStep::Flush, outcome);
+                }
+                State::Closed(outcome) => return Poll::Ready(*outcome),
+                State::Closing(closing) => {
+                    if closing.deadline.as_mut().poll(cx).is_ready() {
+                        self.state = State::Closed(CloseOutcome::TimedOut);
+                        continue;
+                    }
+                    let (step, outcome) = (closing.step, closing.outcome);
+                    let (step, outcome) = ready!(self.poll_close_step(cx, step, outcome));
+                    match (&mut self.state, step) {
+                        (State::Closing(closing), Some(step)) => {
+                            closing.step = step;
+                            closing.outcome = outcome;
+                        }
+                        _ => self.state = State::Closed(outcome),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Received bytes; `None` after the end. See [`poll_recv`](Self::poll_recv).
+    ///
+    /// # Errors
+    ///
+    /// How the connection ended, once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Result<Bytes, WebSocketError>> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Waits for room, accepts the bytes and flushes.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed or is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: when the future is dropped, the bytes may have been accepted or not. Accepted bytes
+    /// are never cut: the rest leaves with the next flush.
+    pub async fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), WebSocketError> {
+        poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.start_send(bytes)?;
+        self.flush().await
+    }
+
+    /// Writes everything out that was accepted.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing: what is left goes out with the next flush.
+    pub async fn flush(&mut self) -> Result<(), WebSocketError> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Closes; see [`poll_close`](Self::poll_close).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the closing where it is; calling again goes on with it, under the deadline
+    /// of the first call.
+    pub async fn close(&mut self) -> CloseOutcome {
+        poll_fn(|cx| self.poll_close(cx)).await
+    }
+
+    fn merge(&mut self, mut bytes: &[u8]) -> Result<(), WebSocketError> {
+        while !bytes.is_empty() {
+            let room = self.config.split_len - self.merging.len();
+            let (piece, rest) = bytes.split_at(room.min(bytes.len()));
+            self.merging.extend_from_slice(piece);
+            bytes = rest;
+            if self.merging.len() == self.config.split_len {
+                self.push_merged()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push_merged(&mut self) -> Result<(), WebSocketError> {
+        if self.merging.is_empty() {
+            return Ok(());
+        }
+        let payload = self.merging.split().freeze();
+        self.push(Frame::Binary(payload))
+    }
+
+    /// Gives a frame to tungstenite, or queues it behind what waits already.
+    fn push(&mut self, frame: Frame) -> Result<(), WebSocketError> {
+        if !self.unsent.is_empty() {
+            self.unsent.push_back(frame);
+            return Ok(());
+        }
+        self.push_now(frame)
+    }
+
+    fn push_now(&mut self, frame: Frame) -> Result<(), WebSocketError> {
+        match Pin::new(&mut self.inner).start_send(frame) {
+            Ok(()) => Ok(()),
+            Err(Tungstenite::WriteBufferFull(frame)) => {
+                self.unsent.push_front(*frame);
+                Ok(())
+            }
+            Err(error) => Err(translate(error)),
+        }
+    }
+
+    /// Moves what waits into tungstenite's buffer, as the peer makes room.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        loop {
+            if !self.unsent.is_empty() {
+                ready!(Pin::new(&mut self.inner).poll_flush(cx)).map_err(translate)?;
+            }
+            ready!(Pin::new(&mut self.inner).poll_ready(cx)).map_err(translate)?;
+            match self.unsent.pop_front() {
+                Some(frame) => self.push_now(frame)?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        self.push_merged()?;
+        ready!(self.poll_unsent(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx).map_err(translate)
+    }
+
+    /// No more receiving: tells the peer why where that is our decision, as far as it goes without waiting.
+    fn end(&mut self, cx: &mut Context<'_>, error: &WebSocketError) {
+        self.state = State::Ended(match error {
+            WebSocketError::ClosedByPeer(_) => CloseOutcome::Closed,
+            _ => CloseOutcome::Dropped,
+        });
+        let code = match error {
+            WebSocketError::Text => Some(CloseCode::Unsupported),
+            WebSocketError::TooLong => Some(CloseCode::Size),
+            WebSocketError::Protocol(ProtocolViolation::Utf8) => Some(CloseCode::Invalid),
+            WebSocketError::Protocol(_) => Some(CloseCode::Protocol),
+            // Tungstenite has queued the reply.
+            WebSocketError::ClosedByPeer(_) => None,
+            _ => return,
+        };
+        self.unsent.clear();
+        self.merging.clear();
+        if let Some(code) = code {
+            let reason = "".into();
+            let close = Frame::Close(Some(TungsteniteClose { code, reason }));
+            let _failed = Pin::new(&mut self.inner).start_send(close);
+        }
+        // One try; `poll_close` finishes it.
+        let _pending_or_failed = Pin::new(&mut self.inner).poll_flush(cx);
+    }
+
+    fn begin_close(&mut self, step: CloseStep, outcome: CloseOutcome) {
+        self.state = State::Closing(Closing {
+            step,
+            deadline: Box::pin(time::sleep(self.config.close_timeout)),
+            outcome,
+        });
+    }
+
+    /// One step of closing; the next step, or `None` at the end.
+    fn poll_close_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: CloseStep,
+        outcome: CloseOutcome,
+    ) -> Poll<(Option<CloseStep>, CloseOutcome)> {
+        match step {
+            CloseStep::Send => {
+                let sent = ready!(self.poll_flush_all(cx)).is_ok() && {
+                    let close = Frame::Close(Some(TungsteniteClose {
+                        code: CloseCode::Normal,
+                        reason: "".into(),
+                    }));
+                    Pin::new(&mut self.inner).start_send(close).is_ok()
+                };
+                let next = if sent {
+                    CloseStep::AwaitPeer
+                } else {
+                    CloseStep::Shutdown
+                };
+                Poll::Ready((Some(next), outcome))
+            }
+            CloseStep::AwaitPeer => {
+                // Reading goes on while the close frame waits for room: the peer may be blocked on us.
+                if let Poll::Ready(Err(_)) = Pin::new(&mut self.inner).poll_flush(cx) {
+                    return Poll::Ready((Some(CloseStep::Shutdown), outcome));
+                }
+                let outcome = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
+                    Some(Ok(Frame::Close(_))) => CloseOutcome::Closed,
+                    Some(Ok(_)) => return Poll::Ready((Some(step), outcome)),
+                    Some(Err(_)) | None => outcome,
+                };
+                Poll::Ready((Some(CloseStep::Shutdown), outcome))
+            }
+            CloseStep::Flush => {
+                let _failed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
+                Poll::Ready((Some(CloseStep::Shutdown), outcome))
+            }
+            CloseStep::Shutdown => {
+                let stream = Pin::new(self.inner.get_mut());
+                let _failed = ready!(stream.poll_shutdown(cx));
+                Poll::Ready((None, outcome))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Open => "open",
+            State::Ended(_) => "ended",
+            State::Closing(_) => "closing",
+            State::Closed(_) => "closed",
+        };
+        f.debug_struct("WebSocket")
+            .field("state", &state)
+            .field("subprotocol", &self.subprotocol)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A whole message, for those to whom its bounds and kind matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "closed by RFC 6455 section 5.6")]
+pub enum Message {
+    /// Binary data.
+    Binary(Bytes),
+    /// Text.
+    Text(String),
+}
+
+/// The peer's reason for closing (RFC 6455 section 7.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseFrame {
+    /// The status code.
+    pub code: u16,
+    /// The peer's words, at most 123 bytes. Untrusted; often empty.
+    pub reason: Box<str>,
+}
+
+impl From<TungsteniteClose> for CloseFrame {
+    fn from(frame: TungsteniteClose) -> Self {
+        Self {
+            code: frame.code.into(),
+            reason: frame.reason.as_str().into(),
+        }
+    }
+}
+
+/// How closing went. The connection is gone in every case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseOutcome {
+    /// Both sides have said goodbye.
+    Closed,
+    /// The connection ended before both sides had: the peer dropped it, it failed, or the peer broke the
+    /// protocol.
+    Dropped,
+    /// The close timeout passed first.
+    TimedOut,
+}
+
+/// Control frames, or empty messages, passed over in one poll before the task gets its turn again.
+const MAX_SKIPPED_FRAMES_PER_POLL: usize = 64;
+
+fn fragment(opcode: Data, payload: Bytes, is_final: bool) -> Frame {
+    Frame::Frame(RawFrame::message(payload, OpCode::Data(opcode), is_final))
+}
+
+fn translate(error: Tungstenite) -> WebSocketError {
+    use ProtocolError as P;
+    match error {
+        Tungstenite::ConnectionClosed
+        | Tungstenite::AlreadyClosed
+        | Tungstenite::Protocol(P::ResetWithoutClosingHandshake) => WebSocketError::Disconnected,
+        Tungstenite::Io(error) => match error.kind() {
+            // TLS reports an end without close_notify as an unexpected end of file.
+            std::io::ErrorKind::UnexpectedEof
+            | std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::BrokenPipe => WebSocketError::Disconnected,
+            _ => WebSocketError::Io(error),
+        },
+        Tungstenite::Capacity(_) => WebSocketError::TooLong,
+        Tungstenite::Protocol(P::SendAfterClosing) => WebSocketError::SendAfterClose,
+        Tungstenite::Protocol(error) => WebSocketError::Protocol(match error {
+            P::NonZeroReservedBits => ProtocolViolation::ReservedBits,
+            P::UnknownControlFrameType(_) | P::UnknownDataFrameType(_) | P::InvalidOpcode(_) => {
+                ProtocolViolation::Opcode
+            }
+            P::MaskedFrameFromServer => ProtocolViolation::Masked,
+            P::FragmentedControlFrame | P::ControlFrameTooBig => ProtocolViolation::ControlFrame,
+            P::UnexpectedContinueFrame | P::ExpectedFragment(_) => ProtocolViolation::Fragmentation,
+            P::InvalidCloseSequence | P::ReceivedAfterClosing => ProtocolViolation::Close,
+            _ => ProtocolViolation::Other,
+        }),
+        Tungstenite::Utf8(_) => WebSocketError::Protocol(ProtocolViolation::Utf8),
+        _ => WebSocketError::Protocol(ProtocolViolation::Other),
+    }
+}

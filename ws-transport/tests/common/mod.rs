@@ -1,0 +1,177 @@
+//! Servers to connect to.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::{future::Future, net::SocketAddr};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_tungstenite::tungstenite::{
+    Message,
+    handshake::server::{Request, Response},
+};
+use ws_transport::{Endpoint, UpgradeRequest};
+
+pub const SUBPROTOCOL: &str = "test.bytes";
+
+pub fn request() -> UpgradeRequest {
+    UpgradeRequest::new().subprotocol(SUBPROTOCOL).unwrap()
+}
+
+pub fn endpoint(scheme: &str, address: SocketAddr) -> Endpoint {
+    format!("{scheme}://localhost:{}/path", address.port())
+        .parse()
+        .unwrap()
+}
+
+/// Takes one connection after the other on a port of the system's choice.
+pub async fn serve<F, Fut>(handle: F) -> (SocketAddr, JoinHandle<()>)
+where
+    F: Fn(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(handle(stream));
+        }
+    });
+    (address, task)
+}
+
+/// Upgrades as a server, choosing the offered subprotocol, and sends every message back.
+pub async fn echo<S>(stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    #[allow(clippy::result_large_err, reason = "tungstenite's signature")]
+    let choose = |request: &Request, mut response: Response| {
+        if let Some(offered) = request.headers().get("sec-websocket-protocol") {
+            response
+                .headers_mut()
+                .insert("sec-websocket-protocol", offered.clone());
+        }
+        Ok(response)
+    };
+    // A client that gives up in the middle is a test's business, not the server's.
+    let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, choose).await else {
+        return;
+    };
+    while let Some(Ok(message)) = socket.next().await {
+        if matches!(message, Message::Binary(_) | Message::Text(_))
+            && socket.send(message).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+pub mod tls {
+    use std::sync::Arc;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
+        IsCa, KeyPair, KeyUsagePurpose,
+    };
+    use rustls::{
+        RootCertStore, ServerConfig,
+        crypto::CryptoProvider,
+        pki_types::{CertificateDer, PrivateKeyDer},
+        server::WebPkiClientVerifier,
+    };
+    use tokio_rustls::TlsAcceptor;
+
+    pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+    pub struct Leaf {
+        pub certificate: CertificateDer<'static>,
+        pub certificate_pem: String,
+        pub key: PrivateKeyDer<'static>,
+        pub key_pem: String,
+    }
+
+    impl Authority {
+        pub fn new(name: &str) -> Self {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            let key = KeyPair::generate().unwrap();
+            Self(CertifiedIssuer::self_signed(params, key).unwrap())
+        }
+
+        pub fn pem(&self) -> String {
+            self.0.pem()
+        }
+
+        pub fn der(&self) -> CertificateDer<'static> {
+            self.0.der().clone()
+        }
+
+        /// A server's certificate for the name.
+        pub fn server(&self, name: &str) -> Leaf {
+            self.leaf(name, |_| {})
+        }
+
+        pub fn leaf(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+            let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+            params.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ];
+            change(&mut params);
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &self.0).unwrap();
+            Leaf {
+                certificate: certificate.der().clone(),
+                certificate_pem: certificate.pem(),
+                key_pem: key.serialize_pem(),
+                key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            }
+        }
+    }
+
+    /// Whatever is compiled in; of both, ring.
+    pub fn provider() -> Arc<CryptoProvider> {
+        #[cfg(feature = "tls-ring")]
+        return Arc::new(rustls::crypto::ring::default_provider());
+        #[cfg(all(feature = "tls-aws-lc-rs", not(feature = "tls-ring")))]
+        return Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc-rs")))]
+        panic!("no provider compiled in");
+    }
+
+    pub fn acceptor(leaf: &Leaf) -> TlsAcceptor {
+        acceptor_with(leaf, None)
+    }
+
+    /// Asks for a client certificate of the authority where there is one.
+    pub fn acceptor_with(leaf: &Leaf, clients: Option<&Authority>) -> TlsAcceptor {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(authority.der()).unwrap();
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(roots.into(), provider())
+                        .build()
+                        .unwrap();
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(vec![leaf.certificate.clone()], leaf.key.clone_key())
+            .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
