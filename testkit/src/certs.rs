@@ -213,7 +213,6 @@ impl Identity {
 
     /// What a TLS server of this crate presents; `clients` is the authority that client
     /// certificates must come from, if they are asked for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the scripted peer, next"))]
     pub(crate) fn acceptor(&self, clients: Option<&Authority>) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))

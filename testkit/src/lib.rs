@@ -6,6 +6,8 @@
 //! | --- | --- | --- |
 //! | [`mosquitto`] | the system's mosquitto, the reference broker, for one test | |
 //! | [`certs`] | an authority, and certificates good and bad | |
+//! | [`peer`] | the other side of a connection, played by the test | |
+//! | [`proxy`] | cuts, delays and black holes between a client and a broker | |
 //! | [`probe`] | a small MQTT 3.1.1 client made of bytes | |
 #![cfg_attr(
     feature = "embedded",
@@ -21,5 +23,8 @@ pub mod certs;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod mosquitto;
+mod net;
+pub mod peer;
 pub mod probe;
+pub mod proxy;
 mod wire;

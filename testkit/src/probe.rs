@@ -389,7 +389,7 @@ impl fmt::Display for ProbeError {
             Self::Refused { status, .. } => write!(f, "the upgrade was answered with {status}"),
             Self::Closed => f.write_str("the connection ended"),
             Self::Timeout => f.write_str("no answer came"),
-            Self::Unexpected(packet) => write!(f, "another packet came: {packet:02x?}"),
+            Self::Unexpected(packet) => write!(f, "another packet came: {:02x?}", &packet[..]),
             Self::Io(_) => f.write_str("the connection failed"),
             Self::WebSocket(what) => write!(f, "the WebSocket failed: {what}"),
         }
