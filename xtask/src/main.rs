@@ -20,6 +20,7 @@ mod sh;
 mod source;
 mod spec;
 mod test;
+mod vectors;
 
 use std::process::ExitCode;
 
@@ -88,6 +89,11 @@ const VERBS: &[Verb] = &[
         name: "fuzz",
         about: "each fuzz target for a while [--build] [--seconds N] [--seed N] [--record] [TARGET...]",
         run: fuzz::run,
+    },
+    Verb {
+        name: "vectors",
+        about: "signature vectors, made anew by botocore in a virtual environment [--check]",
+        run: vectors::run,
     },
     Verb {
         name: "deny",
