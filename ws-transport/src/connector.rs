@@ -17,7 +17,7 @@ use crate::{
     TlsError, UpgradeRequest, WebSocket, WebSocketConfig, upgrade::upgrade,
 };
 #[cfg(feature = "tls")]
-use crate::{TlsConfig, TlsConfigError};
+use crate::{TlsConfig, tls::LazyTls};
 
 /// Opens WebSockets: dials, puts TLS on top, and upgrades.
 ///
@@ -242,30 +242,5 @@ impl Stage {
             1 => ConnectStage::Tls,
             _ => ConnectStage::Upgrade,
         }
-    }
-}
-
-/// The TLS configuration, made at its first use where none was given.
-#[cfg(feature = "tls")]
-#[derive(Default)]
-struct LazyTls(std::sync::OnceLock<TlsConfig>);
-
-#[cfg(feature = "tls")]
-impl LazyTls {
-    fn get(&self) -> Result<&TlsConfig, TlsConfigError> {
-        if let Some(config) = self.0.get() {
-            return Ok(config);
-        }
-        // Two first connects may both build one; the loser's is dropped, unused. A failure is not kept: the
-        // application may install a provider before the next attempt.
-        let config = TlsConfig::builder().build()?;
-        Ok(self.0.get_or_init(|| config))
-    }
-}
-
-#[cfg(feature = "tls")]
-impl From<TlsConfig> for LazyTls {
-    fn from(config: TlsConfig) -> Self {
-        Self(config.into())
     }
 }

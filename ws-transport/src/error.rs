@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::CloseFrame;
+use crate::{CloseFrame, SocksReply};
 
 /// Why no connection came about.
 #[derive(Debug)]
@@ -161,6 +161,8 @@ pub enum DialError {
     AddressRefused,
     /// No address took the connection; the error is the preferred one's.
     Connect(io::Error),
+    /// The proxy was not reached or did not do its part.
+    Proxy(Box<ProxyError>),
     /// A dialler of somebody else's failed.
     Other(Box<dyn Error + Send + Sync>),
 }
@@ -172,6 +174,7 @@ impl DialError {
         match self {
             Self::Resolve(_) | Self::Connect(_) | Self::Other(_) => true,
             Self::AddressRefused => false,
+            Self::Proxy(error) => error.is_retryable(),
         }
     }
 }
@@ -182,6 +185,7 @@ impl fmt::Display for DialError {
             Self::Resolve(_) => "the host name did not resolve",
             Self::AddressRefused => "the address filter refused every address of the host",
             Self::Connect(_) => "no address of the host took the connection",
+            Self::Proxy(_) => "the proxy did not open a tunnel",
             Self::Other(_) => "the dialler failed",
         })
     }
@@ -192,6 +196,7 @@ impl Error for DialError {
         match self {
             Self::Resolve(error) | Self::Connect(error) => Some(error),
             Self::AddressRefused => None,
+            Self::Proxy(error) => Some(&**error),
             Self::Other(error) => Some(&**error),
         }
     }
@@ -202,6 +207,71 @@ impl From<io::Error> for DialError {
     fn from(error: io::Error) -> Self {
         Self::Connect(error)
     }
+}
+
+/// What went wrong between us, a proxy, and the target behind it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ProxyError {
+    /// The proxy itself could not be dialled.
+    Unreachable(DialError),
+    /// TLS to the proxy failed.
+    Tls(TlsError),
+    /// The connection to the proxy ended or failed before the tunnel stood.
+    Io(io::Error),
+    /// The proxy wants credentials, or does not accept those it got.
+    Authentication,
+    /// An HTTP proxy answered `CONNECT` with another status than 2xx and 407.
+    Refused(StatusCode),
+    /// A SOCKS5 proxy did not connect.
+    Socks(SocksReply),
+    /// The proxy's answer breaks its protocol.
+    Malformed,
+}
+
+impl ProxyError {
+    /// Whether the same attempt may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable(error) => error.is_retryable(),
+            Self::Tls(error) => error.is_retryable(),
+            Self::Io(_) => true,
+            Self::Authentication | Self::Malformed => false,
+            Self::Refused(status) => is_retryable_status(*status),
+            Self::Socks(reply) => reply.is_retryable(),
+        }
+    }
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(_) => f.write_str("the proxy could not be dialled"),
+            Self::Tls(_) => f.write_str("TLS to the proxy failed"),
+            Self::Io(_) => f.write_str("the connection to the proxy ended before the tunnel stood"),
+            Self::Authentication => f.write_str("the proxy does not accept our credentials"),
+            Self::Refused(status) => write!(f, "the proxy answered status {}", status.as_u16()),
+            Self::Socks(reply) => write!(f, "the proxy did not connect: {reply}"),
+            Self::Malformed => f.write_str("the proxy's answer breaks its protocol"),
+        }
+    }
+}
+
+impl Error for ProxyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unreachable(error) => Some(error),
+            Self::Tls(error) => Some(error),
+            Self::Io(error) => Some(error),
+            Self::Authentication | Self::Refused(_) | Self::Socks(_) | Self::Malformed => None,
+        }
+    }
+}
+
+/// Statuses that say "not now": 408, 425, 429 and 5xx.
+fn is_retryable_status(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
 }
 
 /// Why TLS did not come about.
@@ -350,7 +420,7 @@ impl Refusal {
     /// Whether the same request may be accepted later: 408, 425, 429 and 5xx.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.status.is_server_error() || matches!(self.status.as_u16(), 408 | 425 | 429)
+        is_retryable_status(self.status)
     }
 
     /// What AWS calls the error, where the header is a plain word.

@@ -26,6 +26,7 @@ mod dial;
 mod endpoint;
 mod error;
 mod http1;
+mod proxy;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
@@ -37,9 +38,10 @@ pub use connector::{Connector, PlaintextCredentials};
 pub use dial::{Dial, DialFuture, TcpDialer};
 pub use endpoint::{Endpoint, EndpointError, Host, MAX_URL_LEN, Scheme, Security, Target};
 pub use error::{
-    ConnectError, ConnectStage, DialError, ProtocolViolation, Refusal, RequestError,
+    ConnectError, ConnectStage, DialError, ProtocolViolation, ProxyError, Refusal, RequestError,
     TlsConfigError, TlsError, UpgradeError, WebSocketError,
 };
+pub use proxy::{EnvProxies, Proxy, ProxyConfigError, SocksReply};
 pub use stream::{BoxedIo, Io, Stream};
 #[cfg(feature = "tls")]
 pub use tls::{BaseRoots, TlsConfig, TlsConfigBuilder};

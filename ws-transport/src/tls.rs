@@ -1,6 +1,9 @@
 //! TLS over a dialled stream, by rustls.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, RootCertStore,
@@ -67,6 +70,28 @@ impl TlsConfig {
 impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TlsConfig")
+    }
+}
+
+/// The TLS configuration, made at its first use where none was given.
+#[derive(Default)]
+pub(crate) struct LazyTls(OnceLock<TlsConfig>);
+
+impl LazyTls {
+    pub(crate) fn get(&self) -> Result<&TlsConfig, TlsConfigError> {
+        if let Some(config) = self.0.get() {
+            return Ok(config);
+        }
+        // Two first connects may both build one; the loser's is dropped, unused. A failure is not kept: the
+        // application may install a provider before the next attempt.
+        let config = TlsConfig::builder().build()?;
+        Ok(self.0.get_or_init(|| config))
+    }
+}
+
+impl From<TlsConfig> for LazyTls {
+    fn from(config: TlsConfig) -> Self {
+        Self(config.into())
     }
 }
 

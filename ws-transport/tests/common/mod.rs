@@ -1,11 +1,11 @@
 //! Servers to connect to.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, sync::Mutex};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{
     Message,
     handshake::server::{Request, Response},
 };
-use ws_transport::{Endpoint, UpgradeRequest};
+use ws_transport::{BoxedIo, Dial, DialFuture, Endpoint, Target, UpgradeRequest};
 
 pub const SUBPROTOCOL: &str = "test.bytes";
 
@@ -69,6 +69,44 @@ where
             return;
         }
     }
+}
+
+/// Hands out one end of an in-memory pipe, once.
+pub struct InMemory(Mutex<Option<DuplexStream>>);
+
+impl InMemory {
+    /// The dialler and the other end.
+    pub fn pair() -> (Self, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        (Self(Mutex::new(Some(ours))), theirs)
+    }
+}
+
+impl Dial for InMemory {
+    fn dial<'a>(&'a self, _target: &'a Target) -> DialFuture<'a> {
+        Box::pin(async move {
+            let io = self.0.lock().unwrap().take();
+            let io = io.ok_or_else(|| std::io::Error::other("dialled twice"))?;
+            Ok(Box::new(io) as BoxedIo)
+        })
+    }
+}
+
+/// Reads an HTTP head, to its empty line.
+pub async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A header's value in a head.
+pub fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then_some(value)
+    })
 }
 
 #[cfg(feature = "tls")]
