@@ -1,0 +1,219 @@
+//! Takes packets off a stream of bytes.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::error::DecodeError;
+use crate::header::{FrameLen, check_first_byte};
+use crate::packet::Layout;
+use crate::{Packet, PacketRef, ProtocolVersion};
+
+/// The largest packet that MQTT can express, in bytes: five of fixed header and 268,435,455 more.
+pub const MAX_PACKET_SIZE: u32 = 5 + crate::wire::VARINT_MAX;
+
+/// The largest packet that a [`Decoder`] accepts unless told otherwise: 1 MiB.
+///
+/// Far above what the usual brokers and services let through (AWS IoT Core: 128 KiB), and little enough that a
+/// hostile peer cannot make the receiver hold much for one connection.
+pub const DEFAULT_MAX_PACKET_SIZE: u32 = 1024 * 1024;
+
+/// Takes packets off a stream that arrives in pieces of any size.
+///
+/// The length of a packet is remembered once its header is there, so that many small pieces cost no more than
+/// linear time. A packet above the maximum size is refused with its header, before anybody buffers it.
+///
+/// After an error the stream cannot go on: nothing was taken from the buffer, and the same call answers the same
+/// error again.
+///
+/// A server learns the version from the CONNECT: call [`Decoder::set_version`] then, before the next packet is
+/// decoded.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use mqtt_codec::{Decoder, Packet, ProtocolVersion};
+///
+/// let mut decoder = Decoder::new(ProtocolVersion::V311).with_max_packet_size(64 * 1024);
+/// let mut received = BytesMut::new();
+///
+/// received.extend_from_slice(&[0xD0]);
+/// assert!(decoder.decode(&mut received)?.is_none());
+/// received.extend_from_slice(&[0x00, 0x40]);
+/// assert_eq!(decoder.decode(&mut received)?, Some(Packet::Pingresp));
+/// assert_eq!(&received[..], &[0x40]);
+/// # Ok::<(), mqtt_codec::DecodeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    version: ProtocolVersion,
+    max_packet_size: u32,
+    /// Of the packet at the front of the buffer, if it began and did not end yet.
+    known: Option<FrameLen>,
+}
+
+impl Decoder {
+    /// A decoder for one connection, with [`DEFAULT_MAX_PACKET_SIZE`].
+    pub const fn new(version: ProtocolVersion) -> Self {
+        Self {
+            version,
+            max_packet_size: DEFAULT_MAX_PACKET_SIZE,
+            known: None,
+        }
+    }
+
+    /// Sets the largest packet accepted, in bytes, fixed header included.
+    #[must_use]
+    pub const fn with_max_packet_size(self, bytes: u32) -> Self {
+        Self {
+            max_packet_size: bytes,
+            ..self
+        }
+    }
+
+    /// Sets the largest packet accepted, in bytes, from the next packet on.
+    pub const fn set_max_packet_size(&mut self, bytes: u32) {
+        self.max_packet_size = bytes;
+    }
+
+    /// The largest packet accepted, in bytes.
+    pub const fn max_packet_size(&self) -> u32 {
+        self.max_packet_size
+    }
+
+    /// Sets the version of the packets that follow.
+    pub const fn set_version(&mut self, version: ProtocolVersion) {
+        self.version = version;
+    }
+
+    /// The version of the packets.
+    pub const fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
+    /// The length in bytes of the packet at the front of the buffer, if its header was seen and the rest was not.
+    pub fn pending_len(&self) -> Option<usize> {
+        self.known.map(|len| len.frame as usize)
+    }
+
+    /// Takes the next packet off `buf`; `None` until it is complete.
+    ///
+    /// The packet shares the memory of `buf`. Nothing is copied or allocated for a packet, save that `BytesMut` turns
+    /// its memory into a shared one once for each block of memory.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are no packet of this version, or one above the maximum size.
+    #[inline]
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
+        let Some((len, layout)) = self.next_layout(buf)? else {
+            return Ok(None);
+        };
+        Ok(Some(match layout {
+            Layout::Plain(packet) => {
+                buf.advance(len);
+                packet
+            }
+            layout => layout.with_frame(buf.split_to(len).freeze()),
+        }))
+    }
+
+    /// Takes the next packet off `chunk`, as [`Decoder::decode`] does.
+    ///
+    /// For memory that is shared already. When `None` is returned, `chunk` holds the front of a packet, and the next
+    /// call needs those bytes again with more behind them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::decode`].
+    #[inline]
+    pub fn decode_bytes(&mut self, chunk: &mut Bytes) -> Result<Option<Packet>, DecodeError> {
+        let Some((len, layout)) = self.next_layout(chunk)? else {
+            return Ok(None);
+        };
+        Ok(Some(match layout {
+            Layout::Plain(packet) => {
+                chunk.advance(len);
+                packet
+            }
+            layout => layout.with_frame(chunk.split_to(len)),
+        }))
+    }
+
+    /// Decodes the packet at the front of `buf` in place: the view and its length; `None` until it is complete.
+    ///
+    /// The next call expects what follows those bytes at the front of its buffer.
+    ///
+    /// ```
+    /// use mqtt_codec::{Decoder, ProtocolVersion};
+    ///
+    /// let mut decoder = Decoder::new(ProtocolVersion::V311);
+    /// let mut buf: &[u8] = &[0xC0, 0x00, 0x40, 0x02, 0x00, 0x01, 0x30];
+    /// let mut packets = 0;
+    /// while let Some((packet, len)) = decoder.decode_ref(buf)? {
+    ///     println!("{packet:?}");
+    ///     buf = &buf[len..];
+    ///     packets += 1;
+    /// }
+    /// assert_eq!((packets, buf), (2, &[0x30][..]));
+    /// # Ok::<(), mqtt_codec::DecodeError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::decode`].
+    #[inline]
+    pub fn decode_ref<'a>(
+        &mut self,
+        buf: &'a [u8],
+    ) -> Result<Option<(PacketRef<'a>, usize)>, DecodeError> {
+        let Some((len, frame)) = self.next_frame(buf)? else {
+            return Ok(None);
+        };
+        let (&first, _) = frame.split_first().unwrap_or((&0, &[]));
+        let body = frame.get(usize::from(len.header)..).unwrap_or_default();
+        let packet = PacketRef::decode_body(first, body, self.version)?;
+        self.known = None;
+        Ok(Some((packet, frame.len())))
+    }
+
+    #[inline]
+    fn next_layout(&mut self, buf: &[u8]) -> Result<Option<(usize, Layout)>, DecodeError> {
+        let Some((len, frame)) = self.next_frame(buf)? else {
+            return Ok(None);
+        };
+        let (&first, _) = frame.split_first().unwrap_or((&0, &[]));
+        let layout = Layout::decode(first, frame, len.header, self.version)?;
+        self.known = None;
+        Ok(Some((frame.len(), layout)))
+    }
+
+    #[inline]
+    fn next_frame<'a>(
+        &mut self,
+        buf: &'a [u8],
+    ) -> Result<Option<(FrameLen, &'a [u8])>, DecodeError> {
+        let len = match self.known {
+            Some(len) => len,
+            None => match FrameLen::read(buf, self.max_packet_size, self.version)? {
+                Some(len) => len,
+                None => return Ok(None),
+            },
+        };
+        match buf.get(..len.frame as usize) {
+            Some(frame) => Ok(Some((len, frame))),
+            None => self.remember(len, buf),
+        }
+    }
+
+    /// Refuses at once what the first byte gives away.
+    #[cold]
+    fn remember<'a>(
+        &mut self,
+        len: FrameLen,
+        buf: &'a [u8],
+    ) -> Result<Option<(FrameLen, &'a [u8])>, DecodeError> {
+        if let (None, Some(&first)) = (self.known, buf.first()) {
+            check_first_byte(first, self.version)?;
+            self.known = Some(len);
+        }
+        Ok(None)
+    }
+}

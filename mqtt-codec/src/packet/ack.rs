@@ -1,0 +1,179 @@
+//! PUBACK, PUBREC, PUBREL and PUBCOMP: the acknowledgements of QoS 1 and 2. They have one form.
+
+use bytes::{BufMut, Bytes};
+
+use super::span::{Span, properties_of};
+use crate::error::{DecodeError, EncodeError, Malformed};
+use crate::property::Measured;
+use crate::reason::byte_is_valid_for;
+use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
+use crate::{
+    PacketId, PacketType, Properties, PropertyBlock, PropertyScope, ProtocolVersion, ReasonCode,
+};
+
+/// A PUBACK, PUBREC, PUBREL or PUBCOMP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "the fields of the packet")]
+pub struct AckRef<'a> {
+    /// Of the PUBLISH that this belongs to.
+    pub packet_id: PacketId,
+    /// Always [`ReasonCode::Success`] before MQTT 5.
+    pub reason_code: ReasonCode,
+    /// MQTT 5 only.
+    pub properties: Properties<'a>,
+}
+
+impl<'a> AckRef<'a> {
+    /// Success, without properties.
+    pub const fn new(packet_id: PacketId) -> Self {
+        Self {
+            packet_id,
+            reason_code: ReasonCode::Success,
+            properties: Properties::EMPTY,
+        }
+    }
+
+    #[inline]
+    pub(super) fn decode(
+        body: &'a [u8],
+        packet: PacketType,
+        scope: PropertyScope,
+        version: ProtocolVersion,
+    ) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let packet_id = reader.packet_id()?;
+        let mut ack = Self::new(packet_id);
+        if !reader.is_empty() {
+            ack.decode_long(reader, packet, scope, version)?;
+        }
+        Ok(ack)
+    }
+
+    /// MQTT 5: a reason code and perhaps properties follow.
+    fn decode_long(
+        &mut self,
+        mut reader: Reader<'a>,
+        packet: PacketType,
+        scope: PropertyScope,
+        version: ProtocolVersion,
+    ) -> Result<(), DecodeError> {
+        if version != ProtocolVersion::V5 {
+            return Err(Malformed::TrailingBytes.into());
+        }
+        let code = reader.u8()?;
+        self.reason_code =
+            ReasonCode::from_wire(code, packet, version).ok_or(Malformed::ReasonCode)?;
+        if !reader.is_empty() {
+            self.properties = Properties::decode(&mut reader, scope, version)?;
+        }
+        Ok(reader.finish()?)
+    }
+
+    #[inline]
+    fn measure(
+        &self,
+        packet: PacketType,
+        scope: PropertyScope,
+        version: ProtocolVersion,
+    ) -> Result<(u32, Measured), EncodeError> {
+        let properties = self.properties.measure(scope, version)?;
+        let allowed = match version {
+            ProtocolVersion::V5 => byte_is_valid_for(self.reason_code as u8, packet),
+            _ => self.reason_code == ReasonCode::Success,
+        };
+        if !allowed {
+            return Err(EncodeError::ReasonCode(self.reason_code));
+        }
+        let remaining = match (properties.is_empty(), self.reason_code) {
+            (true, ReasonCode::Success) => 2,
+            (true, _) => 3,
+            (false, _) => varint_from(3 + properties.total as usize)?,
+        };
+        Ok((remaining, properties))
+    }
+
+    pub(super) fn remaining_len(
+        &self,
+        packet: PacketType,
+        scope: PropertyScope,
+        version: ProtocolVersion,
+    ) -> Result<u32, EncodeError> {
+        self.measure(packet, scope, version)
+            .map(|(remaining, _)| remaining)
+    }
+
+    /// In the shortest form: without properties if there are none, without the reason code if it is success.
+    #[inline]
+    pub(super) fn encode(
+        &self,
+        packet: PacketType,
+        scope: PropertyScope,
+        version: ProtocolVersion,
+        dst: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let (remaining, properties) = self.measure(packet, scope, version)?;
+        ensure_room(dst, remaining, 0)?;
+        let [high, low] = self.packet_id.value().to_be_bytes();
+        if remaining == 2 {
+            dst.put_slice(&[packet.first_byte(), 2, high, low]);
+            return Ok(());
+        }
+        put_fixed_header(dst, packet.first_byte(), remaining);
+        dst.put_slice(&[high, low, self.reason_code as u8]);
+        if remaining > 3 {
+            self.properties.put(properties, dst);
+        }
+        Ok(())
+    }
+}
+
+/// A PUBACK, PUBREC, PUBREL or PUBCOMP packet that owns what it holds: in the usual short form, a plain value.
+#[derive(Clone)]
+pub struct Ack {
+    packet_id: PacketId,
+    reason_code: ReasonCode,
+    properties: Option<PropertyBlock>,
+}
+
+impl Ack {
+    /// Without the properties.
+    #[inline]
+    pub(super) const fn plain(packet: &AckRef<'_>) -> Self {
+        Self {
+            packet_id: packet.packet_id,
+            reason_code: packet.reason_code,
+            properties: None,
+        }
+    }
+
+    pub(super) fn with_properties(self, span: Span, scope: PropertyScope, frame: &Bytes) -> Self {
+        Self {
+            properties: span.share_properties(scope, frame),
+            ..self
+        }
+    }
+
+    /// Of the PUBLISH that this belongs to.
+    pub const fn packet_id(&self) -> PacketId {
+        self.packet_id
+    }
+
+    /// Always [`ReasonCode::Success`] before MQTT 5.
+    pub const fn reason_code(&self) -> ReasonCode {
+        self.reason_code
+    }
+
+    /// MQTT 5 only.
+    pub fn properties(&self) -> Properties<'_> {
+        properties_of(&self.properties)
+    }
+
+    /// The view.
+    pub fn as_ref(&self) -> AckRef<'_> {
+        AckRef {
+            packet_id: self.packet_id,
+            reason_code: self.reason_code,
+            properties: self.properties(),
+        }
+    }
+}

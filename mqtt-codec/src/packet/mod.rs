@@ -1,0 +1,534 @@
+//! The fifteen packets: one file each (the acknowledgements share one), and the two enums over them.
+
+mod ack;
+mod auth;
+mod connack;
+mod connect;
+mod disconnect;
+mod publish;
+mod span;
+mod suback;
+mod subscribe;
+mod unsubscribe;
+
+pub use ack::{Ack, AckRef};
+pub use auth::{Auth, AuthRef};
+pub use connack::{Connack, ConnackRef};
+pub use connect::{Connect, ConnectRef, WillRef};
+pub use disconnect::{Disconnect, DisconnectRef};
+pub use publish::{Publish, PublishRef};
+pub use suback::{ReasonCodes, ReasonCodesIter, Suback, SubackRef};
+pub use subscribe::{
+    RetainHandling, Subscribe, SubscribeRef, Subscription, SubscriptionOptions, Subscriptions,
+    SubscriptionsIter,
+};
+pub use unsubscribe::{TopicFilters, TopicFiltersIter, Unsubscribe, UnsubscribeRef};
+
+use core::fmt;
+
+use bytes::{BufMut, Bytes};
+
+use crate::error::{DecodeError, EncodeError, Malformed};
+use crate::header::{check_first_byte, split};
+use crate::wire::{ensure_room, packet_len, put_fixed_header};
+use crate::{PacketType, PropertyScope, ProtocolVersion};
+use span::Span;
+
+/// A packet whose fields point into other memory: the bytes that it was decoded from, or yours to encode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "there are fifteen packet types, and no number for another"
+)]
+pub enum PacketRef<'a> {
+    /// CONNECT.
+    Connect(ConnectRef<'a>),
+    /// CONNACK.
+    Connack(ConnackRef<'a>),
+    /// PUBLISH.
+    Publish(PublishRef<'a>),
+    /// PUBACK.
+    Puback(AckRef<'a>),
+    /// PUBREC.
+    Pubrec(AckRef<'a>),
+    /// PUBREL.
+    Pubrel(AckRef<'a>),
+    /// PUBCOMP.
+    Pubcomp(AckRef<'a>),
+    /// SUBSCRIBE.
+    Subscribe(SubscribeRef<'a>),
+    /// SUBACK.
+    Suback(SubackRef<'a>),
+    /// UNSUBSCRIBE.
+    Unsubscribe(UnsubscribeRef<'a>),
+    /// UNSUBACK.
+    Unsuback(SubackRef<'a>),
+    /// PINGREQ.
+    Pingreq,
+    /// PINGRESP.
+    Pingresp,
+    /// DISCONNECT.
+    Disconnect(DisconnectRef<'a>),
+    /// AUTH, MQTT 5 only.
+    Auth(AuthRef<'a>),
+}
+
+impl<'a> PacketRef<'a> {
+    /// Decodes `frame`, which holds one packet and nothing else. For a stream, see [`Decoder`](crate::Decoder).
+    ///
+    /// A CONNECT names its version itself, whatever `version` says.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are no packet of this version, or more or less than one.
+    pub fn decode(frame: &'a [u8], version: ProtocolVersion) -> Result<Self, DecodeError> {
+        let (first, body) = split(frame)?;
+        Self::decode_body(first, body, version)
+    }
+
+    /// Decodes what follows the fixed header.
+    #[inline]
+    pub(crate) fn decode_body(
+        first: u8,
+        body: &'a [u8],
+        version: ProtocolVersion,
+    ) -> Result<Self, DecodeError> {
+        if first >> 4 == PacketType::Publish as u8 {
+            return PublishRef::decode(first, body, version).map(Self::Publish);
+        }
+        Self::decode_other(first, body, version)
+    }
+
+    fn decode_other(
+        first: u8,
+        body: &'a [u8],
+        version: ProtocolVersion,
+    ) -> Result<Self, DecodeError> {
+        check_first_byte(first, version)?;
+        let packet_type = PacketType::from_u8(first >> 4).ok_or(Malformed::PacketType)?;
+        let ack = |scope| AckRef::decode(body, packet_type, scope, version);
+        let suback = |scope| SubackRef::decode(body, packet_type, scope, version);
+        Ok(match packet_type {
+            PacketType::Connect => Self::Connect(ConnectRef::decode(body)?),
+            PacketType::Connack => Self::Connack(ConnackRef::decode(body, version)?),
+            PacketType::Publish => Self::Publish(PublishRef::decode(first, body, version)?),
+            PacketType::Puback => Self::Puback(ack(PropertyScope::Puback)?),
+            PacketType::Pubrec => Self::Pubrec(ack(PropertyScope::Pubrec)?),
+            PacketType::Pubrel => Self::Pubrel(ack(PropertyScope::Pubrel)?),
+            PacketType::Pubcomp => Self::Pubcomp(ack(PropertyScope::Pubcomp)?),
+            PacketType::Subscribe => Self::Subscribe(SubscribeRef::decode(body, version)?),
+            PacketType::Suback => Self::Suback(suback(PropertyScope::Suback)?),
+            PacketType::Unsubscribe => Self::Unsubscribe(UnsubscribeRef::decode(body, version)?),
+            PacketType::Unsuback => Self::Unsuback(suback(PropertyScope::Unsuback)?),
+            PacketType::Pingreq | PacketType::Pingresp if !body.is_empty() => {
+                return Err(Malformed::TrailingBytes.into());
+            }
+            PacketType::Pingreq => Self::Pingreq,
+            PacketType::Pingresp => Self::Pingresp,
+            PacketType::Disconnect => Self::Disconnect(DisconnectRef::decode(body, version)?),
+            PacketType::Auth => Self::Auth(AuthRef::decode(body, version)?),
+        })
+    }
+
+    /// Which packet this is.
+    pub const fn packet_type(&self) -> PacketType {
+        match self {
+            Self::Connect(_) => PacketType::Connect,
+            Self::Connack(_) => PacketType::Connack,
+            Self::Publish(_) => PacketType::Publish,
+            Self::Puback(_) => PacketType::Puback,
+            Self::Pubrec(_) => PacketType::Pubrec,
+            Self::Pubrel(_) => PacketType::Pubrel,
+            Self::Pubcomp(_) => PacketType::Pubcomp,
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::Suback(_) => PacketType::Suback,
+            Self::Unsubscribe(_) => PacketType::Unsubscribe,
+            Self::Unsuback(_) => PacketType::Unsuback,
+            Self::Pingreq => PacketType::Pingreq,
+            Self::Pingresp => PacketType::Pingresp,
+            Self::Disconnect(_) => PacketType::Disconnect,
+            Self::Auth(_) => PacketType::Auth,
+        }
+    }
+
+    /// Length of the packet on the wire in bytes: exactly what [`PacketRef::encode`] writes.
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded in this version.
+    pub fn encoded_len(&self, version: ProtocolVersion) -> Result<usize, EncodeError> {
+        let packet_type = self.packet_type();
+        let remaining = match self {
+            Self::Connect(packet) => packet.remaining_len()?,
+            Self::Connack(packet) => packet.remaining_len(version)?,
+            Self::Publish(packet) => packet.remaining_len(version)?,
+            Self::Puback(packet) => {
+                packet.remaining_len(packet_type, PropertyScope::Puback, version)?
+            }
+            Self::Pubrec(packet) => {
+                packet.remaining_len(packet_type, PropertyScope::Pubrec, version)?
+            }
+            Self::Pubrel(packet) => {
+                packet.remaining_len(packet_type, PropertyScope::Pubrel, version)?
+            }
+            Self::Pubcomp(packet) => {
+                packet.remaining_len(packet_type, PropertyScope::Pubcomp, version)?
+            }
+            Self::Subscribe(packet) => packet.remaining_len(version)?,
+            Self::Suback(packet) => {
+                packet.remaining_len(packet_type, PropertyScope::Suback, version)?
+            }
+            Self::Unsubscribe(packet) => packet.remaining_len(version)?,
+            Self::Unsuback(packet) => {
+                packet.remaining_len(packet_type, PropertyScope::Unsuback, version)?
+            }
+            Self::Pingreq | Self::Pingresp => 0,
+            Self::Disconnect(packet) => packet.remaining_len(version)?,
+            Self::Auth(packet) => packet.remaining_len(version)?,
+        };
+        Ok(packet_len(remaining))
+    }
+
+    /// Appends the packet to `dst`: a `BytesMut` or `Vec<u8>`, which grow, or a buffer of fixed size such as `&mut [u8]`.
+    ///
+    /// A CONNECT is encoded in the version that it names itself.
+    ///
+    /// # Errors
+    ///
+    /// If the protocol cannot express the packet in this version, or the buffer is too small. Nothing is written then.
+    #[inline]
+    pub fn encode(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        match self {
+            Self::Publish(packet) => packet.encode(version, dst),
+            Self::Puback(packet) => {
+                packet.encode(PacketType::Puback, PropertyScope::Puback, version, dst)
+            }
+            _ => self.encode_other(version, dst),
+        }
+    }
+
+    fn encode_other(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let packet_type = self.packet_type();
+        match self {
+            Self::Connect(packet) => packet.encode(dst),
+            Self::Connack(packet) => packet.encode(version, dst),
+            Self::Publish(packet) => packet.encode(version, dst),
+            Self::Puback(packet) => packet.encode(packet_type, PropertyScope::Puback, version, dst),
+            Self::Pubrec(packet) => packet.encode(packet_type, PropertyScope::Pubrec, version, dst),
+            Self::Pubrel(packet) => packet.encode(packet_type, PropertyScope::Pubrel, version, dst),
+            Self::Pubcomp(packet) => {
+                packet.encode(packet_type, PropertyScope::Pubcomp, version, dst)
+            }
+            Self::Subscribe(packet) => packet.encode(version, dst),
+            Self::Suback(packet) => packet.encode(packet_type, PropertyScope::Suback, version, dst),
+            Self::Unsubscribe(packet) => packet.encode(version, dst),
+            Self::Unsuback(packet) => {
+                packet.encode(packet_type, PropertyScope::Unsuback, version, dst)
+            }
+            Self::Pingreq | Self::Pingresp => {
+                ensure_room(dst, 0, 0)?;
+                put_fixed_header(dst, packet_type.first_byte(), 0);
+                Ok(())
+            }
+            Self::Disconnect(packet) => packet.encode(version, dst),
+            Self::Auth(packet) => packet.encode(version, dst),
+        }
+    }
+}
+
+macro_rules! from_ref {
+    ($($variant:ident($packet:ident)),*) => {$(
+        impl<'a> From<$packet<'a>> for PacketRef<'a> {
+            fn from(packet: $packet<'a>) -> Self {
+                Self::$variant(packet)
+            }
+        }
+    )*};
+}
+
+from_ref!(
+    Connect(ConnectRef),
+    Connack(ConnackRef),
+    Publish(PublishRef),
+    Subscribe(SubscribeRef),
+    Unsubscribe(UnsubscribeRef),
+    Disconnect(DisconnectRef),
+    Auth(AuthRef)
+);
+
+/// A packet that owns what it holds: at most one shared handle on the frame that it was decoded from.
+///
+/// Cloning counts that handle once more; it copies nothing.
+#[derive(Clone)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "there are fifteen packet types, and no number for another"
+)]
+pub enum Packet {
+    /// CONNECT.
+    Connect(Connect),
+    /// CONNACK.
+    Connack(Connack),
+    /// PUBLISH.
+    Publish(Publish),
+    /// PUBACK.
+    Puback(Ack),
+    /// PUBREC.
+    Pubrec(Ack),
+    /// PUBREL.
+    Pubrel(Ack),
+    /// PUBCOMP.
+    Pubcomp(Ack),
+    /// SUBSCRIBE.
+    Subscribe(Subscribe),
+    /// SUBACK.
+    Suback(Suback),
+    /// UNSUBSCRIBE.
+    Unsubscribe(Unsubscribe),
+    /// UNSUBACK.
+    Unsuback(Suback),
+    /// PINGREQ.
+    Pingreq,
+    /// PINGRESP.
+    Pingresp,
+    /// DISCONNECT.
+    Disconnect(Disconnect),
+    /// AUTH, MQTT 5 only.
+    Auth(Auth),
+}
+
+impl Packet {
+    /// Decodes `frame`, which holds one packet and nothing else; see [`PacketRef::decode`].
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are no packet of this version, or more or less than one.
+    pub fn decode(frame: Bytes, version: ProtocolVersion) -> Result<Self, DecodeError> {
+        let (first, body) = split(&frame)?;
+        let header = frame.len() - body.len();
+        let layout = Layout::decode(first, &frame, header as u8, version)?;
+        Ok(match layout {
+            Layout::Plain(packet) => packet,
+            layout => layout.with_frame(frame),
+        })
+    }
+
+    /// The view.
+    pub fn as_ref(&self) -> PacketRef<'_> {
+        match self {
+            Self::Connect(packet) => PacketRef::Connect(packet.as_ref()),
+            Self::Connack(packet) => PacketRef::Connack(packet.as_ref()),
+            Self::Publish(packet) => PacketRef::Publish(packet.as_ref()),
+            Self::Puback(packet) => PacketRef::Puback(packet.as_ref()),
+            Self::Pubrec(packet) => PacketRef::Pubrec(packet.as_ref()),
+            Self::Pubrel(packet) => PacketRef::Pubrel(packet.as_ref()),
+            Self::Pubcomp(packet) => PacketRef::Pubcomp(packet.as_ref()),
+            Self::Subscribe(packet) => PacketRef::Subscribe(packet.as_ref()),
+            Self::Suback(packet) => PacketRef::Suback(packet.as_ref()),
+            Self::Unsubscribe(packet) => PacketRef::Unsubscribe(packet.as_ref()),
+            Self::Unsuback(packet) => PacketRef::Unsuback(packet.as_ref()),
+            Self::Pingreq => PacketRef::Pingreq,
+            Self::Pingresp => PacketRef::Pingresp,
+            Self::Disconnect(packet) => PacketRef::Disconnect(packet.as_ref()),
+            Self::Auth(packet) => PacketRef::Auth(packet.as_ref()),
+        }
+    }
+
+    /// Which packet this is.
+    pub fn packet_type(&self) -> PacketType {
+        self.as_ref().packet_type()
+    }
+}
+
+/// Equal if all fields are, wherever their bytes lie.
+impl PartialEq for Packet {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_ref() == other.as_ref()
+    }
+}
+
+impl Eq for Packet {}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
+macro_rules! owned_impls {
+    ($($packet:ident),*) => {$(
+        impl PartialEq for $packet {
+            fn eq(&self, other: &Self) -> bool {
+                self.as_ref() == other.as_ref()
+            }
+        }
+
+        impl Eq for $packet {}
+
+        impl fmt::Debug for $packet {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.as_ref().fmt(f)
+            }
+        }
+    )*};
+}
+
+owned_impls!(
+    Connect,
+    Connack,
+    Publish,
+    Ack,
+    Subscribe,
+    Suback,
+    Unsubscribe,
+    Disconnect,
+    Auth
+);
+
+/// What is known of a packet before its frame is split off the receive buffer.
+pub(crate) enum Layout {
+    /// Needs no frame.
+    Plain(Packet),
+    Publish(publish::Layout),
+    Connect(connect::Layout),
+    Connack(Connack, Span),
+    Puback(Ack, Span),
+    Pubrec(Ack, Span),
+    Pubrel(Ack, Span),
+    Pubcomp(Ack, Span),
+    Subscribe(subscribe::Layout),
+    Suback(suback::Layout),
+    Unsubscribe(unsubscribe::Layout),
+    Unsuback(suback::Layout),
+    Disconnect(Disconnect, Span),
+    Auth(Auth, Span),
+}
+
+impl Layout {
+    /// Decodes `frame`, one whole packet whose variable header begins at `header`.
+    #[inline]
+    pub(crate) fn decode(
+        first: u8,
+        frame: &[u8],
+        header: u8,
+        version: ProtocolVersion,
+    ) -> Result<Self, DecodeError> {
+        let body = frame.get(usize::from(header)..).unwrap_or_default();
+        if first >> 4 == PacketType::Publish as u8 {
+            let packet = PublishRef::decode(first, body, version)?;
+            return Ok(Self::Publish(publish::Layout::new(
+                &packet,
+                header,
+                frame.len(),
+            )));
+        }
+        Self::decode_other(first, frame, body, version)
+    }
+
+    fn decode_other(
+        first: u8,
+        frame: &[u8],
+        body: &[u8],
+        version: ProtocolVersion,
+    ) -> Result<Self, DecodeError> {
+        Ok(match PacketRef::decode_other(first, body, version)? {
+            PacketRef::Puback(ack) if ack.properties.is_empty() => {
+                Self::Plain(Packet::Puback(Ack::plain(&ack)))
+            }
+            PacketRef::Pubrec(ack) if ack.properties.is_empty() => {
+                Self::Plain(Packet::Pubrec(Ack::plain(&ack)))
+            }
+            PacketRef::Pubrel(ack) if ack.properties.is_empty() => {
+                Self::Plain(Packet::Pubrel(Ack::plain(&ack)))
+            }
+            PacketRef::Pubcomp(ack) if ack.properties.is_empty() => {
+                Self::Plain(Packet::Pubcomp(Ack::plain(&ack)))
+            }
+            PacketRef::Pingreq => Self::Plain(Packet::Pingreq),
+            PacketRef::Pingresp => Self::Plain(Packet::Pingresp),
+            PacketRef::Connect(packet) => Self::Connect(connect::Layout::new(&packet, frame)),
+            PacketRef::Connack(packet) => Self::Connack(
+                Connack::plain(&packet),
+                Span::of_properties(&packet.properties, frame),
+            ),
+            PacketRef::Publish(packet) => Self::Publish(publish::Layout::new(
+                &packet,
+                (frame.len() - body.len()) as u8,
+                frame.len(),
+            )),
+            PacketRef::Puback(ack) => Self::Puback(
+                Ack::plain(&ack),
+                Span::of_properties(&ack.properties, frame),
+            ),
+            PacketRef::Pubrec(ack) => Self::Pubrec(
+                Ack::plain(&ack),
+                Span::of_properties(&ack.properties, frame),
+            ),
+            PacketRef::Pubrel(ack) => Self::Pubrel(
+                Ack::plain(&ack),
+                Span::of_properties(&ack.properties, frame),
+            ),
+            PacketRef::Pubcomp(ack) => Self::Pubcomp(
+                Ack::plain(&ack),
+                Span::of_properties(&ack.properties, frame),
+            ),
+            PacketRef::Subscribe(packet) => Self::Subscribe(subscribe::Layout::new(&packet, frame)),
+            PacketRef::Suback(packet) => {
+                Self::Suback(suback::Layout::new(&packet, PropertyScope::Suback, frame))
+            }
+            PacketRef::Unsubscribe(packet) => {
+                Self::Unsubscribe(unsubscribe::Layout::new(&packet, frame))
+            }
+            PacketRef::Unsuback(packet) => {
+                Self::Unsuback(suback::Layout::new(&packet, PropertyScope::Unsuback, frame))
+            }
+            PacketRef::Disconnect(packet) => Self::Disconnect(
+                Disconnect::plain(&packet),
+                Span::of_properties(&packet.properties, frame),
+            ),
+            PacketRef::Auth(packet) => Self::Auth(
+                Auth::plain(&packet),
+                Span::of_properties(&packet.properties, frame),
+            ),
+        })
+    }
+
+    /// Completes the packet with the frame that the layout was made for.
+    #[inline]
+    pub(crate) fn with_frame(self, frame: Bytes) -> Packet {
+        match self {
+            Self::Publish(layout) => Packet::Publish(layout.with_frame(frame)),
+            Self::Plain(packet) => packet,
+            Self::Connect(layout) => Packet::Connect(layout.with_frame(frame)),
+            Self::Connack(packet, span) => Packet::Connack(packet.with_properties(span, &frame)),
+            Self::Puback(ack, span) => {
+                Packet::Puback(ack.with_properties(span, PropertyScope::Puback, &frame))
+            }
+            Self::Pubrec(ack, span) => {
+                Packet::Pubrec(ack.with_properties(span, PropertyScope::Pubrec, &frame))
+            }
+            Self::Pubrel(ack, span) => {
+                Packet::Pubrel(ack.with_properties(span, PropertyScope::Pubrel, &frame))
+            }
+            Self::Pubcomp(ack, span) => {
+                Packet::Pubcomp(ack.with_properties(span, PropertyScope::Pubcomp, &frame))
+            }
+            Self::Subscribe(layout) => Packet::Subscribe(layout.with_frame(frame)),
+            Self::Suback(layout) => Packet::Suback(layout.with_frame(frame)),
+            Self::Unsubscribe(layout) => Packet::Unsubscribe(layout.with_frame(frame)),
+            Self::Unsuback(layout) => Packet::Unsuback(layout.with_frame(frame)),
+            Self::Disconnect(packet, span) => {
+                Packet::Disconnect(packet.with_properties(span, &frame))
+            }
+            Self::Auth(packet, span) => Packet::Auth(packet.with_properties(span, &frame)),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! PUBLISH: a message, in either direction.
+
+use core::fmt;
+
+use bytes::{BufMut, Bytes};
+
+use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
+use crate::property::Measured;
+use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
+use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, QoS, TopicName};
+
+/// A PUBLISH packet.
+///
+/// `Debug` shows the length of the payload only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "the fields of the packet")]
+pub struct PublishRef<'a> {
+    /// Whether this may be a repetition; never at QoS 0.
+    pub dup: bool,
+    /// Quality of service.
+    pub qos: QoS,
+    /// To the server: retain it. From the server: it was retained (see Retain As Published).
+    pub retain: bool,
+    /// Empty only in MQTT 5 with a Topic Alias.
+    pub topic: TopicName<'a>,
+    /// Present at QoS 1 and 2.
+    pub packet_id: Option<PacketId>,
+    /// MQTT 5 only.
+    pub properties: Properties<'a>,
+    /// The message.
+    pub payload: &'a [u8],
+}
+
+impl<'a> PublishRef<'a> {
+    /// A message of QoS 0, not retained, without properties.
+    pub const fn new(topic: TopicName<'a>, payload: &'a [u8]) -> Self {
+        Self {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic,
+            packet_id: None,
+            properties: Properties::EMPTY,
+            payload,
+        }
+    }
+
+    #[inline]
+    pub(super) fn decode(
+        first: u8,
+        body: &'a [u8],
+        version: ProtocolVersion,
+    ) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let topic = TopicName::decode_or_empty(reader.binary()?)?;
+        let (qos, packet_id) = match first & QOS {
+            //= MQTT-2.2.1-2
+            //= v3.1.1 MQTT-2.3.1-5
+            0 => (QoS::AtMostOnce, None),
+            QOS_1 => (QoS::AtLeastOnce, Some(reader.packet_id()?)),
+            QOS_2 => (QoS::ExactlyOnce, Some(reader.packet_id()?)),
+            //= MQTT-3.3.1-4
+            //= v3.1.1 MQTT-3.3.1-4
+            _ => return Err(Malformed::QoS.into()),
+        };
+        //= MQTT-3.3.1-2
+        //= v3.1.1 MQTT-3.3.1-2
+        if first & (DUP | QOS) == DUP {
+            return Err(Malformed::DupAtQoS0.into());
+        }
+        let properties = Properties::decode(&mut reader, PropertyScope::Publish, version)?;
+        if topic.is_empty() {
+            check_no_name(version, &properties)?;
+        }
+        Ok(Self {
+            dup: first & DUP != 0,
+            qos,
+            retain: first & RETAIN != 0,
+            topic,
+            packet_id,
+            properties,
+            payload: reader.rest(),
+        })
+    }
+
+    #[inline]
+    fn measure(&self, version: ProtocolVersion) -> Result<(u32, Measured), EncodeError> {
+        let id_len = match (self.qos, self.packet_id) {
+            (QoS::AtMostOnce, None) => 0,
+            (QoS::AtLeastOnce | QoS::ExactlyOnce, Some(_)) => 2,
+            (QoS::AtMostOnce, Some(_)) => return Err(EncodeError::PacketIdentifierAtQoS0),
+            (QoS::AtLeastOnce | QoS::ExactlyOnce, None) => {
+                return Err(EncodeError::PacketIdentifierMissing);
+            }
+        };
+        if self.dup && self.qos == QoS::AtMostOnce {
+            return Err(EncodeError::DupAtQoS0);
+        }
+        let properties = self.properties.measure(PropertyScope::Publish, version)?;
+        if self.topic.is_empty()
+            && (version != ProtocolVersion::V5 || self.properties.topic_alias().is_none())
+        {
+            return Err(EncodeError::TopicNameMissing);
+        }
+        let remaining =
+            2 + self.topic.len() + id_len + properties.total as usize + self.payload.len();
+        Ok((varint_from(remaining)?, properties))
+    }
+
+    pub(super) fn remaining_len(&self, version: ProtocolVersion) -> Result<u32, EncodeError> {
+        self.measure(version).map(|(remaining, _)| remaining)
+    }
+
+    /// Length of the whole packet in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded.
+    pub fn encoded_len(&self, version: ProtocolVersion) -> Result<usize, EncodeError> {
+        self.remaining_len(version).map(crate::wire::packet_len)
+    }
+
+    /// Appends the packet to `dst`.
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded; nothing is written then.
+    #[inline]
+    pub fn encode(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let (remaining, properties) = self.measure(version)?;
+        ensure_room(dst, remaining, 0)?;
+        self.put_header(remaining, properties, dst);
+        dst.put_slice(self.payload);
+        Ok(())
+    }
+
+    /// Appends the packet without its payload to `dst`, so that the caller can hand the payload on without copying it:
+    /// the `payload.len()` bytes that follow on the wire must be those of [`PublishRef::payload`].
+    ///
+    /// Worth it from about a kilobyte of payload on; below that, copying is cheaper.
+    ///
+    /// ```
+    /// use bytes::{Bytes, BytesMut};
+    /// use mqtt_codec::{ProtocolVersion, PublishRef, TopicName};
+    ///
+    /// let payload = Bytes::from(vec![0x55; 128 * 1024]);
+    /// let publish = PublishRef::new(TopicName::new("firmware")?, &payload);
+    /// let mut header = BytesMut::new();
+    /// publish.encode_header(ProtocolVersion::V311, &mut header)?;
+    /// let to_write = [header.freeze(), payload.clone()];
+    /// # assert_eq!(to_write.concat().len(), publish.encoded_len(ProtocolVersion::V311)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded; nothing is written then.
+    #[inline]
+    pub fn encode_header(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut impl BufMut,
+    ) -> Result<(), EncodeError> {
+        let (remaining, properties) = self.measure(version)?;
+        ensure_room(dst, remaining, self.payload.len())?;
+        self.put_header(remaining, properties, dst);
+        Ok(())
+    }
+
+    #[inline]
+    fn put_header(&self, remaining: u32, properties: Measured, dst: &mut impl BufMut) {
+        let topic = self.topic.as_bytes();
+        let [high, low] = (topic.len() as u16).to_be_bytes();
+        if remaining < 0x80 {
+            dst.put_slice(&[self.first_byte(), remaining as u8, high, low]);
+        } else {
+            put_fixed_header(dst, self.first_byte(), remaining);
+            dst.put_slice(&[high, low]);
+        }
+        dst.put_slice(topic);
+        if let Some(packet_id) = self.packet_id {
+            dst.put_u16(packet_id.value());
+        }
+        self.properties.put(properties, dst);
+    }
+
+    #[inline]
+    const fn first_byte(&self) -> u8 {
+        (PacketType::Publish as u8) << 4
+            | (self.dup as u8) << 3
+            | (self.qos as u8) << 1
+            | self.retain as u8
+    }
+}
+
+impl fmt::Debug for PublishRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("dup", &self.dup)
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("topic", &self.topic)
+            .field("packet_id", &self.packet_id)
+            .field("properties", &self.properties)
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
+            .finish()
+    }
+}
+
+/// A PUBLISH packet with a shared handle on its frame.
+#[derive(Clone)]
+pub struct Publish {
+    frame: Bytes,
+    layout: Layout,
+}
+
+/// `topic ..= topic + topic_len <= properties <= payload <= frame.len()`, as decoding found them.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    first: u8,
+    /// Where the topic begins.
+    topic: u8,
+    topic_len: u16,
+    packet_id: Option<PacketId>,
+    /// Where the properties begin, behind their length.
+    properties: u32,
+    /// Where the payload begins.
+    payload: u32,
+}
+
+impl Layout {
+    #[inline]
+    pub(super) fn new(packet: &PublishRef<'_>, header: u8, frame_len: usize) -> Self {
+        let payload = frame_len - packet.payload.len();
+        Self {
+            first: packet.first_byte(),
+            topic: header + 2,
+            topic_len: packet.topic.len() as u16,
+            packet_id: packet.packet_id,
+            properties: (payload - packet.properties.as_block().map_or(0, <[u8]>::len)) as u32,
+            payload: payload as u32,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn with_frame(self, frame: Bytes) -> Publish {
+        Publish {
+            frame,
+            layout: self,
+        }
+    }
+}
+
+impl Publish {
+    /// Whether this may be a repetition.
+    pub const fn dup(&self) -> bool {
+        self.layout.first & DUP != 0
+    }
+
+    /// Quality of service.
+    pub const fn qos(&self) -> QoS {
+        match self.layout.first & QOS {
+            QOS_1 => QoS::AtLeastOnce,
+            QOS_2 => QoS::ExactlyOnce,
+            _ => QoS::AtMostOnce,
+        }
+    }
+
+    /// To the server: retain it. From the server: it was retained.
+    pub const fn retain(&self) -> bool {
+        self.layout.first & RETAIN != 0
+    }
+
+    /// Present at QoS 1 and 2.
+    pub const fn packet_id(&self) -> Option<PacketId> {
+        self.layout.packet_id
+    }
+
+    /// The topic. Checks the bytes as UTF-8 once more; [`Publish::topic_name`] does not.
+    pub fn topic(&self) -> &str {
+        self.topic_name().as_str()
+    }
+
+    /// The topic as checked bytes.
+    pub fn topic_name(&self) -> TopicName<'_> {
+        let start = usize::from(self.layout.topic);
+        TopicName::from_checked(self.part(start, start + usize::from(self.layout.topic_len)))
+    }
+
+    /// The topic with its own handle on the frame.
+    pub fn topic_bytes(&self) -> Bytes {
+        let start = usize::from(self.layout.topic);
+        self.share(start, start + usize::from(self.layout.topic_len))
+    }
+
+    /// The properties.
+    pub fn properties(&self) -> Properties<'_> {
+        Properties::from_checked(
+            PropertyScope::Publish,
+            self.part(
+                self.layout.properties as usize,
+                self.layout.payload as usize,
+            ),
+        )
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        self.part(self.layout.payload as usize, self.frame.len())
+    }
+
+    /// The payload with its own handle on the frame.
+    ///
+    /// Keeps the whole receive buffer alive that the packet came in: copy small payloads that are kept for long.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.share(self.layout.payload as usize, self.frame.len())
+    }
+
+    /// The payload, without counting handles.
+    pub fn into_payload(self) -> Bytes {
+        let mut frame = self.frame;
+        bytes::Buf::advance(&mut frame, self.layout.payload as usize);
+        frame
+    }
+
+    /// The whole packet.
+    pub const fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The view.
+    pub fn as_ref(&self) -> PublishRef<'_> {
+        PublishRef {
+            dup: self.dup(),
+            qos: self.qos(),
+            retain: self.retain(),
+            topic: self.topic_name(),
+            packet_id: self.packet_id(),
+            properties: self.properties(),
+            payload: self.payload(),
+        }
+    }
+
+    fn part(&self, start: usize, end: usize) -> &[u8] {
+        // The layout was made for this frame; empty is unreachable, and better than a panic.
+        self.frame.get(start..end).unwrap_or_default()
+    }
+
+    fn share(&self, start: usize, end: usize) -> Bytes {
+        self.frame.slice(start..end)
+    }
+}
+
+//= MQTT-4.7.3-1
+//= v3.1.1 MQTT-4.7.3-1
+#[cold]
+fn check_no_name(version: ProtocolVersion, properties: &Properties<'_>) -> Result<(), DecodeError> {
+    if version != ProtocolVersion::V5 {
+        return Err(Malformed::EmptyTopicName.into());
+    }
+    match properties.topic_alias() {
+        Some(_) => Ok(()),
+        None => Err(ProtocolError::TopicNameMissing.into()),
+    }
+}
+
+const RETAIN: u8 = 1;
+const QOS: u8 = 0b110;
+const QOS_1: u8 = 0b010;
+const QOS_2: u8 = 0b100;
+const DUP: u8 = 1 << 3;
