@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time;
+use tokio::time::{self, Instant};
 use tracing::debug;
 
 use crate::{
@@ -128,10 +128,10 @@ impl Connector {
             return Err(RequestError::PlaintextCredentials.into());
         }
         let result = self
-            .within_deadline(async |stage: &Stage| {
-                let mut stream = self.open(target, stage).await?;
-                stage.enter(ConnectStage::Upgrade);
-                let upgraded = upgrade(&mut stream, endpoint, request).await?;
+            .within_deadline(async |attempt: &Attempt| {
+                let mut stream = self.open(target, attempt).await?;
+                attempt.enter(ConnectStage::Upgrade);
+                let upgraded = upgrade(&mut stream, endpoint, request, attempt.deadline).await?;
                 Ok((stream, upgraded))
             })
             .await;
@@ -158,28 +158,31 @@ impl Connector {
     ///
     /// Dropping the future gives the attempt up and closes what was opened.
     pub async fn connect_stream(&self, target: &Target) -> Result<Stream, ConnectError> {
-        self.within_deadline(async |stage: &Stage| self.open(target, stage).await)
+        self.within_deadline(async |attempt: &Attempt| self.open(target, attempt).await)
             .await
     }
 
     async fn within_deadline<T>(
         &self,
-        connect: impl AsyncFnOnce(&Stage) -> Result<T, ConnectError>,
+        connect: impl AsyncFnOnce(&Attempt) -> Result<T, ConnectError>,
     ) -> Result<T, ConnectError> {
-        let stage = Stage::default();
-        time::timeout(self.timeout, connect(&stage))
-            .await
-            .unwrap_or_else(|_elapsed| Err(ConnectError::Timeout(stage.current())))
+        let attempt = Attempt::new(self.timeout);
+        let connect = connect(&attempt);
+        let result = match attempt.deadline {
+            Some(deadline) => time::timeout_at(deadline, connect).await,
+            None => Ok(connect.await),
+        };
+        result.unwrap_or_else(|_elapsed| Err(ConnectError::Timeout(attempt.stage())))
     }
 
-    async fn open(&self, target: &Target, stage: &Stage) -> Result<Stream, ConnectError> {
-        stage.enter(ConnectStage::Dial);
+    async fn open(&self, target: &Target, attempt: &Attempt) -> Result<Stream, ConnectError> {
+        attempt.enter(ConnectStage::Dial);
         let io = self.dialer.dial(target).await?;
         match target.security() {
             Security::Plain => Ok(Stream::plain(io)),
             #[cfg(feature = "tls")]
             Security::Tls => {
-                stage.enter(ConnectStage::Tls);
+                attempt.enter(ConnectStage::Tls);
                 let tls = self
                     .tls
                     .get()
@@ -222,22 +225,32 @@ pub enum PlaintextCredentials {
     AnyHost,
 }
 
-/// How far a connect has come; shared between the attempt and its deadline.
-#[derive(Default)]
-struct Stage(AtomicU8);
+/// One connect: when it has to be over, and how far it has come.
+struct Attempt {
+    /// `None` where the timeout is beyond what the clock can tell.
+    deadline: Option<Instant>,
+    stage: AtomicU8,
+}
 
-impl Stage {
+impl Attempt {
+    fn new(timeout: Duration) -> Self {
+        Self {
+            deadline: Instant::now().checked_add(timeout),
+            stage: AtomicU8::new(0),
+        }
+    }
+
     fn enter(&self, stage: ConnectStage) {
         let code = match stage {
             ConnectStage::Dial => 0,
             ConnectStage::Tls => 1,
             ConnectStage::Upgrade => 2,
         };
-        self.0.store(code, Ordering::Relaxed);
+        self.stage.store(code, Ordering::Relaxed);
     }
 
-    fn current(&self) -> ConnectStage {
-        match self.0.load(Ordering::Relaxed) {
+    fn stage(&self) -> ConnectStage {
+        match self.stage.load(Ordering::Relaxed) {
             0 => ConnectStage::Dial,
             1 => ConnectStage::Tls,
             _ => ConnectStage::Upgrade,

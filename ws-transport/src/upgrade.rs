@@ -16,7 +16,7 @@ use http::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    time,
+    time::Instant,
 };
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use zeroize::Zeroizing;
@@ -198,6 +198,7 @@ pub(crate) async fn upgrade<S>(
     io: &mut S,
     endpoint: &Endpoint,
     request: &UpgradeRequest,
+    deadline: Option<Instant>,
 ) -> Result<Upgraded, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -224,14 +225,10 @@ where
         }
     };
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        let body = http1::read_body(
-            io,
-            buffer,
-            &head,
-            MAX_REFUSAL_BODY_LEN,
-            time::Instant::now() + REFUSAL_BODY_TIMEOUT,
-        )
-        .await;
+        // Not past the connect's own deadline, which would lose the refusal.
+        let patience = Instant::now() + REFUSAL_BODY_TIMEOUT;
+        let until = deadline.map_or(patience, |deadline| deadline.min(patience));
+        let body = http1::read_body(io, buffer, &head, MAX_REFUSAL_BODY_LEN, until).await;
         return Err(ConnectError::Refused(Box::new(Refusal {
             status: head.status,
             headers: head.headers,
