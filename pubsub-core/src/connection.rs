@@ -1,0 +1,530 @@
+//! The state of a provider's connection, with its reason, as a value that can be watched.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+
+use crate::error::ProviderError;
+
+/// How a provider stands, in Amplify's eight words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// Connected, and all is well.
+    Connected,
+    /// Connected, but the host's network is down, so the connection is likely dead.
+    ConnectedPendingNetwork,
+    /// Not connected though wanted; another attempt follows.
+    ConnectionDisrupted,
+    /// Not connected though wanted, and the host's network is down.
+    ConnectionDisruptedPendingNetwork,
+    /// An attempt to connect is under way.
+    Connecting,
+    /// Connected, but no longer wanted: closing.
+    ConnectedPendingDisconnect,
+    /// Not connected and not wanted.
+    #[default]
+    Disconnected,
+    /// Connected, but the peer owes a sign of life.
+    ConnectedPendingKeepAlive,
+}
+
+impl ConnectionState {
+    /// The state's name, as in Amplify.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "Connected",
+            Self::ConnectedPendingNetwork => "ConnectedPendingNetwork",
+            Self::ConnectionDisrupted => "ConnectionDisrupted",
+            Self::ConnectionDisruptedPendingNetwork => "ConnectionDisruptedPendingNetwork",
+            Self::Connecting => "Connecting",
+            Self::ConnectedPendingDisconnect => "ConnectedPendingDisconnect",
+            Self::Disconnected => "Disconnected",
+            Self::ConnectedPendingKeepAlive => "ConnectedPendingKeepAlive",
+        }
+    }
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The four facts that a [`ConnectionState`] is made of.
+///
+/// A provider keeps one of these, changes it by what happens (see the methods) and hands it to
+/// [`DeliverySink::set_connection_state`](crate::DeliverySink::set_connection_state) after each change.
+///
+/// ```
+/// use pubsub_core::{ConnectionFacts, ConnectionState};
+///
+/// let mut facts = ConnectionFacts::default();
+/// assert_eq!(facts.state(), ConnectionState::Disconnected);
+/// facts.opening();
+/// assert_eq!(facts.state(), ConnectionState::Connecting);
+/// facts.established();
+/// facts.closed();
+/// assert_eq!(facts.state(), ConnectionState::ConnectionDisrupted);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionFacts {
+    /// The host's network.
+    pub network: Network,
+    /// The connection as it is.
+    pub link: Link,
+    /// The connection as it should be.
+    pub intent: Intent,
+    /// Whether the peer shows signs of life.
+    pub keep_alive: KeepAlive,
+}
+
+impl ConnectionFacts {
+    /// The host's network is up, nothing is connected and nothing is wanted.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An attempt to connect begins.
+    pub fn opening(&mut self) {
+        self.intent = Intent::Connected;
+        self.link = Link::Connecting;
+    }
+
+    /// The attempt succeeded.
+    pub fn established(&mut self) {
+        self.link = Link::Connected;
+        self.keep_alive = KeepAlive::Healthy;
+    }
+
+    /// The provider begins to close the connection of its own accord.
+    pub fn closing(&mut self) {
+        self.intent = Intent::Disconnected;
+    }
+
+    /// The connection is gone, or the attempt failed.
+    pub fn closed(&mut self) {
+        self.link = Link::Disconnected;
+        self.keep_alive = KeepAlive::Healthy;
+    }
+
+    /// The provider gives up: no connection, and none will be tried.
+    pub fn failed(&mut self) {
+        self.intent = Intent::Disconnected;
+        self.closed();
+    }
+
+    /// The host says that its network is up or down.
+    pub fn network(&mut self, network: Network) {
+        self.network = network;
+    }
+
+    /// A sign of life came in time, or did not.
+    pub fn keep_alive(&mut self, keep_alive: KeepAlive) {
+        self.keep_alive = keep_alive;
+    }
+
+    /// The state these facts amount to: the first rule that holds, in Amplify's order.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        match (self.link, self.intent, self.network, self.keep_alive) {
+            (Link::Connected, _, Network::Down, _) => ConnectionState::ConnectedPendingNetwork,
+            (Link::Connected, Intent::Disconnected, ..) => {
+                ConnectionState::ConnectedPendingDisconnect
+            }
+            (Link::Disconnected, Intent::Connected, Network::Down, _) => {
+                ConnectionState::ConnectionDisruptedPendingNetwork
+            }
+            (Link::Disconnected, Intent::Connected, ..) => ConnectionState::ConnectionDisrupted,
+            (Link::Connected, .., KeepAlive::Overdue) => ConnectionState::ConnectedPendingKeepAlive,
+            (Link::Connecting, ..) => ConnectionState::Connecting,
+            (Link::Disconnected, ..) => ConnectionState::Disconnected,
+            (Link::Connected, ..) => ConnectionState::Connected,
+        }
+    }
+}
+
+/// Whether the host has a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum Network {
+    /// It has, as far as is known.
+    #[default]
+    Up,
+    /// It has not.
+    Down,
+}
+
+/// The connection as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "closed: the eight states are made of these"
+)]
+pub enum Link {
+    /// There is none.
+    #[default]
+    Disconnected,
+    /// There will be one, or not.
+    Connecting,
+    /// There is one.
+    Connected,
+}
+
+/// The connection as it should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum Intent {
+    /// None is wanted.
+    #[default]
+    Disconnected,
+    /// One is wanted.
+    Connected,
+}
+
+/// Whether the peer shows signs of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum KeepAlive {
+    /// It does.
+    #[default]
+    Healthy,
+    /// It should have answered by now.
+    Overdue,
+}
+
+/// A [`ConnectionState`] and what led to it.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ConnectionStatus {
+    /// The state.
+    pub state: ConnectionState,
+    /// Why, where there is a reason beyond the ordinary course: the error that ended the connection or
+    /// the attempt.
+    pub reason: Option<ProviderError>,
+}
+
+/// Follows the state of one provider's connection. A clone follows on its own from the same place.
+///
+/// As a `Stream` it yields every change, each once and in order, beginning with the state at the time it
+/// was made, and ends when the provider is removed. A follower that falls more than
+/// [`HISTORY`](Self::HISTORY) changes behind skips the oldest.
+#[derive(Debug)]
+pub struct ConnectionWatch {
+    hub: Arc<ConnectionHub>,
+    /// The number of the next change to yield.
+    next: u64,
+    id: u64,
+}
+
+impl ConnectionWatch {
+    /// How many changes are kept for a slow follower: enough for some ten reconnections.
+    pub const HISTORY: usize = 64;
+
+    /// The state now.
+    #[must_use]
+    pub fn current(&self) -> ConnectionStatus {
+        self.hub.current()
+    }
+
+    /// The next change. `None` once the provider is removed and every change was seen.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a change that was not returned comes with the next call.
+    pub async fn changed(&mut self) -> Option<ConnectionStatus> {
+        std::future::poll_fn(|cx| self.poll_change(cx)).await
+    }
+
+    /// Waits until the connection is in this state; returns at once if it is now.
+    /// `None` if the provider is removed before.
+    ///
+    /// # Cancel safety
+    /// Cancel safe; changes seen on the way are consumed.
+    pub async fn reached(&mut self, state: ConnectionState) -> Option<ConnectionStatus> {
+        let now = self.current();
+        if now.state == state {
+            return Some(now);
+        }
+        loop {
+            let status = self.changed().await?;
+            if status.state == state {
+                return Some(status);
+            }
+        }
+    }
+
+    fn poll_change(&mut self, cx: &Context<'_>) -> Poll<Option<ConnectionStatus>> {
+        let mut history = self.hub.lock();
+        let oldest = history.end - history.kept.len() as u64;
+        let at = self.next.max(oldest);
+        if let Some(status) = history.kept.get((at - oldest) as usize) {
+            self.next = at + 1;
+            return Poll::Ready(Some(status.clone()));
+        }
+        if history.closed {
+            return Poll::Ready(None);
+        }
+        match history.waiting.iter_mut().find(|(id, _)| *id == self.id) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => history.waiting.push((self.id, cx.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Clone for ConnectionWatch {
+    fn clone(&self) -> Self {
+        Self {
+            hub: Arc::clone(&self.hub),
+            next: self.next,
+            id: self.hub.lock().new_id(),
+        }
+    }
+}
+
+impl Drop for ConnectionWatch {
+    fn drop(&mut self) {
+        self.hub.lock().waiting.retain(|(id, _)| *id != self.id);
+    }
+}
+
+impl Stream for ConnectionWatch {
+    type Item = ConnectionStatus;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_change(cx)
+    }
+}
+
+/// Where a provider's states are kept and handed out.
+#[derive(Debug)]
+pub(crate) struct ConnectionHub(Mutex<History>);
+
+#[derive(Debug)]
+struct History {
+    /// The latest changes; never empty, at most [`ConnectionWatch::HISTORY`].
+    kept: VecDeque<ConnectionStatus>,
+    /// The number of the change that comes after the last kept one.
+    end: u64,
+    closed: bool,
+    /// Followers that wait, at most one entry each.
+    waiting: Vec<(u64, Waker)>,
+    ids: u64,
+}
+
+impl History {
+    fn new_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+}
+
+impl ConnectionHub {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(History {
+            kept: VecDeque::from([ConnectionStatus::default()]),
+            end: 1,
+            closed: false,
+            waiting: Vec::new(),
+            ids: 0,
+        })))
+    }
+
+    pub(crate) fn watch(self: &Arc<Self>) -> ConnectionWatch {
+        let mut history = self.lock();
+        let (next, id) = (history.end - 1, history.new_id());
+        ConnectionWatch {
+            hub: Arc::clone(self),
+            next,
+            id,
+        }
+    }
+
+    pub(crate) fn current(&self) -> ConnectionStatus {
+        self.lock().kept.back().cloned().unwrap_or_default()
+    }
+
+    /// Records a state, unless it is the one that holds already.
+    pub(crate) fn set(&self, status: ConnectionStatus) {
+        let mut history = self.lock();
+        if history.closed
+            || history
+                .kept
+                .back()
+                .is_some_and(|last| last.state == status.state)
+        {
+            return;
+        }
+        if history.kept.len() == ConnectionWatch::HISTORY {
+            history.kept.pop_front();
+        }
+        history.kept.push_back(status);
+        history.end += 1;
+        Self::wake(history);
+    }
+
+    /// No change will follow.
+    pub(crate) fn close(&self) {
+        let mut history = self.lock();
+        history.closed = true;
+        Self::wake(history);
+    }
+
+    fn wake(mut history: MutexGuard<'_, History>) {
+        let waiting = std::mem::take(&mut history.waiting);
+        drop(history);
+        for (_, waker) in waiting {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, History> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ProviderErrorKind;
+    use futures_util::{FutureExt as _, StreamExt as _};
+
+    #[test]
+    fn translates_all_facts_as_amplify_does() {
+        use ConnectionState as S;
+        for link in [Link::Connected, Link::Connecting, Link::Disconnected] {
+            for intent in [Intent::Connected, Intent::Disconnected] {
+                for network in [Network::Up, Network::Down] {
+                    for keep_alive in [KeepAlive::Healthy, KeepAlive::Overdue] {
+                        // The eight rules as a list of ifs, in their published order.
+                        let connected = link == Link::Connected;
+                        let disconnected = link == Link::Disconnected;
+                        let wanted = intent == Intent::Connected;
+                        let down = network == Network::Down;
+                        let want = if connected && down {
+                            S::ConnectedPendingNetwork
+                        } else if connected && !wanted {
+                            S::ConnectedPendingDisconnect
+                        } else if disconnected && wanted && down {
+                            S::ConnectionDisruptedPendingNetwork
+                        } else if disconnected && wanted {
+                            S::ConnectionDisrupted
+                        } else if connected && keep_alive == KeepAlive::Overdue {
+                            S::ConnectedPendingKeepAlive
+                        } else if link == Link::Connecting {
+                            S::Connecting
+                        } else if disconnected {
+                            S::Disconnected
+                        } else {
+                            S::Connected
+                        };
+                        let facts = ConnectionFacts {
+                            network,
+                            link,
+                            intent,
+                            keep_alive,
+                        };
+                        assert_eq!(facts.state(), want, "{facts:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn status(facts: ConnectionFacts) -> ConnectionStatus {
+        ConnectionStatus {
+            state: facts.state(),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn yields_the_sequences_of_amplify() {
+        use ConnectionState as S;
+        let hub = ConnectionHub::new();
+        let mut watch = hub.watch();
+        let mut facts = ConnectionFacts::new();
+        let steps: &[fn(&mut ConnectionFacts)] = &[
+            ConnectionFacts::opening,
+            ConnectionFacts::established,
+            ConnectionFacts::closed,
+            ConnectionFacts::opening,
+            ConnectionFacts::opening,
+            ConnectionFacts::closed,
+            ConnectionFacts::opening,
+            ConnectionFacts::established,
+            ConnectionFacts::closing,
+            ConnectionFacts::closed,
+        ];
+        for step in steps {
+            step(&mut facts);
+            hub.set(status(facts));
+        }
+        hub.close();
+        let mut seen = Vec::new();
+        while let Some(Some(status)) = watch.next().now_or_never() {
+            seen.push(status.state);
+        }
+        assert_eq!(
+            seen,
+            [
+                S::Disconnected,
+                S::Connecting,
+                S::Connected,
+                S::ConnectionDisrupted,
+                S::Connecting,
+                S::ConnectionDisrupted,
+                S::Connecting,
+                S::Connected,
+                S::ConnectedPendingDisconnect,
+                S::Disconnected
+            ]
+        );
+        assert_eq!(
+            watch.changed().now_or_never().map(|end| end.is_none()),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn keeps_a_bounded_history_and_the_reason() {
+        let hub = ConnectionHub::new();
+        let mut watch = hub.watch();
+        let mut facts = ConnectionFacts::new();
+        for _ in 0..ConnectionWatch::HISTORY {
+            facts.opening();
+            hub.set(status(facts));
+            facts.closed();
+            let reason = Some(ProviderErrorKind::TimedOut.into());
+            hub.set(ConnectionStatus {
+                state: facts.state(),
+                reason,
+            });
+        }
+        let mut seen = 0;
+        while watch.next().now_or_never().is_some() {
+            seen += 1;
+        }
+        assert_eq!(seen, ConnectionWatch::HISTORY);
+        let kind = watch.current().reason.map(|reason| reason.kind());
+        assert_eq!(kind, Some(ProviderErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn forgets_followers_that_left() {
+        let hub = ConnectionHub::new();
+        for _ in 0..100 {
+            let mut watch = hub.watch();
+            assert!(watch.next().now_or_never().is_some());
+            assert!(watch.next().now_or_never().is_none());
+        }
+        assert!(hub.lock().waiting.is_empty());
+    }
+}

@@ -1,0 +1,493 @@
+//! The seam between core and a service: what a provider does, and what it is given.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connection::ConnectionFacts;
+use crate::error::{ProviderError, Refusal, RefusalKind};
+use crate::message::{Message, OutboundMessage, ProviderName, QoS};
+use crate::receipt::PublishReceipt;
+use crate::router::Router;
+use crate::topic::{MatchingRules, TopicFilter};
+
+/// A boxed future, `Send` except on wasm32, where nothing is.
+#[cfg(not(target_arch = "wasm32"))]
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A boxed future, `Send` except on wasm32, where nothing is.
+#[cfg(target_arch = "wasm32")]
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// `Send + Sync` except on wasm32, where it asks for nothing. Every type that can have it has it.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait MaybeSendSync: Send + Sync {}
+#[cfg(not(target_arch = "wasm32"))]
+impl<T: Send + Sync + ?Sized> MaybeSendSync for T {}
+/// `Send + Sync` except on wasm32, where it asks for nothing. Every type that can have it has it.
+#[cfg(target_arch = "wasm32")]
+pub trait MaybeSendSync {}
+#[cfg(target_arch = "wasm32")]
+impl<T: ?Sized> MaybeSendSync for T {}
+
+/// A service that messages are published to and received from.
+///
+/// # Order
+/// [`subscribe`](Self::subscribe), [`unsubscribe`](Self::unsubscribe) and [`release`](Self::release)
+/// take effect **in the order of the calls**: put the request in line when called, and let the returned
+/// future only wait for the answer. Core relies on it, since the last user of a filter may leave while
+/// another one arrives.
+///
+/// # Cancel safety
+/// Dropping a returned future gives up the answer, not the request. None of these methods may block.
+///
+/// # Locks
+/// Core may hold a lock of its own during `subscribe`, `unsubscribe` and `release`, and it calls
+/// `release` from within [`DeliverySink::deliver`]. So an implementor does not hold a lock that these
+/// methods need while it calls into its sink; calling the sink from within them is fine otherwise.
+pub trait Provider: MaybeSendSync + 'static {
+    /// Gives the provider its sink. Called once, before anything else. Not yet a reason to connect;
+    /// the first publish or subscribe is, if not the provider's own options.
+    ///
+    /// # Errors
+    /// The provider cannot be used, for instance because it is attached already. It is then not added.
+    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError>;
+
+    /// Where the service's matching departs from the specification. Asked once, at [`attach`](Self::attach).
+    fn matching_rules(&self) -> MatchingRules {
+        MatchingRules::default()
+    }
+
+    /// Publishes a message. It is the provider's from here on, whatever becomes of the receipt.
+    ///
+    /// A hot call: no boxed future, no allocation beyond the receipt's own one.
+    fn publish(&self, message: OutboundMessage) -> PublishReceipt;
+
+    /// Subscribes to filters. Resolves to one reply for each request, in the order of the requests: the
+    /// granted assurance or a refusal. A refused filter says nothing about the others.
+    ///
+    /// A filter that is subscribed already is asked for again when a new subscriber wants its retained
+    /// messages, or a higher assurance. The provider keeps granted filters subscribed over
+    /// reconnections until they are unsubscribed or [lost](DeliverySink::subscription_lost).
+    ///
+    /// # Errors
+    /// The request failed as a whole; then no filter of it is subscribed.
+    fn subscribe(
+        &self,
+        requests: Vec<FilterRequest>,
+    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>>;
+
+    /// Unsubscribes from filters that nobody uses any more. Resolves when the service confirmed it, or
+    /// at once when there is no connection and the service will not remember them.
+    ///
+    /// # Errors
+    /// The service did not confirm. Core has let go of the filters all the same, and so must the provider.
+    fn unsubscribe(
+        &self,
+        filters: Vec<TopicFilter>,
+    ) -> BoxFuture<'static, Result<(), ProviderError>>;
+
+    /// The same without an answer, for subscriptions that are dropped: put it in line and return.
+    fn release(&self, filters: Vec<TopicFilter>);
+
+    /// Closes for good: sends what was accepted, within the provider's own time limit, ends the
+    /// connection and every task, then resolves. Further calls fail with kind
+    /// [`Closed`](crate::ProviderErrorKind::Closed). Closing twice is harmless.
+    ///
+    /// # Errors
+    /// Something accepted could not be sent. The provider is closed all the same.
+    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>>;
+}
+
+impl<P: Provider + ?Sized> Provider for Arc<P> {
+    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
+        (**self).attach(sink)
+    }
+
+    fn matching_rules(&self) -> MatchingRules {
+        (**self).matching_rules()
+    }
+
+    fn publish(&self, message: OutboundMessage) -> PublishReceipt {
+        (**self).publish(message)
+    }
+
+    fn subscribe(
+        &self,
+        requests: Vec<FilterRequest>,
+    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
+        (**self).subscribe(requests)
+    }
+
+    fn unsubscribe(
+        &self,
+        filters: Vec<TopicFilter>,
+    ) -> BoxFuture<'static, Result<(), ProviderError>> {
+        (**self).unsubscribe(filters)
+    }
+
+    fn release(&self, filters: Vec<TopicFilter>) {
+        (**self).release(filters);
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
+        (**self).close()
+    }
+}
+
+/// A filter and how to subscribe to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FilterRequest {
+    /// The filter.
+    pub filter: TopicFilter,
+    /// The highest assurance wanted. At most once by default.
+    pub qos: QoS,
+    /// Which retained messages to send at the start.
+    pub retained: RetainedMessages,
+    /// Whether to receive what this same client publishes.
+    pub own_messages: OwnMessages,
+    /// What the retain mark of a message that is news means.
+    pub retain_mark: RetainMark,
+}
+
+impl FilterRequest {
+    /// This filter with the defaults of every field.
+    #[must_use]
+    pub fn new(filter: TopicFilter) -> Self {
+        Self {
+            filter,
+            qos: QoS::default(),
+            retained: RetainedMessages::default(),
+            own_messages: OwnMessages::default(),
+            retain_mark: RetainMark::default(),
+        }
+    }
+
+    /// This request with another assurance.
+    #[must_use]
+    pub fn with_qos(mut self, qos: QoS) -> Self {
+        self.qos = qos;
+        self
+    }
+}
+
+impl From<TopicFilter> for FilterRequest {
+    fn from(filter: TopicFilter) -> Self {
+        Self::new(filter)
+    }
+}
+
+/// Which retained messages a new subscription is sent.
+///
+/// A service that cannot choose sends all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "closed by the specification")]
+pub enum RetainedMessages {
+    /// All that match.
+    #[default]
+    Send,
+    /// All that match, but only if the filter is not subscribed already.
+    OnlyIfNew,
+    /// None.
+    Skip,
+}
+
+/// Whether a subscription sees what its own client publishes.
+///
+/// A service that cannot choose sends them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum OwnMessages {
+    /// It does.
+    #[default]
+    Receive,
+    /// It does not.
+    Skip,
+}
+
+/// What the retain mark of a message tells that is delivered because it was just published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum RetainMark {
+    /// It is clear; the mark means "not news".
+    #[default]
+    OldMessagesOnly,
+    /// It is as the publisher set it.
+    AsPublished,
+}
+
+/// What became of one filter at one provider.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FilterOutcome {
+    /// The provider.
+    pub provider: ProviderName,
+    /// The filter.
+    pub filter: TopicFilter,
+    /// The assurance granted, or why there is none.
+    pub result: Result<QoS, Refusal>,
+}
+
+impl FilterOutcome {
+    pub(crate) fn new(
+        provider: ProviderName,
+        filter: TopicFilter,
+        result: Option<Result<QoS, Refusal>>,
+    ) -> Self {
+        let result = result.unwrap_or_else(|| Err(RefusalKind::ProviderFailed.into()));
+        Self {
+            provider,
+            filter,
+            result,
+        }
+    }
+}
+
+/// A message as a provider hands it over, and as
+/// [`Deliveries`](crate::Deliveries) hands it on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    /// What confirms it. `None` where nothing is to be confirmed.
+    pub receipt: Option<DeliveryReceipt>,
+    /// The size of the buffer, in bytes, that topic and payload keep alive; 0 if they fill their own.
+    /// A message that stays queued and uses less than a quarter of it is copied out.
+    pub buffer_len: usize,
+}
+
+impl Delivery {
+    /// A message that needs no confirmation and fills its own buffer.
+    #[must_use]
+    pub fn new(message: Message) -> Self {
+        Self {
+            message,
+            receipt: None,
+            buffer_len: 0,
+        }
+    }
+
+    /// This delivery with something to confirm.
+    #[must_use]
+    pub fn with_receipt(mut self, receipt: DeliveryReceipt) -> Self {
+        self.receipt = Some(receipt);
+        self
+    }
+
+    /// This delivery, said to keep a buffer of this many bytes alive.
+    #[must_use]
+    pub fn with_buffer_len(mut self, bytes: usize) -> Self {
+        self.buffer_len = bytes;
+        self
+    }
+}
+
+impl From<Message> for Delivery {
+    fn from(message: Message) -> Self {
+        Self::new(message)
+    }
+}
+
+/// What confirms a delivery. It can be used once; a clone does not exist.
+///
+/// Core knows two things to do with it: to [take](Self::take) it when the subscriber has the message,
+/// or to drop it. What either means to the service is the provider's business, and so is whether the
+/// connection the message came over still exists: settling a receipt from an earlier one does nothing.
+#[must_use = "dropping a receipt tells the provider that the message was not taken"]
+pub struct DeliveryReceipt {
+    /// `None` once settled.
+    sink: Option<Arc<dyn ReceiptSink>>,
+    token: u64,
+}
+
+impl DeliveryReceipt {
+    /// A receipt that will tell `sink` what became of `token`. No allocation.
+    pub fn new(sink: Arc<dyn ReceiptSink>, token: u64) -> Self {
+        Self {
+            sink: Some(sink),
+            token,
+        }
+    }
+
+    /// The subscriber has the message.
+    pub fn take(self) {
+        self.settle(Settlement::Taken);
+    }
+
+    /// The subscriber does not want the message, and the other side shall know why where it can.
+    pub fn reject(self, reason: RefusalKind) {
+        self.settle(Settlement::Rejected(reason));
+    }
+
+    pub(crate) fn settle(mut self, settlement: Settlement) {
+        if let Some(sink) = self.sink.take() {
+            sink.settle(self.token, settlement);
+        }
+    }
+}
+
+impl Drop for DeliveryReceipt {
+    fn drop(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            sink.settle(self.token, Settlement::Dropped);
+        }
+    }
+}
+
+impl fmt::Debug for DeliveryReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeliveryReceipt")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The provider's end of its [`DeliveryReceipt`]s.
+pub trait ReceiptSink: MaybeSendSync + 'static {
+    /// The message that `token` stands for was settled. Called once a receipt, from any thread, and
+    /// possibly from within [`DeliverySink::deliver`]; it must not block and not call into the sink.
+    fn settle(&self, token: u64, settlement: Settlement);
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Settlement {
+    /// Every subscriber whose filters match has it.
+    Taken,
+    /// A subscriber was too slow and its options say that the message be confirmed all the same.
+    Released,
+    /// A subscriber refused it.
+    Rejected(RefusalKind),
+    /// A subscriber has no room for it and its options ask to drop the connection: do not confirm it, so
+    /// that the other side sends it again. [`Demand::DropConnection`] follows.
+    Postponed,
+    /// Nobody has it: no filter matched, or every subscriber left before it came to the message.
+    Dropped,
+}
+
+/// A time without connection, as a subscriber sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// How long messages could not arrive; `None` where nobody measured it, as when a provider is
+    /// replaced.
+    pub length: Option<Duration>,
+    /// Whether the other side kept what it should.
+    pub continuity: Continuity,
+}
+
+impl Gap {
+    /// A gap of this length.
+    #[must_use]
+    pub fn new(length: impl Into<Option<Duration>>, continuity: Continuity) -> Self {
+        Self {
+            length: length.into(),
+            continuity,
+        }
+    }
+
+    /// Two gaps with no message between them, seen as one. Its length is known if both are.
+    #[must_use]
+    pub fn merge(self, later: Self) -> Self {
+        Self {
+            length: self
+                .length
+                .zip(later.length)
+                .map(|(a, b)| a.saturating_add(b)),
+            continuity: self.continuity.max(later.continuity),
+        }
+    }
+}
+
+/// Whether the other side remembered its client over a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum Continuity {
+    /// It kept the subscriptions and what it had to deliver at [`QoS::AtLeastOnce`] and above; only
+    /// messages [at most once](QoS::AtMostOnce) may be missing.
+    Kept,
+    /// It started anew: any message published during the gap is missing.
+    Lost,
+}
+
+/// What the router asks of the provider after a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the provider may have to drop its connection"]
+#[non_exhaustive]
+pub enum Demand {
+    /// Go on.
+    Continue,
+    /// A subscriber is too slow and its options ask to drop the connection and resume, so that the
+    /// other side keeps what is not confirmed.
+    DropConnection,
+}
+
+/// Core's ear: where a provider hands over messages and news of its connection.
+///
+/// A clone leads to the same place. Calls after the provider was removed do nothing.
+#[derive(Clone)]
+pub struct DeliverySink {
+    router: Arc<Router>,
+    epoch: u64,
+}
+
+impl DeliverySink {
+    pub(crate) fn new(router: Arc<Router>, epoch: u64) -> Self {
+        Self { router, epoch }
+    }
+
+    /// The name the provider was added under.
+    #[must_use]
+    pub fn provider_name(&self) -> &ProviderName {
+        self.router.name()
+    }
+
+    /// Hands a batch of messages to their subscribers, in order, and leaves the vector empty with its
+    /// capacity, ready for the next batch.
+    ///
+    /// Never waits for a subscriber. Each subscriber that gets something is woken once, after the whole
+    /// batch. Best called with everything that one read of the connection gave.
+    pub fn deliver(&self, batch: &mut Vec<Delivery>) -> Demand {
+        self.router.deliver(self.epoch, batch)
+    }
+
+    /// Tells how the connection stands now. States equal to the last one are not repeated.
+    pub fn set_connection_state(&self, facts: ConnectionFacts, reason: Option<ProviderError>) {
+        self.router.set_connection_state(self.epoch, facts, reason);
+    }
+
+    /// Tells every subscriber of a gap. Called after a reconnection, when its length and continuity are
+    /// known, and before the first message of the new connection is delivered.
+    pub fn gap(&self, gap: Gap) {
+        self.router.gap(self.epoch, gap);
+    }
+
+    /// A granted filter is no longer subscribed and the provider will not restore it.
+    pub fn subscription_lost(&self, filter: &TopicFilter, reason: Refusal) {
+        self.router.subscription_lost(self.epoch, filter, reason);
+    }
+
+    /// The provider gives up for good: its subscribers get the error, and their streams end.
+    pub fn failed(&self, error: ProviderError) {
+        self.router.failed(self.epoch, error);
+    }
+
+    /// Tells the time, as a duration since an origin of the provider's choice. Core has no clock: with
+    /// this called now and then, say once a second, it can enforce
+    /// [`HoldLimits::time`](crate::HoldLimits::time). Time never goes back.
+    pub fn advance_clock(&self, now: Duration) -> Demand {
+        self.router.advance_clock(self.epoch, now)
+    }
+}
+
+impl fmt::Debug for DeliverySink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeliverySink")
+            .field("provider", self.provider_name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,694 @@
+//! The queue between the router and one subscription: bounded, ordered, woken once a batch.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+
+use crate::error::{Overflow, SubscriptionError};
+use crate::message::{Message, QoS};
+use crate::provider::{Delivery, Gap, Settlement};
+
+/// How many messages may wait for a slow subscriber, and what happens to one too many.
+///
+/// It concerns messages [at most once](QoS::AtMostOnce); for the others see [`HoldLimits`]. Bytes are
+/// counted as topic plus payload plus 64 for each message. A message that waits for long keeps at most four times its
+/// counted bytes alive; those of the last batch share the buffer they came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueLimits {
+    /// At most this many messages; 10,000 by default, a burst that an application of moderate speed
+    /// works off in a fraction of a second.
+    pub messages: usize,
+    /// At most this many bytes; 16 MiB by default. A single larger message fits an empty queue.
+    pub bytes: usize,
+    /// What happens to one too many.
+    pub policy: OverflowPolicy,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            messages: 10_000,
+            bytes: 16 << 20,
+            policy: OverflowPolicy::default(),
+        }
+    }
+}
+
+/// What happens when a message [at most once](QoS::AtMostOnce) finds the queue full.
+///
+/// What is dropped is counted, see [`SubscriptionStats::dropped`], and shows as
+/// [`Event::Lagged`](crate::Event::Lagged).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OverflowPolicy {
+    /// The oldest ones make room: for values that age.
+    #[default]
+    DropOldest,
+    /// It is dropped itself: for sequences whose beginning matters.
+    DropNewest,
+    /// A message replaces the one of the same topic that waits, full or not; when every topic is there
+    /// once and the queue is still full, the oldest makes room. For states.
+    LatestPerTopic,
+    /// The subscription ends with [`Overflow::QueueFull`]: for consumers that cannot do with holes.
+    End,
+}
+
+/// How many messages a slow subscriber may hold back from confirmation, and what happens beyond that.
+///
+/// A message [at least once](QoS::AtLeastOnce) or [exactly once](QoS::ExactlyOnce) is confirmed when
+/// every subscriber has taken it from its stream. Those not taken yet are held here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HoldLimits {
+    /// At most this many messages; 10,000 by default.
+    pub messages: usize,
+    /// At most this many bytes, counted as in [`QueueLimits`]; 16 MiB by default. A single larger
+    /// message fits an empty queue.
+    pub bytes: usize,
+    /// At most this long, measured by the provider's clock and as coarse as that; five minutes by
+    /// default, so that one forgotten stream does not use up for ever what the connection shares.
+    pub time: Duration,
+    /// What happens beyond that.
+    pub policy: HoldPolicy,
+}
+
+impl Default for HoldLimits {
+    fn default() -> Self {
+        Self {
+            messages: 10_000,
+            bytes: 16 << 20,
+            time: Duration::from_secs(300),
+            policy: HoldPolicy::default(),
+        }
+    }
+}
+
+/// What happens when a subscriber holds back too much, or too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HoldPolicy {
+    /// The subscription ends with an [`Overflow`] error. What it held is confirmed only if another
+    /// subscriber has it.
+    #[default]
+    End,
+    /// The oldest are confirmed without having been taken, dropped, counted and shown as
+    /// [`Event::Lagged`](crate::Event::Lagged).
+    Release,
+    /// The provider is asked to drop its connection and resume, so that the other side keeps what does
+    /// not fit and sends it again. Every subscriber of that provider sees the gap.
+    DropConnection,
+}
+
+/// Counters of one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionStats {
+    /// Messages given to the queue.
+    pub received: u64,
+    /// Messages that the overflow policy dropped, those replaced by a later one of their topic included.
+    pub dropped: u64,
+    /// Messages that the hold policy released without their having been taken.
+    pub released: u64,
+    /// Messages waiting now.
+    pub queued: usize,
+    /// The bytes of those, counted as in [`QueueLimits`].
+    pub queued_bytes: usize,
+    /// Gaps so far.
+    pub gaps: u64,
+    /// The last gap.
+    pub last_gap: Option<Gap>,
+}
+
+/// What a subscription does about slowness; fixed when it is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    pub(crate) queue: QueueLimits,
+    pub(crate) hold: HoldLimits,
+}
+
+/// A delivery in a queue.
+pub(crate) struct Item {
+    seq: u64,
+    since: Duration,
+    cost: usize,
+    pub(crate) delivery: Delivery,
+}
+
+/// What stands between messages in a queue.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    Gap(Gap),
+    Lagged(u64),
+    Error(SubscriptionError),
+}
+
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are items, and a box would cost an allocation a message"
+)]
+pub(crate) enum Entry {
+    Item(Item),
+    Notice(Notice),
+}
+
+/// What the router has to do after it gave something to a queue.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) waker: Option<Waker>,
+    /// The queue takes nothing any more: remove its routes.
+    pub(crate) ended: bool,
+    pub(crate) drop_connection: bool,
+}
+
+/// What a message costs beyond its topic and payload: its place in the queue and its handles.
+const OVERHEAD: usize = 64;
+/// Notices that wait at most; beyond that the oldest are merged or dropped, and errors of lost filters
+/// are bounded by the number of filters anyway.
+const MAX_NOTICES: usize = 1_024;
+/// How many entries a subscription takes from its queue at a time.
+pub(crate) const LOCAL_BATCH: usize = 64;
+
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    limits: Limits,
+    /// What the subscription took out in a batch and has not yielded yet, by class.
+    local: [Local; 2],
+    hasher: RandomState,
+}
+
+/// Written by the subscription alone, read by the router; a stale value errs by one batch.
+#[derive(Default)]
+struct Local {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// Messages at most once.
+const PLAIN: usize = 0;
+/// Messages to be confirmed.
+const HELD: usize = 1;
+
+#[derive(Default)]
+struct Class {
+    /// In order of `seq`.
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+struct State {
+    classes: [Class; 2],
+    /// In order of sequence number.
+    notices: VecDeque<(u64, Notice)>,
+    next_seq: u64,
+    /// For `LatestPerTopic`: from the hash of a topic to the sequence number of the item that waits.
+    latest: HashMap<u64, u64>,
+    /// Items of the last batch that may keep a much larger buffer alive.
+    fresh: Vec<(usize, u64)>,
+    /// Providers that may still deliver.
+    providers: usize,
+    ended: bool,
+    /// Since `DropConnection` was asked for and until the gap: what does not fit is postponed, and so is
+    /// everything after it, to keep the order.
+    postponing: bool,
+    waker: Option<Waker>,
+    stats: SubscriptionStats,
+}
+
+impl Queue {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                classes: Default::default(),
+                notices: VecDeque::new(),
+                next_seq: 0,
+                latest: HashMap::new(),
+                fresh: Vec::new(),
+                providers: 0,
+                ended: false,
+                postponing: false,
+                waker: None,
+                stats: SubscriptionStats::default(),
+            }),
+            limits,
+            local: Default::default(),
+            hasher: RandomState::new(),
+        })
+    }
+
+    /// Takes a batch, applies the policies, and says whom to wake.
+    pub(crate) fn append(&self, batch: &mut Vec<Delivery>, now: Duration) -> Effects {
+        let mut state = self.lock();
+        let mut effects = Effects::default();
+        if state.ended {
+            batch.clear();
+            effects.ended = true;
+            return effects;
+        }
+        state.copy_out_stale();
+        for delivery in batch.drain(..) {
+            state.stats.received += 1;
+            let flow = if delivery.message.qos == QoS::AtMostOnce {
+                self.push_plain(&mut state, delivery, now)
+            } else {
+                self.push_held(&mut state, delivery, now)
+            };
+            match flow {
+                Flow::Fits => {}
+                Flow::DropConnection => effects.drop_connection = true,
+                Flow::End(overflow) => {
+                    state.end_with(SubscriptionError::Overflow(overflow));
+                    effects.ended = true;
+                    break;
+                }
+            }
+        }
+        batch.clear();
+        effects.waker = state.waker.take();
+        effects
+    }
+
+    fn push_plain(&self, state: &mut State, delivery: Delivery, now: Duration) -> Flow {
+        let limits = self.limits.queue;
+        let cost = cost_of(&delivery.message);
+        if limits.policy == OverflowPolicy::LatestPerTopic {
+            let hash = self.hasher.hash_one(&delivery.message.topic);
+            if let Some(seq) = state.latest.get(&hash).copied()
+                && let Some(at) = state.classes[PLAIN].find(seq)
+                && let Some(item) = state.classes[PLAIN].items.get_mut(at)
+                && item.delivery.message.topic == delivery.message.topic
+            {
+                let old = std::mem::replace(&mut item.cost, cost);
+                item.delivery = delivery;
+                let wasteful = item.is_wasteful();
+                state.classes[PLAIN].bytes += cost;
+                state.classes[PLAIN].bytes -= old;
+                if wasteful {
+                    state.fresh.push((PLAIN, seq));
+                }
+                state.stats.dropped += 1;
+                // A longer text may have come in place of a shorter one.
+                while self.is_over(state, PLAIN, limits.messages, limits.bytes)
+                    && state.classes[PLAIN].items.len() > 1
+                {
+                    self.drop_oldest_plain(state);
+                }
+                return Flow::Fits;
+            }
+            state.latest.insert(hash, state.next_seq);
+        }
+        while !self.has_room(state, PLAIN, cost, limits.messages, limits.bytes) {
+            match limits.policy {
+                OverflowPolicy::End => return Flow::End(Overflow::QueueFull),
+                OverflowPolicy::DropOldest | OverflowPolicy::LatestPerTopic
+                    if !state.classes[PLAIN].items.is_empty() =>
+                {
+                    self.drop_oldest_plain(state);
+                }
+                _ => {
+                    state.lag();
+                    state.stats.dropped += 1;
+                    return Flow::Fits;
+                }
+            }
+        }
+        state.push(PLAIN, delivery, cost, now);
+        Flow::Fits
+    }
+
+    fn push_held(&self, state: &mut State, mut delivery: Delivery, now: Duration) -> Flow {
+        let limits = self.limits.hold;
+        let cost = cost_of(&delivery.message);
+        if state.postponing {
+            postpone(&mut delivery);
+            return Flow::DropConnection;
+        }
+        while !self.has_room(state, HELD, cost, limits.messages, limits.bytes) {
+            match limits.policy {
+                HoldPolicy::End => return Flow::End(Overflow::TooManyHeld),
+                HoldPolicy::DropConnection if delivery.receipt.is_some() => {
+                    state.postponing = true;
+                    postpone(&mut delivery);
+                    return Flow::DropConnection;
+                }
+                _ => match state.classes[HELD].pop_front() {
+                    Some(oldest) => state.release(oldest.delivery),
+                    None => {
+                        state.release(delivery);
+                        return Flow::Fits;
+                    }
+                },
+            }
+        }
+        state.push(HELD, delivery, cost, now);
+        Flow::Fits
+    }
+
+    fn drop_oldest_plain(&self, state: &mut State) {
+        if let Some(oldest) = state.classes[PLAIN].pop_front() {
+            if self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
+                self.forget_latest(state, &oldest);
+            }
+            state.lag();
+            state.stats.dropped += 1;
+        }
+    }
+
+    fn forget_latest(&self, state: &mut State, item: &Item) {
+        let hash = self.hasher.hash_one(&item.delivery.message.topic);
+        if state.latest.get(&hash) == Some(&item.seq) {
+            state.latest.remove(&hash);
+        }
+    }
+
+    /// Whether one more message of this cost keeps the class within its limits. An empty class has room
+    /// for any one message.
+    fn has_room(
+        &self,
+        state: &State,
+        class: usize,
+        cost: usize,
+        messages: usize,
+        bytes: usize,
+    ) -> bool {
+        let (queued, queued_bytes) = self.load(state, class);
+        queued == 0 || (queued < messages && queued_bytes.saturating_add(cost) <= bytes)
+    }
+
+    fn is_over(&self, state: &State, class: usize, messages: usize, bytes: usize) -> bool {
+        let (queued, queued_bytes) = self.load(state, class);
+        queued > messages || queued_bytes > bytes
+    }
+
+    fn load(&self, state: &State, class: usize) -> (usize, usize) {
+        let local = &self.local[class];
+        (
+            state.classes[class].items.len() + local.messages.load(Ordering::Relaxed),
+            state.classes[class].bytes + local.bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Fills the subscription's local batch; pending registers the waker, `None` is the end.
+    pub(crate) fn poll_refill(
+        &self,
+        cx: &Context<'_>,
+        local: &mut VecDeque<Entry>,
+    ) -> Poll<Option<()>> {
+        debug_assert!(local.is_empty());
+        let mut state = self.lock();
+        let mut taken = [(0, 0); 2];
+        while local.len() < LOCAL_BATCH {
+            let Some(entry) = state.pop_first() else {
+                break;
+            };
+            if let Entry::Item(item) = &entry {
+                let class = item.class();
+                taken[class].0 += 1;
+                taken[class].1 += item.cost;
+                if class == PLAIN && self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
+                    self.forget_latest(&mut state, item);
+                }
+            }
+            local.push_back(entry);
+        }
+        for (class, (messages, bytes)) in taken.into_iter().enumerate() {
+            self.local[class]
+                .messages
+                .store(messages, Ordering::Relaxed);
+            self.local[class].bytes.store(bytes, Ordering::Relaxed);
+        }
+        if !local.is_empty() {
+            return Poll::Ready(Some(()));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// An item left the local batch.
+    pub(crate) fn took(&self, item: &Item) {
+        let local = &self.local[item.class()];
+        // Only the subscription writes these, so a load and a store will do.
+        let messages = local.messages.load(Ordering::Relaxed).saturating_sub(1);
+        let bytes = local
+            .bytes
+            .load(Ordering::Relaxed)
+            .saturating_sub(item.cost);
+        local.messages.store(messages, Ordering::Relaxed);
+        local.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn gap(&self, gap: Gap) -> Option<Waker> {
+        let mut state = self.lock();
+        if state.ended {
+            return None;
+        }
+        state.postponing = false;
+        state.stats.gaps += 1;
+        state.stats.last_gap = Some(gap);
+        let end = state.next_seq;
+        match state.notices.back_mut() {
+            Some((seq, Notice::Gap(last))) if *seq + 1 == end => *last = last.merge(gap),
+            _ => state.notify(Notice::Gap(gap)),
+        }
+        state.waker.take()
+    }
+
+    pub(crate) fn error(&self, error: SubscriptionError) -> Option<Waker> {
+        let mut state = self.lock();
+        if !state.ended {
+            state.notify(Notice::Error(error));
+        }
+        state.waker.take()
+    }
+
+    pub(crate) fn provider_joined(&self) {
+        self.lock().providers += 1;
+    }
+
+    /// A provider will not deliver any more; the stream ends with the last one.
+    pub(crate) fn provider_left(&self) -> Option<Waker> {
+        let mut state = self.lock();
+        state.providers = state.providers.saturating_sub(1);
+        if state.providers == 0 {
+            state.ended = true;
+        }
+        state.waker.take()
+    }
+
+    /// The subscriber left: nothing that waits will be taken.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        state.waker = None;
+        state.latest = HashMap::new();
+        state.notices = VecDeque::new();
+        let classes = std::mem::take(&mut state.classes);
+        drop(state);
+        // Settles receipts, which is foreign code.
+        drop(classes);
+    }
+
+    /// Applies the hold policy if the oldest held item is older than its limit.
+    pub(crate) fn check_age(&self, now: Duration) -> Effects {
+        let limits = self.limits.hold;
+        let mut state = self.lock();
+        let mut effects = Effects::default();
+        while !state.ended
+            && !state.postponing
+            && let Some(oldest) = state.classes[HELD].items.front()
+            && now.saturating_sub(oldest.since) > limits.time
+        {
+            match limits.policy {
+                HoldPolicy::End => {
+                    state.end_with(SubscriptionError::Overflow(Overflow::HeldTooLong));
+                    effects.ended = true;
+                }
+                HoldPolicy::DropConnection if oldest.delivery.receipt.is_some() => {
+                    state.postponing = true;
+                    effects.drop_connection = true;
+                    let class = std::mem::take(&mut state.classes[HELD]);
+                    for mut item in class.items {
+                        postpone(&mut item.delivery);
+                    }
+                }
+                _ => {
+                    if let Some(oldest) = state.classes[HELD].pop_front() {
+                        state.release(oldest.delivery);
+                    }
+                }
+            }
+        }
+        effects.waker = state.waker.take();
+        effects
+    }
+
+    pub(crate) fn stats(&self) -> SubscriptionStats {
+        let state = self.lock();
+        let (plain, plain_bytes) = self.load(&state, PLAIN);
+        let (held, held_bytes) = self.load(&state, HELD);
+        SubscriptionStats {
+            queued: plain + held,
+            queued_bytes: plain_bytes + held_bytes,
+            ..state.stats
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Flow {
+    Fits,
+    DropConnection,
+    End(Overflow),
+}
+
+impl State {
+    fn push(&mut self, class: usize, delivery: Delivery, cost: usize, since: Duration) {
+        let seq = self.new_seq();
+        let item = Item {
+            seq,
+            since,
+            cost,
+            delivery,
+        };
+        if item.is_wasteful() {
+            self.fresh.push((class, seq));
+        }
+        self.classes[class].bytes += cost;
+        self.classes[class].items.push_back(item);
+    }
+
+    fn new_seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        if self.notices.len() == MAX_NOTICES {
+            self.notices.pop_front();
+        }
+        let seq = self.new_seq();
+        self.notices.push_back((seq, notice));
+    }
+
+    /// One message less than there was. Consecutive losses are told as one, at the place of the first
+    /// that the subscriber has not seen.
+    fn lag(&mut self) {
+        let last = self
+            .notices
+            .iter_mut()
+            .rev()
+            .find_map(|(_, notice)| match notice {
+                Notice::Lagged(count) => Some(count),
+                _ => None,
+            });
+        match last {
+            Some(count) => *count += 1,
+            None => self.notify(Notice::Lagged(1)),
+        }
+    }
+
+    fn release(&mut self, mut delivery: Delivery) {
+        if let Some(receipt) = delivery.receipt.take() {
+            receipt.settle(Settlement::Released);
+        }
+        self.lag();
+        self.stats.released += 1;
+    }
+
+    fn end_with(&mut self, error: SubscriptionError) {
+        self.notify(Notice::Error(error));
+        self.ended = true;
+    }
+
+    /// What stayed past its batch and uses little of its buffer gets a buffer of its own.
+    fn copy_out_stale(&mut self) {
+        for (class, seq) in std::mem::take(&mut self.fresh) {
+            let class = &mut self.classes[class];
+            if let Some(at) = class.find(seq)
+                && let Some(item) = class.items.get_mut(at)
+            {
+                item.copy_out();
+            }
+        }
+    }
+
+    fn pop_first(&mut self) -> Option<Entry> {
+        let seq_of = |class: &Class| class.items.front().map(|item| item.seq);
+        let notice = self.notices.front().map(|(seq, _)| *seq);
+        let plain = seq_of(&self.classes[PLAIN]);
+        let held = seq_of(&self.classes[HELD]);
+        let first = [notice, plain, held].into_iter().flatten().min()?;
+        if notice == Some(first) {
+            return self
+                .notices
+                .pop_front()
+                .map(|(_, notice)| Entry::Notice(notice));
+        }
+        let class = if plain == Some(first) { PLAIN } else { HELD };
+        self.classes[class].pop_front().map(Entry::Item)
+    }
+}
+
+impl Class {
+    fn find(&self, seq: u64) -> Option<usize> {
+        self.items.binary_search_by_key(&seq, |item| item.seq).ok()
+    }
+
+    fn pop_front(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.bytes -= item.cost;
+        Some(item)
+    }
+}
+
+impl Item {
+    fn class(&self) -> usize {
+        if self.delivery.message.qos == QoS::AtMostOnce {
+            PLAIN
+        } else {
+            HELD
+        }
+    }
+
+    /// Whether topic and payload use less than a quarter of the buffer they keep alive.
+    fn is_wasteful(&self) -> bool {
+        let used = self.delivery.message.topic.len() + self.delivery.message.payload.len();
+        used.saturating_mul(4) < self.delivery.buffer_len
+    }
+
+    fn copy_out(&mut self) {
+        let message = &mut self.delivery.message;
+        let mut copy = BytesMut::with_capacity(message.topic.len() + message.payload.len());
+        copy.put_slice(message.topic.as_bytes());
+        let topic = copy.split().freeze();
+        copy.put_slice(&message.payload);
+        message.topic = message.topic.rehomed(topic);
+        message.payload = copy.freeze();
+        self.delivery.buffer_len = 0;
+    }
+}
+
+fn cost_of(message: &Message) -> usize {
+    message.topic.len() + message.payload.len() + OVERHEAD
+}
+
+fn postpone(delivery: &mut Delivery) {
+    if let Some(receipt) = delivery.receipt.take() {
+        receipt.settle(Settlement::Postponed);
+    }
+}

@@ -1,0 +1,303 @@
+//! What became of a published message: a future with stages, and the provider's end of it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::error::{ProviderErrorKind, PublishError};
+
+/// The fate of one published message: a future that resolves when the fate is known.
+///
+/// The message is on its way from the moment the receipt exists. Dropping the receipt neither cancels
+/// nor delays it.
+///
+/// # Cancel safety
+/// Cancel safe: it can be polled, set aside and polled again. It resolves once.
+#[must_use = "the receipt tells whether the message was delivered"]
+pub struct PublishReceipt(Fate);
+
+enum Fate {
+    /// Known from the start: no allocation.
+    Known(Result<Delivered, PublishError>),
+    Open(Arc<Slot>),
+    Told,
+}
+
+impl PublishReceipt {
+    /// A receipt whose fate is told later, and the end that tells it. One allocation for both.
+    pub fn pair() -> (PublishSettler, Self) {
+        let slot = Arc::new(Slot(Mutex::new(Progress {
+            stage: PublishStage::Accepted,
+            outcome: None,
+            waker: None,
+            watched: true,
+        })));
+        (
+            PublishSettler(Some(Arc::clone(&slot))),
+            Self(Fate::Open(slot)),
+        )
+    }
+
+    /// A receipt whose fate is known. No allocation.
+    pub fn ready(outcome: Result<Delivered, PublishError>) -> Self {
+        Self(Fate::Known(outcome))
+    }
+
+    /// How far the message got by now.
+    #[must_use]
+    pub fn stage(&self) -> PublishStage {
+        match &self.0 {
+            Fate::Open(slot) => slot.lock().stage,
+            Fate::Known(_) | Fate::Told => PublishStage::Settled,
+        }
+    }
+
+    /// Waits until the message got at least this far, and tells how far it got.
+    ///
+    /// # Errors
+    /// The message failed before it got there. The receipt itself still resolves to that error.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn reached(&mut self, stage: PublishStage) -> Result<PublishStage, PublishError> {
+        std::future::poll_fn(|cx| self.poll_reached(stage, cx)).await
+    }
+
+    fn poll_reached(
+        &self,
+        stage: PublishStage,
+        cx: &Context<'_>,
+    ) -> Poll<Result<PublishStage, PublishError>> {
+        match &self.0 {
+            Fate::Known(Err(error)) => Poll::Ready(Err(error.clone())),
+            Fate::Known(Ok(_)) | Fate::Told => Poll::Ready(Ok(PublishStage::Settled)),
+            Fate::Open(slot) => {
+                let mut progress = slot.lock();
+                if let Some(Err(error)) = &progress.outcome {
+                    return Poll::Ready(Err(error.clone()));
+                }
+                if progress.stage >= stage {
+                    return Poll::Ready(Ok(progress.stage));
+                }
+                progress.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Future for PublishReceipt {
+    type Output = Result<Delivered, PublishError>;
+
+    /// # Panics
+    /// When polled again after it resolved.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Fate::Open(slot) = &self.0 {
+            let mut progress = slot.lock();
+            let Some(outcome) = progress.outcome.take() else {
+                progress.wait(cx);
+                return Poll::Pending;
+            };
+            drop(progress);
+            self.0 = Fate::Told;
+            return Poll::Ready(outcome);
+        }
+        match std::mem::replace(&mut self.0, Fate::Told) {
+            Fate::Known(outcome) => Poll::Ready(outcome),
+            Fate::Open(_) | Fate::Told => panic!("a publish receipt was polled after it resolved"),
+        }
+    }
+}
+
+impl Drop for PublishReceipt {
+    fn drop(&mut self) {
+        if let Fate::Open(slot) = &self.0 {
+            let mut progress = slot.lock();
+            progress.watched = false;
+            progress.waker = None;
+        }
+    }
+}
+
+impl fmt::Debug for PublishReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishReceipt")
+            .field("stage", &self.stage())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The provider's end of a [`PublishReceipt`].
+///
+/// Dropped without [`settle`](Self::settle), it tells that the outcome is indeterminate, with kind
+/// [`Closed`](ProviderErrorKind::Closed).
+pub struct PublishSettler(Option<Arc<Slot>>);
+
+impl PublishSettler {
+    /// The message got this far. Stages only go forward; an earlier one than the last is ignored.
+    pub fn reached(&self, stage: PublishStage) {
+        if let Some(slot) = &self.0 {
+            let mut progress = slot.lock();
+            if stage > progress.stage {
+                progress.stage = stage;
+                Progress::wake(progress);
+            }
+        }
+    }
+
+    /// The fate is known.
+    pub fn settle(mut self, outcome: Result<Delivered, PublishError>) {
+        self.settle_once(outcome);
+    }
+
+    /// Whether anybody still holds the receipt.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.0.as_ref().is_some_and(|slot| slot.lock().watched)
+    }
+
+    fn settle_once(&mut self, outcome: Result<Delivered, PublishError>) {
+        if let Some(slot) = self.0.take() {
+            let mut progress = slot.lock();
+            progress.stage = PublishStage::Settled;
+            progress.outcome = Some(outcome);
+            Progress::wake(progress);
+        }
+    }
+}
+
+impl Drop for PublishSettler {
+    fn drop(&mut self) {
+        self.settle_once(Err(PublishError::Indeterminate(
+            ProviderErrorKind::Closed.into(),
+        )));
+    }
+}
+
+impl fmt::Debug for PublishSettler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishSettler").finish_non_exhaustive()
+    }
+}
+
+/// How far a message got. Later stages compare greater; a provider may skip any but the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PublishStage {
+    /// The provider took it over.
+    Accepted,
+    /// It is in durable storage and survives the end of this process.
+    Stored,
+    /// It was handed to the connection.
+    Written,
+    /// The other side has it and will not forget it; the last step of an exactly-once delivery is open.
+    Received,
+    /// The outcome is known.
+    Settled,
+}
+
+/// What is known about a message that was published. The better of two compares greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Delivered {
+    /// It was handed to the connection. At most once there is no more to know.
+    Sent,
+    /// The other side confirmed it and said that nobody subscribes to its topic.
+    ConfirmedWithoutSubscribers,
+    /// The other side confirmed it.
+    Confirmed,
+}
+
+struct Slot(Mutex<Progress>);
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Progress {
+    stage: PublishStage,
+    outcome: Option<Result<Delivered, PublishError>>,
+    waker: Option<Waker>,
+    watched: bool,
+}
+
+impl Progress {
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake(mut progress: MutexGuard<'_, Self>) {
+        let waker = progress.waker.take();
+        drop(progress);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[test]
+    fn goes_through_its_stages_and_tells_the_outcome_once() {
+        let (settler, mut receipt) = PublishReceipt::pair();
+        assert_eq!(receipt.stage(), PublishStage::Accepted);
+        assert!(
+            receipt
+                .reached(PublishStage::Written)
+                .now_or_never()
+                .is_none()
+        );
+        settler.reached(PublishStage::Received);
+        settler.reached(PublishStage::Written);
+        let stage = receipt
+            .reached(PublishStage::Written)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        assert_eq!(stage, PublishStage::Received);
+        assert!((&mut receipt).now_or_never().is_none());
+        settler.settle(Ok(Delivered::Confirmed));
+        assert_eq!(
+            receipt.now_or_never().unwrap().unwrap(),
+            Delivered::Confirmed
+        );
+    }
+
+    #[test]
+    fn is_indeterminate_when_the_provider_forgets_it() {
+        let (settler, mut receipt) = PublishReceipt::pair();
+        drop(settler);
+        let early = receipt
+            .reached(PublishStage::Written)
+            .now_or_never()
+            .unwrap();
+        assert!(matches!(early, Err(PublishError::Indeterminate(_))));
+        let outcome = receipt.now_or_never().unwrap();
+        assert!(matches!(outcome, Err(PublishError::Indeterminate(error))
+            if error.kind() == ProviderErrorKind::Closed));
+    }
+
+    #[test]
+    fn lets_the_provider_know_that_nobody_waits() {
+        let (settler, receipt) = PublishReceipt::pair();
+        assert!(settler.is_watched());
+        drop(receipt);
+        assert!(!settler.is_watched());
+        settler.settle(Ok(Delivered::Sent));
+    }
+
+    #[test]
+    fn results_stay_small() {
+        assert!(size_of::<Result<Delivered, PublishError>>() <= 32);
+    }
+}

@@ -1,0 +1,822 @@
+//! Between one provider and its subscribers: who gets which message, and who still needs which filter.
+//!
+//! Two locks, always taken in this order: `control` orders what is asked of the provider; `routes` is
+//! what a delivery looks at. A delivery takes `routes` alone and for one batch, a change of
+//! subscriptions takes it for as long as an insertion, so neither holds the other up for long. Nothing
+//! is awaited under either.
+//!
+//! A provider calls its sink from within calls that core makes under `control`. So what a sink call
+//! wants of `control` is a [`Task`]: done at once if the lock is free, otherwise by whoever holds it,
+//! when done.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::connection::{ConnectionFacts, ConnectionHub, ConnectionStatus};
+use crate::error::{
+    FilterLost, ProviderError, ProviderErrorKind, Refusal, RefusalKind, SubscriptionError,
+};
+use crate::message::{ProviderName, QoS};
+use crate::provider::{
+    BoxFuture, Continuity, Delivery, DeliveryReceipt, DeliverySink, Demand, FilterRequest, Gap,
+    Provider, ReceiptSink, RetainMark, RetainedMessages, Settlement,
+};
+use crate::queue::{Effects, Queue};
+use crate::topic::{MatchingRules, TopicFilter};
+use crate::trie::TopicTrie;
+
+/// How many retained messages a subscription remembers to have got, so that it is not given them again
+/// when another one subscribes to the same filter. Beyond that it may get them again.
+const MAX_RETAINED_SEEN: usize = 4_096;
+/// A queue's share of a batch keeps room for this many messages between batches.
+const PENDING_KEPT: usize = 256;
+
+pub(crate) struct Router {
+    name: ProviderName,
+    control: Mutex<Control>,
+    /// At most one for each end of a subscription and each filter, as each is made once.
+    tasks: Mutex<Vec<Task>>,
+    routes: Mutex<Routes>,
+    hub: Arc<ConnectionHub>,
+}
+
+/// What a sink call leaves to be done under `control`.
+enum Task {
+    /// A subscription ended: release its filters.
+    Release(SlotKey),
+    /// The provider lost a filter.
+    Lose(TopicFilter, Refusal),
+    /// The provider failed for good.
+    Fail(ProviderError),
+}
+
+/// What the provider was asked for, and on whose behalf.
+struct Control {
+    /// `None` once removed.
+    provider: Option<Arc<dyn Provider>>,
+    filters: HashMap<TopicFilter, FilterUse>,
+}
+
+struct FilterUse {
+    /// The request as it stands: what a replacement of the provider is asked for.
+    request: FilterRequest,
+    granted: Option<QoS>,
+    users: Vec<SlotKey>,
+}
+
+impl Control {
+    fn entry(&mut self, filter: &TopicFilter) -> &mut FilterUse {
+        self.filters
+            .entry(filter.clone())
+            .or_insert_with(|| FilterUse {
+                request: FilterRequest::new(filter.clone()),
+                granted: None,
+                users: Vec::new(),
+            })
+    }
+}
+
+impl FilterUse {
+    /// 1 if live messages under this filter may carry the retain mark, otherwise 0.
+    fn marks(&self) -> usize {
+        usize::from(self.request.retain_mark == RetainMark::AsPublished)
+    }
+}
+
+/// Who gets what.
+struct Routes {
+    /// Sinks of another epoch belong to a provider that was replaced or removed.
+    epoch: u64,
+    trie: TopicTrie<Vec<u32>>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// The number of the message being routed, to deliver it once to each.
+    stamp: u64,
+    /// Filters under which live messages may carry the retain mark.
+    marked_as_published: usize,
+    now: Duration,
+    hasher: RandomState,
+    matched: Vec<u32>,
+    touched: Vec<u32>,
+    unrouted: u64,
+}
+
+/// One subscription's place in a router.
+struct Slot {
+    /// Changes whenever the place is given to another.
+    generation: u32,
+    /// `None` while free.
+    queue: Option<Arc<Queue>>,
+    filters: Vec<TopicFilter>,
+    stamp: u64,
+    pending: Vec<Delivery>,
+    retained_seen: HashSet<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotKey {
+    index: u32,
+    generation: u32,
+}
+
+/// A subscribe request on its way.
+pub(crate) struct Asked {
+    /// One for each filter in order; `None` for those the provider is being asked for.
+    pub(crate) known: Vec<(TopicFilter, Option<QoS>)>,
+    /// The provider's answer, for those asked in order.
+    pub(crate) answer: BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>>,
+}
+
+impl Router {
+    pub(crate) fn new(name: ProviderName) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            control: Mutex::new(Control {
+                provider: None,
+                filters: HashMap::new(),
+            }),
+            tasks: Mutex::default(),
+            routes: Mutex::new(Routes {
+                epoch: 0,
+                trie: TopicTrie::new(),
+                slots: Vec::new(),
+                free: Vec::new(),
+                stamp: 0,
+                marked_as_published: 0,
+                now: Duration::ZERO,
+                hasher: RandomState::new(),
+                matched: Vec::new(),
+                touched: Vec::new(),
+                unrouted: 0,
+            }),
+            hub: ConnectionHub::new(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &ProviderName {
+        &self.name
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<ConnectionHub> {
+        &self.hub
+    }
+
+    pub(crate) fn provider(&self) -> Option<Arc<dyn Provider>> {
+        self.control().provider.clone()
+    }
+
+    /// Puts a provider in place, in place of the one there was, and asks it for every filter in use.
+    pub(crate) fn install(
+        self: &Arc<Self>,
+        provider: Arc<dyn Provider>,
+    ) -> Result<Option<Asked>, ProviderError> {
+        self.with_control(|control| {
+            let rules = provider.matching_rules();
+            let epoch = {
+                let mut routes = self.routes();
+                routes.epoch += 1;
+                routes.set_rules(rules, &control.filters);
+                routes.epoch
+            };
+            provider.attach(DeliverySink::new(Arc::clone(self), epoch))?;
+            let requests: Vec<_> = control
+                .filters
+                .values()
+                .map(|entry| entry.request.clone())
+                .collect();
+            let asked = (!requests.is_empty()).then(|| Asked {
+                known: requests
+                    .iter()
+                    .map(|request| (request.filter.clone(), None))
+                    .collect(),
+                answer: provider.subscribe(requests),
+            });
+            control.provider = Some(provider);
+            Ok(asked)
+        })
+    }
+
+    /// Records what a replacement answered; what it does not take over is lost to the subscribers.
+    pub(crate) fn replaced(
+        &self,
+        asked: &[TopicFilter],
+        answer: Result<Vec<Result<QoS, Refusal>>, ProviderError>,
+    ) -> Result<(), ProviderError> {
+        let (mut replies, failure) = match answer {
+            Ok(replies) => (replies.into_iter(), None),
+            Err(error) => (Vec::new().into_iter(), Some(error)),
+        };
+        for filter in asked {
+            match (replies.next(), &failure) {
+                (Some(Ok(qos)), _) => self.granted(filter, qos),
+                (Some(Err(refusal)), _) => self.later(Task::Lose(filter.clone(), refusal)),
+                (None, Some(error)) => {
+                    self.later(Task::Lose(filter.clone(), error.clone().into()));
+                }
+                (None, None) => {
+                    let refusal = RefusalKind::ProviderFailed.into();
+                    self.later(Task::Lose(filter.clone(), refusal));
+                }
+            }
+        }
+        let epoch = self.routes().epoch;
+        self.gap(epoch, Gap::new(None, Continuity::Lost));
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Sets up the routes of a subscription and asks the provider for what it does not have yet.
+    ///
+    /// `None` if the provider was removed.
+    pub(crate) fn subscribe(
+        &self,
+        queue: &Arc<Queue>,
+        requests: &[FilterRequest],
+    ) -> Option<(SlotKey, Asked)> {
+        self.with_control(|control| {
+            let provider = control.provider.clone()?;
+            let mut routes = self.routes();
+            queue.provider_joined();
+            let slot = routes.allocate(queue);
+            let mut known = Vec::with_capacity(requests.len());
+            let mut asked = Vec::new();
+            for request in requests {
+                routes.add(slot, &request.filter);
+                let entry = control.entry(&request.filter);
+                entry.users.push(slot);
+                let satisfied = request.retained != RetainedMessages::Send
+                    && entry.granted.is_some()
+                    && request.qos <= entry.request.qos;
+                if satisfied {
+                    known.push((request.filter.clone(), entry.granted));
+                    continue;
+                }
+                routes.marked_as_published -= entry.marks();
+                let qos = entry.request.qos.max(request.qos);
+                entry.request = request.clone().with_qos(qos);
+                routes.marked_as_published += entry.marks();
+                known.push((request.filter.clone(), None));
+                asked.push(entry.request.clone());
+            }
+            drop(routes);
+            let answer: BoxFuture<'static, _> = if asked.is_empty() {
+                Box::pin(std::future::ready(Ok(Vec::new())))
+            } else {
+                provider.subscribe(asked)
+            };
+            Some((slot, Asked { known, answer }))
+        })
+    }
+
+    pub(crate) fn granted(&self, filter: &TopicFilter, qos: QoS) {
+        self.with_control(|control| {
+            if let Some(entry) = control.filters.get_mut(filter) {
+                entry.granted = Some(qos);
+            }
+        });
+    }
+
+    /// The provider refused a filter to this subscription. Others that had it keep it.
+    pub(crate) fn refused(&self, slot: SlotKey, filter: &TopicFilter) {
+        self.with_control(|control| {
+            let had = control
+                .filters
+                .get(filter)
+                .is_some_and(|entry| entry.granted.is_some());
+            let unused = self.leave(control, slot, Some(std::slice::from_ref(filter)));
+            // Granted to somebody who has left meanwhile.
+            if let Some(provider) = &control.provider
+                && had
+                && !unused.is_empty()
+            {
+                provider.release(unused);
+            }
+        });
+        self.settle_slot(slot);
+    }
+
+    /// Takes a subscription off all its filters and asks the provider to unsubscribe those that nobody
+    /// else uses, without waiting.
+    pub(crate) fn release(&self, slot: SlotKey) {
+        self.with_control(|control| self.release_under(control, slot));
+        self.settle_slot(slot);
+    }
+
+    fn release_under(&self, control: &mut Control, slot: SlotKey) {
+        let unused = self.leave(control, slot, None);
+        if let Some(provider) = &control.provider
+            && !unused.is_empty()
+        {
+            provider.release(unused);
+        }
+    }
+
+    /// Takes a subscription off some filters, or off all, and asks the provider to unsubscribe those that
+    /// nobody else uses.
+    pub(crate) fn unsubscribe(
+        &self,
+        slot: SlotKey,
+        filters: Option<&[TopicFilter]>,
+    ) -> Option<BoxFuture<'static, Result<(), ProviderError>>> {
+        let answer = self.with_control(|control| {
+            let unused = self.leave(control, slot, filters);
+            match &control.provider {
+                Some(provider) if !unused.is_empty() => Some(provider.unsubscribe(unused)),
+                _ => None,
+            }
+        });
+        self.settle_slot(slot);
+        answer
+    }
+
+    /// Takes the routes away; returns the filters that nobody uses now.
+    fn leave(
+        &self,
+        control: &mut Control,
+        slot: SlotKey,
+        filters: Option<&[TopicFilter]>,
+    ) -> Vec<TopicFilter> {
+        let mut routes = self.routes();
+        let leaving = match filters {
+            Some(filters) => filters.to_vec(),
+            None => routes.filters_of(slot),
+        };
+        let mut unused = Vec::new();
+        for filter in leaving {
+            routes.remove(slot, &filter);
+            if let Some(entry) = control.filters.get_mut(&filter) {
+                entry.users.retain(|user| *user != slot);
+                if entry.users.is_empty() {
+                    routes.marked_as_published -= entry.marks();
+                    control.filters.remove(&filter);
+                    unused.push(filter);
+                }
+            }
+        }
+        unused
+    }
+
+    /// Frees the place of a subscription that has no filter left.
+    fn settle_slot(&self, slot: SlotKey) {
+        let queue = self.routes().free_if_empty(slot);
+        if let Some(waker) = queue.and_then(|queue| queue.provider_left()) {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn deliver(&self, epoch: u64, batch: &mut Vec<Delivery>) -> Demand {
+        let mut routes = self.routes();
+        if routes.epoch != epoch {
+            drop(routes);
+            batch.clear();
+            return Demand::Continue;
+        }
+        for delivery in batch.drain(..) {
+            routes.route(&self.name, delivery);
+        }
+        let effects = routes.flush();
+        drop(routes);
+        self.follow_up(effects)
+    }
+
+    pub(crate) fn advance_clock(&self, epoch: u64, now: Duration) -> Demand {
+        let mut routes = self.routes();
+        if routes.epoch != epoch {
+            return Demand::Continue;
+        }
+        routes.now = routes.now.max(now);
+        let now = routes.now;
+        let effects: Vec<_> = routes
+            .occupied()
+            .map(|(key, queue)| (key, queue.check_age(now)))
+            .collect();
+        drop(routes);
+        self.follow_up(effects)
+    }
+
+    fn follow_up(&self, effects: Vec<(SlotKey, Effects)>) -> Demand {
+        let mut demand = Demand::Continue;
+        for (slot, effects) in effects {
+            if let Some(waker) = effects.waker {
+                waker.wake();
+            }
+            if effects.ended {
+                self.later(Task::Release(slot));
+            }
+            if effects.drop_connection {
+                demand = Demand::DropConnection;
+            }
+        }
+        demand
+    }
+
+    pub(crate) fn set_connection_state(
+        &self,
+        epoch: u64,
+        facts: ConnectionFacts,
+        reason: Option<ProviderError>,
+    ) {
+        if self.routes().epoch == epoch {
+            self.hub.set(ConnectionStatus {
+                state: facts.state(),
+                reason,
+            });
+        }
+    }
+
+    pub(crate) fn gap(&self, epoch: u64, gap: Gap) {
+        let mut routes = self.routes();
+        if routes.epoch != epoch {
+            return;
+        }
+        if gap.continuity == Continuity::Lost {
+            for slot in &mut routes.slots {
+                slot.retained_seen.clear();
+            }
+        }
+        let wakers: Vec<Waker> = routes
+            .occupied()
+            .filter_map(|(_, queue)| queue.gap(gap))
+            .collect();
+        drop(routes);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn subscription_lost(&self, epoch: u64, filter: &TopicFilter, reason: Refusal) {
+        if self.routes().epoch == epoch {
+            self.later(Task::Lose(filter.clone(), reason));
+        }
+    }
+
+    /// Takes a lost filter from its users; returns them, and whom to wake.
+    fn lose_under(
+        &self,
+        control: &mut Control,
+        filter: &TopicFilter,
+        reason: &Refusal,
+    ) -> (Vec<SlotKey>, Vec<Waker>) {
+        let Some(entry) = control.filters.remove(filter) else {
+            return Default::default();
+        };
+        let mut wakers = Vec::new();
+        let mut routes = self.routes();
+        routes.marked_as_published -= entry.marks();
+        for user in &entry.users {
+            routes.remove(*user, filter);
+            if let Some(queue) = routes.queue_of(*user) {
+                let lost = FilterLost {
+                    provider: self.name.clone(),
+                    filter: filter.clone(),
+                    reason: reason.clone(),
+                };
+                wakers.extend(queue.error(SubscriptionError::FilterLost(Box::new(lost))));
+            }
+        }
+        (entry.users, wakers)
+    }
+
+    pub(crate) fn failed(&self, epoch: u64, error: ProviderError) {
+        if self.routes().epoch == epoch {
+            self.later(Task::Fail(error));
+        }
+    }
+
+    /// Lets go of the provider: no subscriber gets anything through it any more.
+    pub(crate) fn shut(&self) {
+        let (provider, wakers) = self.with_control(|control| {
+            self.routes().epoch += 1;
+            (control.provider.take(), self.end_all_under(control, None))
+        });
+        wakers.into_iter().for_each(Waker::wake);
+        let reason = Some(ProviderErrorKind::Closed.into());
+        self.hub.set(ConnectionStatus {
+            reason,
+            ..Default::default()
+        });
+        self.hub.close();
+        // Its destructor is foreign code, so it runs with no lock held.
+        drop(provider);
+    }
+
+    /// Ends every subscription's part here; returns whom to wake.
+    fn end_all_under(
+        &self,
+        control: &mut Control,
+        error: Option<&SubscriptionError>,
+    ) -> Vec<Waker> {
+        control.filters.clear();
+        let mut routes = self.routes();
+        routes.marked_as_published = 0;
+        let keys: Vec<_> = routes.occupied().map(|(key, _)| key).collect();
+        let mut wakers = Vec::new();
+        for key in keys {
+            for filter in routes.filters_of(key) {
+                routes.remove(key, &filter);
+            }
+            if let Some(queue) = routes.free_if_empty(key) {
+                wakers.extend(error.and_then(|error| queue.error(error.clone())));
+                wakers.extend(queue.provider_left());
+            }
+        }
+        wakers
+    }
+
+    fn with_control<T>(&self, work: impl FnOnce(&mut Control) -> T) -> T {
+        let result = work(&mut self.control());
+        self.run_tasks();
+        result
+    }
+
+    fn later(&self, task: Task) {
+        self.tasks().push(task);
+        self.run_tasks();
+    }
+
+    /// Does the tasks if nobody holds `control`; whoever does comes by here after letting go of it.
+    fn run_tasks(&self) {
+        while !self.tasks().is_empty() {
+            let mut control = match self.control.try_lock() {
+                Ok(control) => control,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            let tasks = std::mem::take(&mut *self.tasks());
+            let mut wakers = Vec::new();
+            let mut slots = Vec::new();
+            for task in tasks {
+                match task {
+                    Task::Release(slot) => {
+                        self.release_under(&mut control, slot);
+                        slots.push(slot);
+                    }
+                    Task::Lose(filter, reason) => {
+                        let (users, wake) = self.lose_under(&mut control, &filter, &reason);
+                        slots.extend(users);
+                        wakers.extend(wake);
+                    }
+                    Task::Fail(error) => {
+                        let error = SubscriptionError::ProviderFailed(error);
+                        wakers.extend(self.end_all_under(&mut control, Some(&error)));
+                    }
+                }
+            }
+            drop(control);
+            wakers.into_iter().for_each(Waker::wake);
+            for slot in slots {
+                self.settle_slot(slot);
+            }
+        }
+    }
+
+    /// How many messages matched no subscription.
+    pub(crate) fn unrouted(&self) -> u64 {
+        self.routes().unrouted
+    }
+
+    /// How many filters are in use, and by how many subscriptions.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        let control = self.control();
+        let subscribers = self.routes().occupied().count();
+        (control.filters.len(), subscribers)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<Task>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Routes {
+    fn allocate(&mut self, queue: &Arc<Queue>) -> SlotKey {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                queue: None,
+                filters: Vec::new(),
+                stamp: 0,
+                pending: Vec::new(),
+                retained_seen: HashSet::new(),
+            });
+            // Four thousand million subscriptions would have run out of memory before.
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.queue = Some(Arc::clone(queue));
+        SlotKey {
+            index,
+            generation: slot.generation,
+        }
+    }
+
+    fn slot(&mut self, key: SlotKey) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(key.index as usize)
+            .filter(|slot| slot.generation == key.generation && slot.queue.is_some())
+    }
+
+    fn queue_of(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
+        self.slot(key).and_then(|slot| slot.queue.clone())
+    }
+
+    fn filters_of(&mut self, key: SlotKey) -> Vec<TopicFilter> {
+        self.slot(key)
+            .map(|slot| slot.filters.clone())
+            .unwrap_or_default()
+    }
+
+    fn add(&mut self, key: SlotKey, filter: &TopicFilter) {
+        let Some(slot) = self.slot(key) else { return };
+        // A new request means new retained messages.
+        slot.retained_seen.clear();
+        if !slot.filters.contains(filter) {
+            slot.filters.push(filter.clone());
+            self.trie
+                .get_or_insert_with(filter, Vec::new)
+                .push(key.index);
+        }
+    }
+
+    fn remove(&mut self, key: SlotKey, filter: &TopicFilter) {
+        let Some(slot) = self.slot(key) else { return };
+        let Some(at) = slot.filters.iter().position(|have| have == filter) else {
+            return;
+        };
+        slot.filters.swap_remove(at);
+        if let Some(members) = self.trie.get_mut(filter) {
+            if let Some(at) = members.iter().position(|index| *index == key.index) {
+                members.swap_remove(at);
+            }
+            if members.is_empty() {
+                self.trie.remove(filter);
+            }
+        }
+    }
+
+    fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
+        let slot = self.slot(key).filter(|slot| slot.filters.is_empty())?;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.retained_seen = HashSet::new();
+        slot.pending = Vec::new();
+        let queue = slot.queue.take();
+        self.free.push(key.index);
+        queue
+    }
+
+    fn occupied(&self) -> impl Iterator<Item = (SlotKey, &Arc<Queue>)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let key = SlotKey {
+                index: u32::try_from(index).ok()?,
+                generation: slot.generation,
+            };
+            slot.queue.as_ref().map(|queue| (key, queue))
+        })
+    }
+
+    fn set_rules(&mut self, rules: MatchingRules, filters: &HashMap<TopicFilter, FilterUse>) {
+        if self.trie.rules() == rules {
+            return;
+        }
+        let mut trie = TopicTrie::with_rules(rules);
+        for filter in filters.keys() {
+            if let Some(members) = self.trie.remove(filter) {
+                trie.insert(filter, members);
+            }
+        }
+        self.trie = trie;
+    }
+
+    /// Puts one message into the share of each subscription that wants it, once each.
+    fn route(&mut self, name: &ProviderName, mut delivery: Delivery) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        let mut matched = std::mem::take(&mut self.matched);
+        let slots = &mut self.slots;
+        self.trie
+            .for_each_match(&delivery.message.topic, |members| {
+                for index in members {
+                    let slot = &mut slots[*index as usize];
+                    if slot.stamp != stamp {
+                        slot.stamp = stamp;
+                        matched.push(*index);
+                    }
+                }
+            });
+        if delivery.message.retain && self.marked_as_published == 0 {
+            let hash = self.hasher.hash_one(&delivery.message.topic);
+            matched.retain(|index| {
+                let seen = &mut slots[*index as usize].retained_seen;
+                seen.len() >= MAX_RETAINED_SEEN && !seen.contains(&hash) || seen.insert(hash)
+            });
+            if matched.is_empty()
+                && let Some(receipt) = delivery.receipt.take()
+            {
+                // Nobody lacks it: they all have it.
+                receipt.settle(Settlement::Taken);
+            }
+        }
+        delivery.message.provider = name.clone();
+        if let Some((last, others)) = matched.split_last() {
+            let mut parts = SharedReceipt::split(delivery.receipt.take(), matched.len());
+            for index in others {
+                let copy = Delivery {
+                    message: delivery.message.clone(),
+                    receipt: parts.next(),
+                    buffer_len: delivery.buffer_len,
+                };
+                self.hand_to(*index, copy);
+            }
+            delivery.receipt = parts.next();
+            self.hand_to(*last, delivery);
+        } else {
+            self.unrouted += 1;
+        }
+        matched.clear();
+        self.matched = matched;
+    }
+
+    fn hand_to(&mut self, index: u32, delivery: Delivery) {
+        let slot = &mut self.slots[index as usize];
+        if slot.pending.is_empty() {
+            self.touched.push(index);
+        }
+        slot.pending.push(delivery);
+    }
+
+    /// Gives each subscription its share of the batch.
+    fn flush(&mut self) -> Vec<(SlotKey, Effects)> {
+        let mut effects = Vec::with_capacity(self.touched.len());
+        for index in self.touched.drain(..) {
+            let slot = &mut self.slots[index as usize];
+            if let Some(queue) = &slot.queue {
+                let key = SlotKey {
+                    index,
+                    generation: slot.generation,
+                };
+                effects.push((key, queue.append(&mut slot.pending, self.now)));
+            }
+            slot.pending.clear();
+            slot.pending.shrink_to(PENDING_KEPT);
+        }
+        effects
+    }
+}
+
+/// One receipt in several hands: settled when the last of them is.
+struct SharedReceipt(Mutex<(usize, Settlement, Option<DeliveryReceipt>)>);
+
+impl SharedReceipt {
+    /// The hands, as many as asked for; the receipt itself if that is one.
+    fn split(
+        receipt: Option<DeliveryReceipt>,
+        hands: usize,
+    ) -> impl Iterator<Item = DeliveryReceipt> {
+        let (single, shared) = match receipt {
+            Some(receipt) if hands > 1 => {
+                let state = (hands, Settlement::Dropped, Some(receipt));
+                (None, Some(Arc::new(Self(Mutex::new(state)))))
+            }
+            other => (other, None),
+        };
+        let parts = shared.into_iter().flat_map(move |shared| {
+            (0..hands).map(move |_| DeliveryReceipt::new(Arc::clone(&shared) as Arc<_>, 0))
+        });
+        single.into_iter().chain(parts)
+    }
+}
+
+impl ReceiptSink for SharedReceipt {
+    fn settle(&self, _: u64, settlement: Settlement) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = state.0.saturating_sub(1);
+        if rank(settlement) > rank(state.1) {
+            state.1 = settlement;
+        }
+        if state.0 == 0
+            && let Some(receipt) = state.2.take()
+        {
+            let settlement = state.1;
+            drop(state);
+            receipt.settle(settlement);
+        }
+    }
+}
+
+/// Of several subscribers' words on one message the strongest counts.
+fn rank(settlement: Settlement) -> u8 {
+    match settlement {
+        Settlement::Dropped => 0,
+        Settlement::Rejected(_) => 1,
+        Settlement::Released => 2,
+        Settlement::Taken => 3,
+        Settlement::Postponed => 4,
+    }
+}

@@ -1,0 +1,688 @@
+//! Topic names and topic filters, validated once and cheap to clone.
+//!
+//! A *topic name* says where one message was published; a *topic filter* says which topics a subscriber
+//! wants and may contain the wildcards `+` (one level) and `#` (this level and all below).
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+/// The longest topic name or filter, in bytes of UTF-8: the largest that the 16-bit length before it on
+/// the wire can state.
+pub const MAX_TOPIC_LEN: usize = 65_535;
+
+/// A valid topic name: 1 to [`MAX_TOPIC_LEN`] bytes of UTF-8 without wildcards and without U+0000.
+///
+/// Levels are separated by `/` and may be empty: `/a`, `a//b` and `/` are three different names.
+/// Comparison is by bytes; nothing is normalised. A clone shares the text.
+///
+/// ```
+/// use pubsub_core::TopicName;
+///
+/// let topic = TopicName::new("chat/lobby")?;
+/// assert_eq!(topic, "chat/lobby");
+/// assert!(TopicName::new("chat/+").is_err());
+/// # Ok::<(), pubsub_core::TopicError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TopicName(ByteString);
+
+impl TopicName {
+    /// Checks `name` and keeps it.
+    ///
+    /// # Errors
+    /// A [`TopicError`] that names the rule the text breaks.
+    pub fn new(name: impl Into<String>) -> Result<Self, TopicError> {
+        let name = name.into();
+        check_name(&name)?;
+        Ok(Self(name.into()))
+    }
+
+    /// Checks received bytes and keeps them without a copy: the name shares their buffer.
+    ///
+    /// # Errors
+    /// A [`TopicError`] that names the rule the bytes break.
+    pub fn from_bytes(name: Bytes) -> Result<Self, TopicError> {
+        let name = text_from(name)?;
+        check_name(&name)?;
+        Ok(Self(name))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The levels, in order; there is always at least one, and it may be empty.
+    pub fn levels(&self) -> impl Iterator<Item = &str> {
+        self.as_str().split('/')
+    }
+
+    /// Whether the name begins with `$`, and so is not seen by a filter that begins with a wildcard.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.as_str().starts_with('$')
+    }
+
+    /// The same name over another buffer. The caller has copied the bytes of this very name.
+    pub(crate) fn rehomed(&self, copy: Bytes) -> Self {
+        debug_assert_eq!(self.0.as_bytes(), &copy);
+        ByteString::try_from(copy).map_or_else(|_| self.clone(), Self)
+    }
+}
+
+/// A valid topic filter: 1 to [`MAX_TOPIC_LEN`] bytes of UTF-8 without U+0000, every wildcard alone in
+/// its level and `#` only as the last one.
+///
+/// `$share/GROUP/FILTER` is a *shared* filter: the members of the group divide the messages of `FILTER`
+/// among them. See [`share_group`](Self::share_group) and [`pattern`](Self::pattern).
+///
+/// ```
+/// use pubsub_core::{TopicFilter, TopicName};
+///
+/// let filter = TopicFilter::new("sport/+/player1/#")?;
+/// assert!(filter.matches(&TopicName::new("sport/tennis/player1")?));
+/// assert!(!filter.matches(&TopicName::new("sport/tennis/player2")?));
+/// # Ok::<(), pubsub_core::TopicError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TopicFilter {
+    text: ByteString,
+    /// Where the pattern begins: 0, or behind `$share/GROUP/`. At most `text.len()`.
+    pattern_at: u16,
+}
+
+impl TopicFilter {
+    /// Checks `filter` and keeps it.
+    ///
+    /// # Errors
+    /// A [`TopicError`] that names the rule the text breaks.
+    pub fn new(filter: impl Into<String>) -> Result<Self, TopicError> {
+        let filter = filter.into();
+        let pattern_at = check_filter(&filter)?;
+        Ok(Self {
+            text: filter.into(),
+            pattern_at,
+        })
+    }
+
+    /// Checks received bytes and keeps them without a copy.
+    ///
+    /// # Errors
+    /// A [`TopicError`] that names the rule the bytes break.
+    pub fn from_bytes(filter: Bytes) -> Result<Self, TopicError> {
+        let text = text_from(filter)?;
+        let pattern_at = check_filter(&text)?;
+        Ok(Self { text, pattern_at })
+    }
+
+    /// The whole text, with `$share/GROUP/` if it has that.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The part that topics are matched against: the text without `$share/GROUP/`.
+    #[must_use]
+    pub fn pattern(&self) -> &str {
+        self.text
+            .get(usize::from(self.pattern_at)..)
+            .unwrap_or_default()
+    }
+
+    /// The group of a shared filter.
+    #[must_use]
+    pub fn share_group(&self) -> Option<&str> {
+        let end = usize::from(self.pattern_at).checked_sub(1)?;
+        self.text.get(SHARE_PREFIX.len()..end)
+    }
+
+    /// The levels of the [`pattern`](Self::pattern), in order; at least one, and any may be empty.
+    pub fn levels(&self) -> impl Iterator<Item = &str> {
+        self.pattern().split('/')
+    }
+
+    /// Whether the pattern holds a `+` or `#`.
+    #[must_use]
+    pub fn has_wildcards(&self) -> bool {
+        self.pattern().contains(['+', '#'])
+    }
+
+    /// Whether `topic` is one of those the filter asks for, by the specification's rules.
+    #[must_use]
+    pub fn matches(&self, topic: &TopicName) -> bool {
+        self.matches_with(topic, MatchingRules::default())
+    }
+
+    /// Whether `topic` is one of those the filter asks for, by the given rules.
+    ///
+    /// Walks both once, in place: no allocation, no recursion.
+    #[must_use]
+    pub fn matches_with(&self, topic: &TopicName, rules: MatchingRules) -> bool {
+        let pattern = self.pattern();
+        if topic.is_reserved()
+            && rules.reserved_topics == ReservedTopics::NamedExplicitly
+            && pattern.starts_with(['+', '#'])
+        {
+            return false;
+        }
+        let mut wanted = pattern.split('/');
+        let mut levels = topic.as_str().split('/');
+        loop {
+            match (wanted.next(), levels.next()) {
+                (Some("#"), Some(_)) | (None, None) => return true,
+                (Some("+"), Some(_)) => {}
+                (Some(want), Some(have)) if want == have => {}
+                // `a/#` against `a`: the wildcard includes its parent.
+                (Some("#"), None) => return rules.parent_level == ParentLevel::Matches,
+                _ => return false,
+            }
+        }
+    }
+}
+
+/// Where a service departs from the specification's matching.
+///
+/// The default is the specification to the letter. A provider states its service's rules in
+/// [`Provider::matching_rules`](crate::Provider::matching_rules).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct MatchingRules {
+    /// Whether `a/#` matches `a`.
+    pub parent_level: ParentLevel,
+    /// Whether a filter that begins with a wildcard sees topics that begin with `$`.
+    pub reserved_topics: ReservedTopics,
+}
+
+impl MatchingRules {
+    /// The specification's rules, the same as the default.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            parent_level: ParentLevel::Matches,
+            reserved_topics: ReservedTopics::NamedExplicitly,
+        }
+    }
+
+    /// These rules with another answer to whether `a/#` matches `a`.
+    #[must_use]
+    pub const fn with_parent_level(mut self, parent_level: ParentLevel) -> Self {
+        self.parent_level = parent_level;
+        self
+    }
+
+    /// These rules with another treatment of topics that begin with `$`.
+    #[must_use]
+    pub const fn with_reserved_topics(mut self, reserved_topics: ReservedTopics) -> Self {
+        self.reserved_topics = reserved_topics;
+        self
+    }
+}
+
+/// Whether `a/#` matches `a` itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum ParentLevel {
+    /// It does, as the specification says.
+    #[default]
+    Matches,
+    /// `a/#` means only what lies below `a`.
+    BelowOnly,
+}
+
+/// Whether a filter that begins with a wildcard sees topics that begin with `$`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum ReservedTopics {
+    /// Only a filter that spells out the first level sees them, as the specification says.
+    #[default]
+    NamedExplicitly,
+    /// They are topics like any other.
+    Ordinary,
+}
+
+/// The rule that a topic name or filter breaks.
+///
+/// Positions are byte offsets into the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopicError {
+    /// It has no character at all.
+    Empty,
+    /// It is longer than [`MAX_TOPIC_LEN`] bytes.
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The bytes are not UTF-8.
+    NotUtf8 {
+        /// Where the first wrong byte is.
+        at: usize,
+    },
+    /// It contains the character U+0000.
+    ContainsNul {
+        /// Where.
+        at: usize,
+    },
+    /// A topic name contains `+` or `#`; messages are published to one topic.
+    WildcardInName {
+        /// Where.
+        at: usize,
+    },
+    /// A wildcard shares its level with other characters, as in `a+/b` or `a#`.
+    WildcardNotAlone {
+        /// Where.
+        at: usize,
+    },
+    /// `#` is followed by further levels, as in `a/#/b`.
+    HashNotLast {
+        /// Where.
+        at: usize,
+    },
+    /// The group of a shared filter is empty or contains a wildcard, as in `$share//a` or `$share/+/a`.
+    ShareGroup,
+    /// A shared filter ends behind its group, as in `$share/group` or `$share/group/`.
+    ShareWithoutFilter,
+}
+
+impl fmt::Display for TopicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Empty => f.write_str("a topic has at least one character"),
+            Self::TooLong { len } => {
+                write!(
+                    f,
+                    "a topic has at most {MAX_TOPIC_LEN} bytes, this one {len}"
+                )
+            }
+            Self::NotUtf8 { at } => write!(f, "a topic is UTF-8, byte {at} is not"),
+            Self::ContainsNul { at } => {
+                write!(
+                    f,
+                    "a topic does not contain the character U+0000, as here at byte {at}"
+                )
+            }
+            Self::WildcardInName { at } => {
+                write!(f, "a topic name contains no wildcard, as here at byte {at}")
+            }
+            Self::WildcardNotAlone { at } => {
+                write!(
+                    f,
+                    "a wildcard stands alone in its level, unlike the one at byte {at}"
+                )
+            }
+            Self::HashNotLast { at } => {
+                write!(
+                    f,
+                    "`#` is the last level of a filter, unlike the one at byte {at}"
+                )
+            }
+            Self::ShareGroup => {
+                f.write_str("the group of a shared filter has a name without wildcards")
+            }
+            Self::ShareWithoutFilter => {
+                f.write_str("a shared filter has a filter behind its group")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TopicError {}
+
+const SHARE_PREFIX: &str = "$share/";
+
+fn text_from(bytes: Bytes) -> Result<ByteString, TopicError> {
+    // The conversion drops the position of the fault, so it is looked up again in the rare bad case.
+    ByteString::try_from(bytes.clone()).map_err(|_| TopicError::NotUtf8 {
+        at: std::str::from_utf8(&bytes).map_or_else(|error| error.valid_up_to(), str::len),
+    })
+}
+
+fn check_length(text: &str) -> Result<(), TopicError> {
+    //= MQTT-4.7.3-1
+    //= MQTT-4.7.3-3
+    match text.len() {
+        0 => Err(TopicError::Empty),
+        len if len > MAX_TOPIC_LEN => Err(TopicError::TooLong { len }),
+        _ => Ok(()),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), TopicError> {
+    check_length(name)?;
+    //= MQTT-4.7.0-1
+    //= MQTT-4.7.3-2
+    match name.bytes().position(|b| matches!(b, 0 | b'+' | b'#')) {
+        None => Ok(()),
+        Some(at) if name.as_bytes().get(at) == Some(&0) => Err(TopicError::ContainsNul { at }),
+        Some(at) => Err(TopicError::WildcardInName { at }),
+    }
+}
+
+/// Where the pattern begins.
+fn check_filter(filter: &str) -> Result<u16, TopicError> {
+    check_length(filter)?;
+    if let Some(at) = filter.bytes().position(|b| b == 0) {
+        return Err(TopicError::ContainsNul { at });
+    }
+    let Some(rest) = filter.strip_prefix(SHARE_PREFIX) else {
+        if filter == "$share" {
+            return Err(TopicError::ShareWithoutFilter);
+        }
+        check_pattern(filter, 0)?;
+        return Ok(0);
+    };
+    //= MQTT-4.8.2-1
+    //= MQTT-4.8.2-2
+    let Some((group, pattern)) = rest.split_once('/') else {
+        return Err(if rest.is_empty() {
+            TopicError::ShareGroup
+        } else {
+            TopicError::ShareWithoutFilter
+        });
+    };
+    if group.is_empty() || group.contains(['+', '#']) {
+        return Err(TopicError::ShareGroup);
+    }
+    if pattern.is_empty() {
+        return Err(TopicError::ShareWithoutFilter);
+    }
+    let pattern_at = filter.len() - pattern.len();
+    check_pattern(pattern, pattern_at)?;
+    u16::try_from(pattern_at).map_err(|_| TopicError::TooLong { len: filter.len() })
+}
+
+fn check_pattern(pattern: &str, offset: usize) -> Result<(), TopicError> {
+    let bytes = pattern.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        if !matches!(byte, b'+' | b'#') {
+            continue;
+        }
+        let before = at.checked_sub(1).and_then(|i| bytes.get(i));
+        let after = bytes.get(at + 1);
+        let at = at + offset;
+        //= MQTT-4.7.1-1
+        //= MQTT-4.7.1-2
+        if before.is_some_and(|b| *b != b'/') || after.is_some_and(|b| *b != b'/') {
+            return Err(TopicError::WildcardNotAlone { at });
+        }
+        if *byte == b'#' && after.is_some() {
+            return Err(TopicError::HashNotLast { at });
+        }
+    }
+    Ok(())
+}
+
+macro_rules! text_traits {
+    ($type:ident) => {
+        impl Deref for $type {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = TopicError;
+
+            fn from_str(text: &str) -> Result<Self, TopicError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = TopicError;
+
+            fn try_from(text: &str) -> Result<Self, TopicError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = TopicError;
+
+            fn try_from(text: String) -> Result<Self, TopicError> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<Bytes> for $type {
+            type Error = TopicError;
+
+            fn try_from(bytes: Bytes) -> Result<Self, TopicError> {
+                Self::from_bytes(bytes)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(text: $type) -> Self {
+                text.as_str().to_owned()
+            }
+        }
+
+        impl PartialEq<str> for $type {
+            fn eq(&self, other: &str) -> bool {
+                self.as_str() == other
+            }
+        }
+
+        impl PartialEq<&str> for $type {
+            fn eq(&self, other: &&str) -> bool {
+                self.as_str() == *other
+            }
+        }
+    };
+}
+
+text_traits!(TopicName);
+text_traits!(TopicFilter);
+
+// Only the name: a filter hashes more than its text, and `Borrow` promises equal hashes.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl From<TopicName> for TopicFilter {
+    /// The filter that matches this one name, except where the name reads as a shared filter; that name
+    /// can be published to but not subscribed to, and yields a filter that matches literally.
+    fn from(name: TopicName) -> Self {
+        Self {
+            text: name.0,
+            pattern_at: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> TopicName {
+        TopicName::new(text).unwrap()
+    }
+
+    /// The examples of the specification's section on topic wildcards, and the edges between them.
+    pub(crate) const MATCHES: &[(&str, &str, bool)] = &[
+        ("sport/tennis/player1/#", "sport/tennis/player1", true),
+        (
+            "sport/tennis/player1/#",
+            "sport/tennis/player1/ranking",
+            true,
+        ),
+        (
+            "sport/tennis/player1/#",
+            "sport/tennis/player1/score/wimbledon",
+            true,
+        ),
+        ("sport/tennis/player1/#", "sport/tennis/player2", false),
+        ("sport/#", "sport", true),
+        ("#", "anything/at/all", true),
+        ("#", "/", true),
+        ("sport/tennis/+", "sport/tennis/player1", true),
+        ("sport/tennis/+", "sport/tennis/player2", true),
+        ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+        ("sport/+", "sport", false),
+        ("sport/+", "sport/", true),
+        ("+/+", "/finance", true),
+        ("/+", "/finance", true),
+        ("+", "/finance", false),
+        ("+/tennis/#", "sport/tennis", true),
+        ("sport/+/player1", "sport/tennis/player1", true),
+        ("#", "$SYS/broker", false),
+        ("+/monitor/Clients", "$SYS/monitor/Clients", false),
+        ("$SYS/#", "$SYS/monitor/Clients", true),
+        ("$SYS/#", "$SYS", true),
+        ("$SYS/monitor/+", "$SYS/monitor/Clients", true),
+        ("a/#", "a$b", false),
+        ("a/+/#", "a/b", true),
+        ("a/+/#", "a", false),
+        ("+/#", "a", true),
+        ("a//b", "a//b", true),
+        ("a/+/b", "a//b", true),
+        ("a//b", "a/b", false),
+        ("/", "/", true),
+        ("+/+", "/", true),
+        ("a", "A", false),
+        ("ACCOUNTS", "Accounts", false),
+        ("$share/g/a/#", "a", true),
+        ("$share/g/#", "a/b", true),
+        ("$share/g/#", "$SYS/x", false),
+        ("$share/g/$SYS/#", "$SYS/x", true),
+        ("$share/g//", "/", true),
+        ("$shared/g/a", "a", false),
+        ("é/+", "é/ü", true),
+    ];
+
+    //= test MQTT-4.7.1-1
+    //= test MQTT-4.7.2-1
+    #[test]
+    fn matches_as_the_specification_says() {
+        for (filter, topic, want) in MATCHES {
+            let filter = TopicFilter::new(*filter).unwrap();
+            assert_eq!(
+                filter.matches(&name(topic)),
+                *want,
+                "{filter} against {topic}"
+            );
+        }
+    }
+
+    #[test]
+    fn departs_where_the_rules_say_so() {
+        let below_only = MatchingRules::new().with_parent_level(ParentLevel::BelowOnly);
+        let filter = TopicFilter::new("a/#").unwrap();
+        assert!(!filter.matches_with(&name("a"), below_only));
+        assert!(filter.matches_with(&name("a/b"), below_only));
+        assert!(filter.matches_with(&name("a/"), below_only));
+
+        let ordinary = MatchingRules::new().with_reserved_topics(ReservedTopics::Ordinary);
+        let all = TopicFilter::new("#").unwrap();
+        assert!(all.matches_with(&name("$SYS/x"), ordinary));
+    }
+
+    //= test MQTT-4.7.0-1
+    //= test MQTT-4.7.3-1
+    //= test MQTT-4.7.3-2
+    //= test MQTT-4.7.3-3
+    #[test]
+    fn names_the_rule_that_a_name_breaks() {
+        assert_eq!(TopicName::new(""), Err(TopicError::Empty));
+        assert_eq!(
+            TopicName::new("a/+"),
+            Err(TopicError::WildcardInName { at: 2 })
+        );
+        assert_eq!(
+            TopicName::new("a#"),
+            Err(TopicError::WildcardInName { at: 1 })
+        );
+        assert_eq!(
+            TopicName::new("a\0+"),
+            Err(TopicError::ContainsNul { at: 1 })
+        );
+        assert!(TopicName::new("a".repeat(MAX_TOPIC_LEN)).is_ok());
+        assert_eq!(
+            TopicName::new("a".repeat(MAX_TOPIC_LEN + 1)),
+            Err(TopicError::TooLong {
+                len: MAX_TOPIC_LEN + 1
+            })
+        );
+        assert_eq!(
+            TopicName::from_bytes(Bytes::from_static(b"ab\xff")),
+            Err(TopicError::NotUtf8 { at: 2 })
+        );
+    }
+
+    //= test MQTT-4.7.1-2
+    //= test MQTT-4.8.2-1
+    //= test MQTT-4.8.2-2
+    #[test]
+    fn names_the_rule_that_a_filter_breaks() {
+        let broken = [
+            ("", TopicError::Empty),
+            ("a\0", TopicError::ContainsNul { at: 1 }),
+            ("sport+", TopicError::WildcardNotAlone { at: 5 }),
+            ("sport/tennis#", TopicError::WildcardNotAlone { at: 12 }),
+            ("+a/b", TopicError::WildcardNotAlone { at: 0 }),
+            ("##", TopicError::WildcardNotAlone { at: 0 }),
+            ("a/#/b", TopicError::HashNotLast { at: 2 }),
+            ("$share", TopicError::ShareWithoutFilter),
+            ("$share/", TopicError::ShareGroup),
+            ("$share//a", TopicError::ShareGroup),
+            ("$share/+/a", TopicError::ShareGroup),
+            ("$share/g", TopicError::ShareWithoutFilter),
+            ("$share/g/", TopicError::ShareWithoutFilter),
+            ("$share/g/a/#/b", TopicError::HashNotLast { at: 11 }),
+        ];
+        for (filter, error) in broken {
+            assert_eq!(TopicFilter::new(filter), Err(error), "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn takes_a_shared_filter_apart() {
+        let shared = TopicFilter::new("$share/g/a/+").unwrap();
+        assert_eq!(shared.share_group(), Some("g"));
+        assert_eq!(shared.pattern(), "a/+");
+        assert!(shared.has_wildcards());
+        let plain = TopicFilter::new("$shared/g/a").unwrap();
+        assert_eq!(plain.share_group(), None);
+        assert_eq!(plain.pattern(), "$shared/g/a");
+    }
+
+    #[test]
+    fn keeps_the_buffer_it_was_given() {
+        let bytes = Bytes::from(b"chat/lobby".to_vec());
+        let topic = TopicName::from_bytes(bytes.clone()).unwrap();
+        assert_eq!(topic.as_str().as_ptr(), bytes.as_ptr());
+        assert_eq!(topic.clone().as_str().as_ptr(), bytes.as_ptr());
+    }
+}

@@ -1,0 +1,181 @@
+//! The verbs, over the in-process provider.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt};
+use pubsub_core::*;
+
+fn with_memory() -> (PubSub, Arc<MemoryProvider>) {
+    let pubsub = PubSub::new();
+    let provider = Arc::new(MemoryProvider::new());
+    pubsub
+        .add_provider("memory", Arc::clone(&provider))
+        .unwrap();
+    (pubsub, provider)
+}
+
+/// The texts that are there now, without waiting.
+fn texts(subscription: &mut Subscription) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Some(Some(message)) = subscription.next().now_or_never() {
+        texts.push(message.unwrap().text().unwrap().to_owned());
+    }
+    texts
+}
+
+#[tokio::test]
+async fn delivers_once_whatever_matches() {
+    let (pubsub, _) = with_memory();
+    let mut messages = pubsub.subscribe(["o/#", "o/+", "o/1"]).await.unwrap();
+    let mut others = pubsub.subscribe("o/1").await.unwrap();
+    pubsub.publish("o/1", "x").await.unwrap();
+    assert_eq!(texts(&mut messages), ["x"]);
+    assert_eq!(texts(&mut others), ["x"]);
+}
+
+#[tokio::test]
+async fn unsubscribes_in_part_and_in_whole() {
+    let (pubsub, provider) = with_memory();
+    let mut messages = pubsub.subscribe(["a", "b"]).await.unwrap();
+    let other = pubsub.subscribe("b").await.unwrap();
+    messages
+        .unsubscribe_from(&[TopicFilter::new("b").unwrap()])
+        .await
+        .unwrap();
+    assert_eq!(provider.filters(), 2);
+    pubsub.publish(["a", "b"], "x").await.unwrap();
+    assert_eq!(texts(&mut messages), ["x"]);
+    drop(other);
+    assert_eq!(provider.filters(), 1);
+    messages.unsubscribe().await.unwrap();
+    assert_eq!(provider.filters(), 0);
+    let stats = pubsub.routing_stats("memory").unwrap();
+    assert_eq!((stats.filters, stats.subscriptions), (0, 0));
+}
+
+#[tokio::test]
+async fn tells_an_unknown_provider_by_name() {
+    let (pubsub, _) = with_memory();
+    let error = pubsub
+        .publish("a", "x")
+        .provider("other")
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, PublishError::UnknownProvider(unknown) if unknown.name == "other"));
+    let error = pubsub.subscribe("a").provider("other").await.unwrap_err();
+    assert!(matches!(&error, SubscribeError::UnknownProvider(unknown) if unknown.name == "other"));
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "could not find provider named other"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_filter_takes_no_other_down() {
+    let (pubsub, provider) = with_memory();
+    provider.refuse(TopicFilter::new("no").unwrap());
+    let mut messages = pubsub
+        .subscribe(["no", "yes"])
+        .qos(QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    let [no, yes] = messages.outcomes() else {
+        panic!()
+    };
+    assert_eq!(
+        no.result.as_ref().unwrap_err().kind,
+        RefusalKind::NotAuthorized
+    );
+    assert_eq!(*yes.result.as_ref().unwrap(), QoS::AtLeastOnce);
+    pubsub.publish(["no", "yes"], "x").await.unwrap();
+    assert_eq!(texts(&mut messages), ["x"]);
+    let error = pubsub.subscribe("no").await.unwrap_err();
+    assert!(matches!(error, SubscribeError::Refused(_)));
+    assert_eq!(provider.filters(), 1);
+}
+
+#[tokio::test]
+async fn removing_a_provider_ends_its_streams() {
+    let (pubsub, _) = with_memory();
+    pubsub
+        .add_provider("second", MemoryProvider::new())
+        .unwrap();
+    let mut both = pubsub.subscribe("a").await.unwrap();
+    let mut first = pubsub.subscribe("a").provider("memory").await.unwrap();
+    pubsub.publish("a", "x").await.unwrap();
+    pubsub.remove_provider("memory").await.unwrap();
+    assert_eq!(texts(&mut first), ["x"]);
+    assert!(StreamExt::next(&mut first).await.is_none());
+    pubsub.publish("a", "y").await.unwrap();
+    assert_eq!(texts(&mut both), ["x", "x", "y"]);
+    pubsub.close().await.unwrap();
+    assert!(both.next().await.is_none());
+}
+
+#[tokio::test]
+async fn replacing_a_provider_moves_its_subscriptions() {
+    let (pubsub, _) = with_memory();
+    let mut events = pubsub.subscribe("a/#").await.unwrap().events();
+    let second = Arc::new(MemoryProvider::new());
+    pubsub
+        .replace_provider("memory", Arc::clone(&second))
+        .await
+        .unwrap();
+    assert_eq!(second.filters(), 1);
+    pubsub.publish("a/b", "x").await.unwrap();
+    assert!(matches!(events.next().await, Some(Ok(Event::Gap(gap))) if gap.length.is_none()));
+    assert!(matches!(events.next().await, Some(Ok(Event::Message(_)))));
+}
+
+#[tokio::test]
+async fn an_overflow_within_a_subscribe_does_not_lock_up() {
+    let (pubsub, provider) = with_memory();
+    for n in 0..3 {
+        pubsub
+            .publish(format!("kept/{n}"), "x")
+            .retain()
+            .await
+            .unwrap();
+    }
+    let mut limits = QueueLimits::default();
+    limits.messages = 1;
+    limits.policy = OverflowPolicy::End;
+    let mut messages = pubsub.subscribe("kept/+").queue(limits).await.unwrap();
+    assert!(messages.next().await.unwrap().is_ok());
+    let error = messages.next().await.unwrap().unwrap_err();
+    assert!(matches!(
+        error,
+        SubscriptionError::Overflow(Overflow::QueueFull)
+    ));
+    assert!(messages.next().await.is_none());
+    assert_eq!(provider.filters(), 0);
+}
+
+#[tokio::test]
+async fn follows_the_connection() {
+    let (pubsub, provider) = with_memory();
+    let mut watch = pubsub.connection("memory").unwrap();
+    let mut events = pubsub.subscribe("a").await.unwrap().events();
+    provider.interrupt(Gap::new(Duration::from_secs(3), Continuity::Kept));
+    let gap = events.next().await.unwrap().unwrap();
+    assert!(matches!(gap, Event::Gap(gap) if gap.length == Some(Duration::from_secs(3))));
+    pubsub.close().await.unwrap();
+    let mut states = Vec::new();
+    while let Some(status) = watch.changed().await {
+        states.push(status.state.as_str());
+    }
+    assert_eq!(
+        states,
+        [
+            "Disconnected",
+            "Connecting",
+            "Connected",
+            "ConnectionDisrupted",
+            "Connecting",
+            "Connected",
+            "ConnectedPendingDisconnect",
+            "Disconnected"
+        ]
+    );
+}
