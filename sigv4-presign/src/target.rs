@@ -1,6 +1,6 @@
 //! A URL taken apart, with what could not be signed right refused.
 
-use std::net::Ipv6Addr;
+use core::net::Ipv6Addr;
 
 use crate::error::Error;
 use crate::escape;
