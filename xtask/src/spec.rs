@@ -258,15 +258,15 @@ fn marked(text: &str) -> Vec<(usize, bool, String)> {
 }
 
 fn is_id(id: &str) -> bool {
-    let numbers = id
+    // One id of 3.1.1 is printed with a hyphen for its first dot: MQTT-3-8.3-4.
+    let numbers: Vec<&str> = id
         .strip_prefix("MQTT-")
         .unwrap_or_default()
-        .split(['.', '-']);
-    id.matches('-').count() == 2
-        && numbers.clone().count() == 4
-        && numbers
-            .into_iter()
-            .all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        .split(['.', '-'])
+        .collect();
+    let is_number =
+        |number: &&str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    numbers.len() == 4 && numbers.iter().all(is_number)
 }
 
 /// Reads the corner of TOML that the tables use: `[[statement]]`, `name = "text"`, comments.
