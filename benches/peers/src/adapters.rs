@@ -13,7 +13,8 @@ use crate::stream::Version;
 pub type Decode = fn(&[u8], &mut Clock) -> usize;
 /// The same, with the stream arriving in pieces of a given length.
 pub type Feed = fn(&[u8], usize, &mut Clock) -> usize;
-/// Encodes the stream's packets, decoded beforehand, inside the region; returns the bytes written.
+/// Encodes the stream's packets, decoded beforehand, inside the region; returns the number of packets
+/// in what was written. (Not its length: an acknowledgement of MQTT 5 has a short and a long form.)
 pub type Encode = fn(&[u8], &mut Clock) -> usize;
 
 /// One way of using one codec, for one version.
@@ -42,6 +43,24 @@ macro_rules! peer {
 
 pub fn all() -> Vec<Peer> {
     vec![
+        peer!("ours (borrowed)", V4, Some(ours_4_ref), None, None),
+        peer!("ours (borrowed)", V5, Some(ours_5_ref), None, None),
+        peer!(
+            "ours",
+            V4,
+            Some(ours_4_decode),
+            Some(ours_4_feed),
+            Some(ours_4_encode)
+        ),
+        peer!(
+            "ours",
+            V5,
+            Some(ours_5_decode),
+            Some(ours_5_feed),
+            Some(ours_5_encode)
+        ),
+        peer!("ours (by handle)", V4, None, None, Some(ours_4_handle)),
+        peer!("ours (by handle)", V5, None, None, Some(ours_5_handle)),
         peer!(
             "mqttrs (borrowed)",
             V4,
@@ -151,7 +170,8 @@ fn whole<P>(
     clock: &mut Clock,
     next: impl FnMut(&mut BytesMut) -> Option<P>,
 ) -> usize {
-    let mut buffer = BytesMut::from(stream);
+    let mut buffer = room(stream);
+    buffer.extend_from_slice(stream);
     clock.region(|| drain(&mut buffer, next))
 }
 
@@ -172,25 +192,44 @@ fn pieces<P>(
     })
 }
 
-fn collect<P>(stream: &[u8], mut next: impl FnMut(&mut BytesMut) -> Option<P>) -> Vec<P> {
+fn collect<P>(stream: &[u8], mut next: impl FnMut(&mut BytesMut) -> Option<P>) -> Vec<Option<P>> {
     let mut buffer = BytesMut::from(stream);
-    std::iter::from_fn(|| next(&mut buffer)).collect()
+    std::iter::from_fn(|| next(&mut buffer).map(Some)).collect()
 }
 
-/// Writes every packet into one buffer that is large enough from the start.
+/// Writes every packet into one buffer: from a reference, or, where a codec wants to own what it
+/// writes, taken out of its place. The buffer's memory is there from the start.
 fn write_all<P>(
     stream: &[u8],
-    packets: Vec<P>,
+    mut packets: Vec<Option<P>>,
     clock: &mut Clock,
-    mut write: impl FnMut(P, &mut BytesMut),
+    mut write: impl FnMut(&mut Option<P>, &mut BytesMut),
 ) -> usize {
-    let mut buffer = BytesMut::with_capacity(stream.len() + 1024);
+    let mut buffer = room(stream);
     clock.region(|| {
-        for packet in packets {
+        for packet in &mut packets {
             write(packet, &mut buffer);
         }
     });
-    buffer.len()
+    count(&buffer)
+}
+
+/// An empty buffer with room for more than the stream, its pages touched.
+fn room(stream: &[u8]) -> BytesMut {
+    let mut buffer = BytesMut::new();
+    buffer.resize(stream.len() * 2 + 64 * 1024, u8::MAX);
+    buffer.clear();
+    buffer
+}
+
+/// The number of packets in a row.
+fn count(mut bytes: &[u8]) -> usize {
+    let mut packets = 0;
+    while let Some((_, _, end)) = frame(bytes) {
+        bytes = &bytes[end..];
+        packets += 1;
+    }
+    packets
 }
 
 /// Type and flags, the length of the header, and that of the packet, for peers that split no frames.
@@ -236,9 +275,10 @@ split_off!(
     mqttbytes_4_encode,
     (),
     |_: &mut (), buffer: &mut BytesMut| mqttbytes::v4::read(buffer, MAX).ok(),
-    |_: &mut (), packet: mqttbytes::v4::Packet, buffer: &mut BytesMut| {
+    |_: &mut (), packet: &mut Option<mqttbytes::v4::Packet>, buffer: &mut BytesMut| {
         use mqttbytes::v4::Packet;
-        let _ = match &packet {
+        let Some(packet) = packet else { return };
+        let _ = match packet {
             Packet::Connect(packet) => packet.write(buffer),
             Packet::Publish(packet) => packet.write(buffer),
             Packet::PubAck(packet) => packet.write(buffer),
@@ -258,9 +298,10 @@ split_off!(
     mqttbytes_5_encode,
     (),
     |_: &mut (), buffer: &mut BytesMut| mqttbytes::v5::read(buffer, MAX).ok(),
-    |_: &mut (), packet: mqttbytes::v5::Packet, buffer: &mut BytesMut| {
+    |_: &mut (), packet: &mut Option<mqttbytes::v5::Packet>, buffer: &mut BytesMut| {
         use mqttbytes::v5::Packet;
-        let _ = match &packet {
+        let Some(packet) = packet else { return };
+        let _ = match packet {
             Packet::Connect(packet) => packet.write(buffer),
             Packet::Publish(packet) => packet.write(buffer),
             Packet::PubAck(packet) => packet.write(buffer),
@@ -280,8 +321,8 @@ split_off!(
     rumqttc_4_encode,
     (),
     |_: &mut (), buffer: &mut BytesMut| rumqttc::mqttbytes::v4::Packet::read(buffer, MAX).ok(),
-    |_: &mut (), packet: rumqttc::mqttbytes::v4::Packet, buffer: &mut BytesMut| {
-        let _ = packet.write(buffer, MAX);
+    |_: &mut (), packet: &mut Option<rumqttc::mqttbytes::v4::Packet>, buffer: &mut BytesMut| {
+        let _ = packet.as_ref().map(|packet| packet.write(buffer, MAX));
     }
 );
 
@@ -291,8 +332,8 @@ split_off!(
     rumqttc_5_encode,
     (),
     |_: &mut (), buffer: &mut BytesMut| rumqttc::v5::mqttbytes::v5::Packet::read(buffer, None).ok(),
-    |_: &mut (), packet: rumqttc::v5::mqttbytes::v5::Packet, buffer: &mut BytesMut| {
-        let _ = packet.write(buffer, None);
+    |_: &mut (), packet: &mut Option<rumqttc::v5::mqttbytes::v5::Packet>, buffer: &mut BytesMut| {
+        let _ = packet.as_ref().map(|packet| packet.write(buffer, None));
     }
 );
 
@@ -308,8 +349,10 @@ split_off!(
             .flatten()
             .map(|(packet, _)| packet)
     },
-    |codec: &mut rmqtt_codec::v3::Codec, packet: rmqtt_codec::v3::Packet, buffer: &mut BytesMut| {
-        let _ = codec.encode(packet, buffer);
+    |codec: &mut rmqtt_codec::v3::Codec,
+     packet: &mut Option<rmqtt_codec::v3::Packet>,
+     buffer: &mut BytesMut| {
+        let _ = packet.take().map(|packet| codec.encode(packet, buffer));
     }
 );
 
@@ -325,8 +368,10 @@ split_off!(
             .flatten()
             .map(|(packet, _)| packet)
     },
-    |codec: &mut rmqtt_codec::v5::Codec, packet: rmqtt_codec::v5::Packet, buffer: &mut BytesMut| {
-        let _ = codec.encode(packet, buffer);
+    |codec: &mut rmqtt_codec::v5::Codec,
+     packet: &mut Option<rmqtt_codec::v5::Packet>,
+     buffer: &mut BytesMut| {
+        let _ = packet.take().map(|packet| codec.encode(packet, buffer));
     }
 );
 
@@ -355,8 +400,10 @@ macro_rules! proto {
                 bytes::Buf::advance(buffer, end);
                 Some(packet)
             },
-            |_: &mut (), packet: mqtt_proto::$version::Packet, buffer: &mut BytesMut| {
-                if let Ok(bytes) = packet.encode() {
+            |_: &mut (),
+             packet: &mut Option<mqtt_proto::$version::Packet>,
+             buffer: &mut BytesMut| {
+                if let Some(Ok(bytes)) = packet.as_ref().map(|packet| packet.encode()) {
                     buffer.extend_from_slice(bytes.as_ref());
                 }
             }
@@ -421,9 +468,10 @@ macro_rules! protocol_core {
             let packets = std::iter::from_fn(|| {
                 let (packet, end) = $next(&stream[at..])?;
                 at += end;
-                Some(packet)
+                Some(Some(packet))
             });
             write_all(stream, packets.collect(), clock, |packet, buffer| {
+                let Some(packet) = packet else { return };
                 buffer.extend_from_slice(&packet.to_continuous_buffer());
             })
         }
@@ -458,14 +506,15 @@ fn mqttrs_encode(stream: &[u8], clock: &mut Clock) -> usize {
         packet
     })
     .collect();
-    let mut buffer = vec![0; stream.len() + 1024];
-    clock.region(|| {
+    let mut buffer = vec![u8::MAX; stream.len() + 1024];
+    let written = clock.region(|| {
         let mut at = 0;
         for packet in &packets {
             at += mqttrs::encode_slice(packet, &mut buffer[at..]).unwrap_or(0);
         }
         at
-    })
+    });
+    count(&buffer[..written])
 }
 
 /// ntex-mqtt has buffers of its own, hands a PUBLISH out in two parts, and writes to pages.
@@ -481,7 +530,9 @@ macro_rules! ntex {
             let codec = Codec::default();
             let all_at_once = piece == 0;
             let mut buffer = if all_at_once {
-                ntex_bytes::BytesMut::copy_from_slice(stream)
+                let mut buffer = ntex_bytes::BytesMut::with_capacity(stream.len() + 64 * 1024);
+                buffer.extend_from_slice(stream);
+                buffer
             } else {
                 ntex_bytes::BytesMut::with_capacity(64 * 1024)
             };
@@ -525,10 +576,114 @@ macro_rules! ntex {
                     let _ = codec.encodev(packet, &mut pages);
                 }
             });
-            pages.len()
+            count(&pages.freeze())
         }
     };
 }
 
 ntex!(v3, ntex_4_decode, ntex_4_feed, ntex_4_encode);
 ntex!(v5, ntex_5_decode, ntex_5_feed, ntex_5_encode);
+
+/// Our own: a view over the buffer, a packet that shares it, and both kinds of writing a payload.
+macro_rules! ours {
+    ($version:ident, $ref:ident, $decode:ident, $feed:ident, $encode:ident, $handle:ident) => {
+        fn $ref(stream: &[u8], clock: &mut Clock) -> usize {
+            let mut decoder = our_decoder(mqtt_codec::ProtocolVersion::$version);
+            clock.region(|| {
+                let (mut packets, mut left) = (0, stream);
+                while let Ok(Some((packet, length))) = decoder.decode_ref(left) {
+                    black_box(&packet);
+                    left = &left[length..];
+                    packets += 1;
+                }
+                packets
+            })
+        }
+
+        fn $decode(stream: &[u8], clock: &mut Clock) -> usize {
+            let mut decoder = our_decoder(mqtt_codec::ProtocolVersion::$version);
+            whole(stream, clock, |buffer| {
+                decoder.decode(buffer).ok().flatten()
+            })
+        }
+
+        fn $feed(stream: &[u8], piece: usize, clock: &mut Clock) -> usize {
+            let mut decoder = our_decoder(mqtt_codec::ProtocolVersion::$version);
+            pieces(stream, piece, clock, |buffer| {
+                decoder.decode(buffer).ok().flatten()
+            })
+        }
+
+        fn $encode(stream: &[u8], clock: &mut Clock) -> usize {
+            let version = mqtt_codec::ProtocolVersion::$version;
+            let mut decoder = our_decoder(version);
+            let mut left = stream;
+            let packets = std::iter::from_fn(|| {
+                let (packet, length) = decoder.decode_ref(left).ok()??;
+                left = &left[length..];
+                Some(Some(packet))
+            });
+            write_all(stream, packets.collect(), clock, |packet, buffer| {
+                let _ = packet.as_ref().map(|packet| packet.encode(version, buffer));
+            })
+        }
+
+        fn $handle(stream: &[u8], clock: &mut Clock) -> usize {
+            let version = mqtt_codec::ProtocolVersion::$version;
+            let mut decoder = our_decoder(version);
+            let packets = collect(stream, |buffer| decoder.decode(buffer).ok().flatten());
+            let mut payloads: Vec<_> = packets.iter().flatten().map(payload).collect();
+            let views: Vec<_> = packets
+                .iter()
+                .flatten()
+                .map(mqtt_codec::Packet::as_ref)
+                .collect();
+            let mut buffer = room(stream);
+            let mut written = Vec::with_capacity(2 * views.len());
+            clock.region(|| {
+                for (view, payload) in views.iter().zip(&mut payloads) {
+                    match view {
+                        mqtt_codec::PacketRef::Publish(publish) => {
+                            let _ = publish.encode_header(version, &mut buffer);
+                            written.push(buffer.split().freeze());
+                            written.extend(payload.take());
+                        }
+                        other => {
+                            let _ = other.encode(version, &mut buffer);
+                            written.push(buffer.split().freeze());
+                        }
+                    }
+                }
+            });
+            count(&written.concat())
+        }
+    };
+}
+
+ours!(
+    V311,
+    ours_4_ref,
+    ours_4_decode,
+    ours_4_feed,
+    ours_4_encode,
+    ours_4_handle
+);
+ours!(
+    V5,
+    ours_5_ref,
+    ours_5_decode,
+    ours_5_feed,
+    ours_5_encode,
+    ours_5_handle
+);
+
+fn our_decoder(version: mqtt_codec::ProtocolVersion) -> mqtt_codec::Decoder {
+    mqtt_codec::Decoder::new(version).with_max_packet_size(u32::try_from(MAX).expect("32 bits"))
+}
+
+fn payload(packet: &mqtt_codec::Packet) -> Option<bytes::Bytes> {
+    match packet {
+        mqtt_codec::Packet::Publish(publish) => Some(publish.payload_bytes()),
+        _ => None,
+    }
+}

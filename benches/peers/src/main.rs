@@ -9,7 +9,7 @@
 //! Time is the CPU time of the thread around the measured region only, so that a neighbour's load
 //! counts for little. Peers of one workload run in turn, round after round, so that noise hits all
 //! alike; a row is the best round, and a ratio is best against best. A peer that does not return
-//! every packet, or does not write as many bytes as the stream has, is left out of that workload.
+//! every packet, or does not write as many, is left out of that workload.
 
 mod adapters;
 mod measure;
@@ -173,7 +173,7 @@ impl Operation {
                 .is_some_and(|run| run(&stream.bytes, piece, clock) == stream.packets),
             Self::Encode => peer
                 .encode
-                .is_some_and(|run| run(&stream.bytes, clock) == stream.bytes.len()),
+                .is_some_and(|run| run(&stream.bytes, clock) == stream.packets),
         }
     }
 }
