@@ -115,6 +115,13 @@ pub enum BaseRoots {
     /// Mozilla's roots as compiled in by feature `webpki-roots`; none where that feature is off.
     #[default]
     WebPki,
+    /// The certificates in the system's store, read when the configuration is built.
+    #[cfg(feature = "native-roots")]
+    Native,
+    /// Whatever the operating system's own verifier trusts, with revocation where it checks that. On Linux and
+    /// other systems without a verifier, the system's store as with [`Native`](Self::Native).
+    #[cfg(feature = "platform-verifier")]
+    Platform,
     /// None: only roots that are added count.
     None,
 }
@@ -201,7 +208,8 @@ impl TlsConfigBuilder {
     ///
     /// # Errors
     ///
-    /// When there is no provider or no root, or when what was given is not readable.
+    /// When there is no provider or no root, or when what was given is not readable. On Android, when roots are
+    /// added to `BaseRoots::Platform`.
     pub fn build(self) -> Result<TlsConfig, TlsConfigError> {
         let provider = self
             .provider
@@ -209,11 +217,19 @@ impl TlsConfigBuilder {
             .or_else(|| CryptoProvider::get_default().map(Arc::clone))
             .or_else(compiled_in_provider)
             .ok_or(TlsConfigError::NoProvider)?;
-        let roots = self.root_store()?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(rejected)?
-            .with_root_certificates(roots);
+            .map_err(rejected)?;
+        let builder = match self.base_roots {
+            #[cfg(feature = "platform-verifier")]
+            BaseRoots::Platform => {
+                let verifier = self.platform_verifier(Arc::clone(builder.crypto_provider()))?;
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(verifier)
+            }
+            _ => builder.with_root_certificates(self.root_store()?),
+        };
         let mut client = match &self.client {
             None => builder.with_no_client_auth(),
             Some(identity) => {
@@ -231,28 +247,58 @@ impl TlsConfigBuilder {
 
     fn root_store(&self) -> Result<RootCertStore, TlsConfigError> {
         let mut roots = RootCertStore::empty();
-        #[cfg(feature = "webpki-roots")]
-        if self.base_roots == BaseRoots::WebPki {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        for der in &self.extra_roots {
-            roots
-                .add(CertificateDer::from(der.as_slice()))
-                .map_err(|_| TlsConfigError::Root)?;
-        }
-        for pem in &self.extra_roots_pem {
-            let certificates = certificates(pem).map_err(|_| TlsConfigError::Root)?;
-            if certificates.is_empty() {
-                return Err(TlsConfigError::Root);
+        match self.base_roots {
+            #[cfg(feature = "webpki-roots")]
+            BaseRoots::WebPki => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            #[cfg(feature = "native-roots")]
+            BaseRoots::Native => {
+                // Stores commonly have a few certificates that cannot be used; none at all is an error below.
+                let found = rustls_native_certs::load_native_certs().certs;
+                let _counts = roots.add_parsable_certificates(found);
             }
-            for certificate in certificates {
-                roots.add(certificate).map_err(|_| TlsConfigError::Root)?;
-            }
+            _ => {}
+        }
+        for certificate in self.added_roots()? {
+            roots.add(certificate).map_err(|_| TlsConfigError::Root)?;
         }
         if roots.is_empty() {
             return Err(TlsConfigError::NoRoots);
         }
         Ok(roots)
+    }
+
+    fn added_roots(&self) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
+        let mut added: Vec<_> = self
+            .extra_roots
+            .iter()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
+        for pem in &self.extra_roots_pem {
+            let certificates = certificates(pem).map_err(|_| TlsConfigError::Root)?;
+            if certificates.is_empty() {
+                return Err(TlsConfigError::Root);
+            }
+            added.extend(certificates);
+        }
+        Ok(added)
+    }
+
+    #[cfg(feature = "platform-verifier")]
+    fn platform_verifier(
+        &self,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<rustls_platform_verifier::Verifier>, TlsConfigError> {
+        use rustls_platform_verifier::Verifier;
+        let added = self.added_roots()?;
+        #[cfg(not(target_os = "android"))]
+        let verifier = Verifier::new_with_extra_roots(added, provider);
+        // Android's takes no further roots: an error beats leaving them out.
+        #[cfg(target_os = "android")]
+        let verifier = match added.is_empty() {
+            true => Verifier::new(provider),
+            false => return Err(TlsConfigError::Root),
+        };
+        verifier.map(Arc::new).map_err(rejected)
     }
 }
 

@@ -323,20 +323,12 @@ async fn the_environment_is_followed_when_asked() {
     assert_eq!(socket.recv().await.unwrap().unwrap(), "via");
 }
 
-#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+#[cfg(feature = "tls")]
 mod over_tls {
-    use ws_transport::{BaseRoots, TlsConfig, TlsError};
+    use ws_transport::TlsError;
 
     use super::*;
-    use crate::common::tls::{Authority, acceptor};
-
-    fn trusting(authority: &Authority) -> TlsConfig {
-        TlsConfig::builder()
-            .base_roots(BaseRoots::None)
-            .add_roots_pem(authority.pem())
-            .build()
-            .unwrap()
-    }
+    use crate::common::tls::{Authority, acceptor, trusting};
 
     #[tokio::test]
     async fn tls_runs_in_tls_through_an_https_proxy() {
@@ -360,7 +352,7 @@ mod over_tls {
             }
         })
         .await;
-        let tls = trusting(&authority);
+        let tls = trusting(&authority).build().unwrap();
         let https = Proxy::https(proxy.ip().into(), proxy.port()).tls(tls.clone());
         let mut socket = Connector::new()
             .dialer(https)
@@ -380,8 +372,8 @@ mod over_tls {
             async move { assert!(tls.accept(stream).await.is_err()) }
         })
         .await;
-        let https =
-            Proxy::https(proxy.ip().into(), proxy.port()).tls(trusting(&Authority::new("ours")));
+        let https = Proxy::https(proxy.ip().into(), proxy.port())
+            .tls(trusting(&Authority::new("ours")).build().unwrap());
         let Err(DialError::Proxy(error)) = https.dial(&target()).await else {
             panic!("the tunnel stands");
         };

@@ -124,6 +124,7 @@ pub mod tls {
         server::WebPkiClientVerifier,
     };
     use tokio_rustls::TlsAcceptor;
+    use ws_transport::{BaseRoots, TlsConfig, TlsConfigBuilder};
 
     pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -175,14 +176,26 @@ pub mod tls {
         }
     }
 
-    /// Whatever is compiled in; of both, ring.
+    /// The servers' provider; the client's is what is under test.
     pub fn provider() -> Arc<CryptoProvider> {
-        #[cfg(feature = "tls-ring")]
-        return Arc::new(rustls::crypto::ring::default_provider());
-        #[cfg(all(feature = "tls-aws-lc-rs", not(feature = "tls-ring")))]
-        return Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc-rs")))]
-        panic!("no provider compiled in");
+        Arc::new(rustls::crypto::ring::default_provider())
+    }
+
+    /// The client's defaults; the test's provider where the crate has none compiled in.
+    pub fn client() -> TlsConfigBuilder {
+        let builder = TlsConfig::builder();
+        if cfg!(any(feature = "tls-ring", feature = "tls-aws-lc-rs")) {
+            builder
+        } else {
+            builder.provider_rustls_0_23(provider())
+        }
+    }
+
+    /// Trusts the authority and nobody else.
+    pub fn trusting(authority: &Authority) -> TlsConfigBuilder {
+        client()
+            .base_roots(BaseRoots::None)
+            .add_roots_pem(authority.pem())
     }
 
     pub fn acceptor(leaf: &Leaf) -> TlsAcceptor {
