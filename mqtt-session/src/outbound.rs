@@ -1,0 +1,352 @@
+//! Publishes on their way out: those that wait, and those in flight. All of it belongs to the Session.
+
+use std::collections::{BinaryHeap, VecDeque};
+use core::cmp::Reverse;
+
+use bytes::Bytes;
+use mqtt_codec::{PacketId, QoS};
+
+use crate::event::PublishId;
+use crate::packet_id::PublishIds;
+use crate::publish::Publish;
+use crate::time::Timestamp;
+
+/// A publish that was accepted.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) id: PublishId,
+    pub(crate) publish: Publish,
+    pub(crate) expires_at: Option<Timestamp>,
+    /// What it counts for against `max_outbound_bytes`.
+    pub(crate) size: usize,
+}
+
+/// Publishes that were never sent, in order of acceptance.
+///
+/// Two queues, because QoS 0 may not wait for the window that QoS 1 and 2 wait for (MQTT-3.3.4-8). While the window is
+/// open the older head goes first, so that the caller's order is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    qos0: VecDeque<Outgoing>,
+    qos12: VecDeque<Outgoing>,
+    bytes: usize,
+    /// Which of those with an expiry is due first. Entries of messages that are gone are dropped when they surface, and
+    /// all at once when they are the majority.
+    expiries: BinaryHeap<Reverse<(Timestamp, PublishId)>>,
+}
+
+impl Waiting {
+    pub(crate) fn len(&self) -> usize {
+        self.qos0.len() + self.qos12.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn push(&mut self, outgoing: Outgoing) {
+        self.bytes += outgoing.size;
+        if let Some(at) = outgoing.expires_at {
+            if self.expiries.len() > 2 * self.len() + 16 {
+                let alive: BinaryHeap<_> = self.expiries.drain().filter(|Reverse((_, id))| find(&self.qos0, *id).or_else(|| find(&self.qos12, *id)).is_some()).collect();
+                self.expiries = alive;
+            }
+            self.expiries.push(Reverse((at, outgoing.id)));
+        }
+        self.queue_mut(outgoing.publish.qos).push_back(outgoing);
+    }
+
+    /// The next to send. With the window shut only QoS 0 is eligible.
+    pub(crate) fn peek(&self, window: Window) -> Option<&Outgoing> {
+        match (self.qos0.front(), self.qos12.front()) {
+            (Some(zero), Some(other)) if window == Window::Open && other.id < zero.id => Some(other),
+            (None, other) if window == Window::Open => other,
+            (zero, _) => zero,
+        }
+    }
+
+    pub(crate) fn pop(&mut self, window: Window) -> Option<Outgoing> {
+        let qos = self.peek(window)?.publish.qos;
+        let outgoing = self.queue_mut(qos).pop_front()?;
+        self.bytes -= outgoing.size;
+        Some(outgoing)
+    }
+
+    pub(crate) fn remove(&mut self, id: PublishId) -> Option<Outgoing> {
+        let outgoing = match find(&self.qos0, id) {
+            Some(at) => self.qos0.remove(at),
+            None => find(&self.qos12, id).and_then(|at| self.qos12.remove(at)),
+        }?;
+        self.bytes -= outgoing.size;
+        Some(outgoing)
+    }
+
+    /// When the next one expires. May be early by one that is gone already.
+    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiries.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes out one message whose time has come.
+    pub(crate) fn pop_expired(&mut self, now: Timestamp) -> Option<Outgoing> {
+        while let Some(Reverse((at, id))) = self.expiries.peek().copied() {
+            if at > now {
+                return None;
+            }
+            self.expiries.pop();
+            if let Some(outgoing) = self.remove(id) {
+                return Some(outgoing);
+            }
+        }
+        None
+    }
+
+    fn queue_mut(&mut self, qos: QoS) -> &mut VecDeque<Outgoing> {
+        if qos == QoS::AtMostOnce { &mut self.qos0 } else { &mut self.qos12 }
+    }
+}
+
+/// Whether a QoS 1 or 2 publish may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Window {
+    Open,
+    Shut,
+}
+
+/// Ids grow along a queue.
+fn find(queue: &VecDeque<Outgoing>, id: PublishId) -> Option<usize> {
+    queue.binary_search_by_key(&id, |outgoing| outgoing.id).ok()
+}
+
+/// How far a QoS 1 or 2 publish has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// QoS 1: PUBACK is awaited.
+    AwaitsPuback,
+    /// QoS 2: PUBREC is awaited.
+    AwaitsPubrec,
+    /// QoS 2: the broker has it; PUBREL was or will be sent, PUBCOMP is awaited.
+    AwaitsPubcomp,
+}
+
+/// A publish in flight.
+#[derive(Debug, Clone)]
+pub(crate) struct InFlightEntry {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) stage: Stage,
+    /// Sent in this Session before: a repetition carries DUP.
+    pub(crate) sent_before: bool,
+    /// Handed out before in any Session: [`crate::Event::PublishWritten`] was reported.
+    pub(crate) reported_written: bool,
+    /// The Network Connection on which it was last sent, and whose window it takes a place in.
+    pub(crate) sent_on: Option<u32>,
+    /// Consecutive hang-ups of the broker with this in flight.
+    pub(crate) strikes: u8,
+}
+
+/// Publishes in flight, in the order in which they were first sent.
+///
+/// A table indexed by packet identifier with the order as a linked list through it: every step is O(1), and the table is
+/// as long as the most that was ever in flight at once (see [`PublishIds`]).
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    ids: PublishIds,
+    /// Slot `n` is identifier `n + 1`.
+    slots: Vec<Slot>,
+    first: Link,
+    last: Link,
+    len: usize,
+    bytes: usize,
+}
+
+/// A packet identifier, or zero for none.
+type Link = u16;
+
+#[derive(Debug, Default)]
+struct Slot {
+    entry: Option<Box<InFlightEntry>>,
+    before: Link,
+    after: Link,
+}
+
+impl InFlight {
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts a new entry at the end. `None` gives it back: every identifier is in use.
+    pub(crate) fn push(&mut self, entry: InFlightEntry) -> Result<PacketId, Box<InFlightEntry>> {
+        let Some(id) = self.ids.take() else { return Err(Box::new(entry)) };
+        self.link_last(id, entry);
+        Ok(id)
+    }
+
+    /// Puts an entry with a known identifier at the end: a restored session. `false` if the identifier is taken.
+    #[allow(dead_code, reason = "used by restore")]
+    pub(crate) fn restore(&mut self, id: PacketId, entry: InFlightEntry) -> bool {
+        if !self.ids.reserve(id) {
+            return false;
+        }
+        self.link_last(id, entry);
+        true
+    }
+
+    fn link_last(&mut self, id: PacketId, entry: InFlightEntry) {
+        let index = slot_of(id.value());
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        self.len += 1;
+        self.bytes += entry.outgoing.size;
+        let before = self.last;
+        self.slots[index] = Slot { entry: Some(Box::new(entry)), before, after: 0 };
+        match before {
+            0 => self.first = id.value(),
+            before => self.slots[slot_of(before)].after = id.value(),
+        }
+        self.last = id.value();
+    }
+
+    pub(crate) fn entry(&self, id: PacketId) -> Option<&InFlightEntry> {
+        self.slots.get(slot_of(id.value()))?.entry.as_deref()
+    }
+
+    pub(crate) fn entry_mut(&mut self, id: PacketId) -> Option<&mut InFlightEntry> {
+        self.slots.get_mut(slot_of(id.value()))?.entry.as_deref_mut()
+    }
+
+    /// Takes an entry out and frees its identifier.
+    pub(crate) fn remove(&mut self, id: PacketId) -> Option<InFlightEntry> {
+        let slot = self.slots.get_mut(slot_of(id.value()))?;
+        let entry = slot.entry.take()?;
+        let (before, after) = (slot.before, slot.after);
+        match before {
+            0 => self.first = after,
+            before => self.slots[slot_of(before)].after = after,
+        }
+        match after {
+            0 => self.last = before,
+            after => self.slots[slot_of(after)].before = before,
+        }
+        self.ids.free(id);
+        self.len -= 1;
+        self.bytes -= entry.outgoing.size;
+        Some(*entry)
+    }
+
+    /// The broker has the message: only its identifier must be remembered, the payload is let go.
+    pub(crate) fn received(&mut self, id: PacketId) {
+        let Some(entry) = self.slots.get_mut(slot_of(id.value())).and_then(|slot| slot.entry.as_deref_mut()) else { return };
+        entry.stage = Stage::AwaitsPubcomp;
+        self.bytes -= entry.outgoing.size;
+        entry.outgoing.size = 0;
+        entry.outgoing.publish.payload = Bytes::new();
+        entry.outgoing.publish.properties = None;
+    }
+
+    pub(crate) fn first(&self) -> Option<PacketId> {
+        PacketId::new(self.first)
+    }
+
+    pub(crate) fn after(&self, id: PacketId) -> Option<PacketId> {
+        PacketId::new(self.slots.get(slot_of(id.value()))?.after)
+    }
+
+    /// Every identifier in flight, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PacketId, &InFlightEntry)> {
+        core::iter::successors(self.first(), |id| self.after(*id)).filter_map(|id| Some((id, self.entry(id)?)))
+    }
+
+    pub(crate) fn ids(&self) -> Vec<PacketId> {
+        self.iter().map(|(id, _)| id).collect()
+    }
+
+    pub(crate) fn ids_in_use(&self) -> usize {
+        self.ids.in_use()
+    }
+}
+
+/// A [`Link`] is never zero where this is called.
+fn slot_of(id: u16) -> usize {
+    usize::from(id).wrapping_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    fn outgoing(id: u64, qos: QoS) -> Outgoing {
+        Outgoing { id: PublishId(id), publish: Publish::new("t", "payload", qos), expires_at: None, size: 8 }
+    }
+
+    fn entry(id: u64) -> InFlightEntry {
+        InFlightEntry {
+            outgoing: outgoing(id, QoS::AtLeastOnce),
+            stage: Stage::AwaitsPuback,
+            sent_before: false,
+            reported_written: false,
+            sent_on: None,
+            strikes: 0,
+        }
+    }
+
+    #[test]
+    fn a_shut_window_holds_back_qos_1_but_not_qos_0() {
+        let mut waiting = Waiting::default();
+        for (id, qos) in [(1, QoS::AtLeastOnce), (2, QoS::AtMostOnce), (3, QoS::ExactlyOnce), (4, QoS::AtMostOnce)] {
+            waiting.push(outgoing(id, qos));
+        }
+        assert_eq!(waiting.pop(Window::Shut).unwrap().id, PublishId(2));
+        assert_eq!(waiting.pop(Window::Open).unwrap().id, PublishId(1), "the caller's order while the window is open");
+        assert_eq!(waiting.pop(Window::Open).unwrap().id, PublishId(3));
+        assert_eq!(waiting.pop(Window::Open).unwrap().id, PublishId(4));
+        assert!(waiting.pop(Window::Open).is_none());
+        assert_eq!(waiting.bytes(), 0);
+    }
+
+    #[test]
+    fn stale_expiries_do_not_pile_up() {
+        let mut waiting = Waiting::default();
+        for id in 0..10_000 {
+            let mut message = outgoing(id, QoS::AtMostOnce);
+            message.expires_at = Some(Timestamp::from_origin(Duration::from_secs(id)));
+            waiting.push(message);
+            waiting.pop(Window::Open).unwrap();
+        }
+        assert!(waiting.expiries.len() < 64, "{}", waiting.expiries.len());
+        assert!(waiting.pop_expired(Timestamp::from_origin(Duration::MAX)).is_none());
+    }
+
+    #[test]
+    fn order_survives_removal_anywhere() {
+        let mut in_flight = InFlight::default();
+        let ids: Vec<_> = (0..5).map(|number| in_flight.push(entry(number)).unwrap()).collect();
+        for gone in [0, 2, 4] {
+            assert_eq!(in_flight.remove(ids[gone]).unwrap().outgoing.id, PublishId(gone as u64));
+            assert!(in_flight.remove(ids[gone]).is_none(), "twice");
+        }
+        let order: Vec<_> = in_flight.iter().map(|(_, entry)| entry.outgoing.id.0).collect();
+        assert_eq!(order, [1, 3]);
+        let id = in_flight.push(entry(9)).unwrap();
+        assert_eq!(in_flight.after(ids[3]), Some(id));
+        assert_eq!((in_flight.len(), in_flight.bytes(), in_flight.ids_in_use()), (3, 24, 3));
+    }
+
+    #[test]
+    fn a_message_that_the_broker_has_keeps_only_its_identifier() {
+        let mut in_flight = InFlight::default();
+        let id = in_flight.push(entry(1)).unwrap();
+        in_flight.received(id);
+        assert_eq!(in_flight.bytes(), 0);
+        assert!(in_flight.entry(id).unwrap().outgoing.publish.payload.is_empty());
+    }
+}
