@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-
 /// What to put into a PUBLISH that is being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutboundAlias {
@@ -42,7 +41,13 @@ impl OutboundAliases {
     pub(crate) fn new(max: u16) -> Self {
         // One value stands for "no slot", which costs one alias of 65,535.
         let max = max.min(NONE - 1);
-        Self { max, by_topic: HashMap::new(), slots: Vec::new(), newest: NONE, oldest: NONE }
+        Self {
+            max,
+            by_topic: HashMap::new(),
+            slots: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+        }
     }
 
     pub(crate) fn assign(&mut self, topic: &Arc<str>) -> OutboundAlias {
@@ -56,7 +61,11 @@ impl OutboundAliases {
         }
         let slot = if self.slots.len() < usize::from(self.max) {
             let slot = self.slots.len() as u16;
-            self.slots.push(Slot { topic: topic.clone(), newer: NONE, older: NONE });
+            self.slots.push(Slot {
+                topic: topic.clone(),
+                newer: NONE,
+                older: NONE,
+            });
             slot
         } else {
             let slot = self.oldest;
@@ -70,6 +79,15 @@ impl OutboundAliases {
         OutboundAlias::Bind(slot + 1)
     }
 
+    /// Takes back a binding that [`OutboundAliases::assign`] made last and that was not sent.
+    pub(crate) fn forget(&mut self, alias: u16, topic: &Arc<str>) {
+        let slot = alias - 1;
+        self.by_topic.remove(topic);
+        self.slots[usize::from(slot)].topic = Arc::from("");
+        self.unlink(slot);
+        self.push_oldest(slot);
+    }
+
     fn unlink(&mut self, slot: u16) {
         let Slot { newer, older, .. } = self.slots[usize::from(slot)];
         match newer {
@@ -80,6 +98,18 @@ impl OutboundAliases {
             NONE => self.oldest = newer,
             older => self.slots[usize::from(older)].newer = newer,
         }
+    }
+
+    fn push_oldest(&mut self, slot: u16) {
+        let newer = self.oldest;
+        let this = &mut self.slots[usize::from(slot)];
+        this.older = NONE;
+        this.newer = newer;
+        match newer {
+            NONE => self.newest = slot,
+            newer => self.slots[usize::from(newer)].older = slot,
+        }
+        self.oldest = slot;
     }
 
     fn push_newest(&mut self, slot: u16) {
@@ -113,28 +143,32 @@ pub(crate) struct InboundAliases {
 
 impl InboundAliases {
     pub(crate) const fn new(max: u16) -> Self {
-        Self { max, topics: Vec::new() }
+        Self {
+            max,
+            topics: Vec::new(),
+        }
     }
 
     /// Binds `alias` to a topic that came in full.
-    pub(crate) fn bind(&mut self, alias: u16, topic: &[u8]) -> Result<(), InboundAliasError> {
+    pub(crate) fn bind(&mut self, alias: u16, topic: &str) -> Result<(), InboundAliasError> {
         let slot = self.slot(alias)?;
         if self.topics.len() <= slot {
-            self.topics.resize(slot + 1, Bytes::new());
+            self.topics.resize(slot + 1, None);
         }
-        if self.topics[slot] != topic {
+        if self.topics[slot].as_deref() != Some(topic) {
             // A copy: a slice would keep the whole receive buffer alive for as long as the connection lasts.
-            self.topics[slot] = Bytes::copy_from_slice(topic);
+            self.topics[slot] = Some(Arc::from(topic));
         }
         Ok(())
     }
 
-    pub(crate) fn resolve(&self, alias: u16) -> Result<Bytes, InboundAliasError> {
+    pub(crate) fn resolve(&self, alias: u16) -> Result<Arc<str>, InboundAliasError> {
         let slot = self.slot(alias)?;
-        match self.topics.get(slot) {
-            Some(topic) if !topic.is_empty() => Ok(topic.clone()),
-            _ => Err(InboundAliasError::Unknown),
-        }
+        self.topics
+            .get(slot)
+            .cloned()
+            .flatten()
+            .ok_or(InboundAliasError::Unknown)
     }
 
     fn slot(&self, alias: u16) -> Result<usize, InboundAliasError> {
@@ -151,8 +185,8 @@ mod tests {
 
     use super::*;
 
-    fn topic(name: &str) -> Bytes {
-        Bytes::copy_from_slice(name.as_bytes())
+    fn topic(name: &str) -> Arc<str> {
+        Arc::from(name)
     }
 
     #[test]
@@ -161,27 +195,34 @@ mod tests {
         assert_eq!(aliases.assign(&topic("a")), OutboundAlias::Bind(1));
         assert_eq!(aliases.assign(&topic("b")), OutboundAlias::Bind(2));
         assert_eq!(aliases.assign(&topic("a")), OutboundAlias::Use(1));
-        assert_eq!(aliases.assign(&topic("c")), OutboundAlias::Bind(2), "b was used longest ago");
+        assert_eq!(
+            aliases.assign(&topic("c")),
+            OutboundAlias::Bind(2),
+            "b was used longest ago"
+        );
         assert_eq!(aliases.assign(&topic("a")), OutboundAlias::Use(1));
         assert_eq!(aliases.assign(&topic("b")), OutboundAlias::Bind(2));
     }
 
     #[test]
     fn a_peer_that_allows_none_gets_none() {
-        assert_eq!(OutboundAliases::new(0).assign(&topic("a")), OutboundAlias::None);
+        assert_eq!(
+            OutboundAliases::new(0).assign(&topic("a")),
+            OutboundAlias::None
+        );
     }
 
     #[test]
     fn a_received_alias_is_checked_against_what_was_announced() {
         let mut aliases = InboundAliases::new(2);
-        assert_eq!(aliases.bind(0, b"a"), Err(InboundAliasError::OutOfRange));
-        assert_eq!(aliases.bind(3, b"a"), Err(InboundAliasError::OutOfRange));
+        assert_eq!(aliases.bind(0, "a"), Err(InboundAliasError::OutOfRange));
+        assert_eq!(aliases.bind(3, "a"), Err(InboundAliasError::OutOfRange));
         assert_eq!(aliases.resolve(2), Err(InboundAliasError::Unknown));
-        aliases.bind(2, b"a").unwrap();
-        assert_eq!(aliases.resolve(2).unwrap(), "a");
+        aliases.bind(2, "a").unwrap();
+        assert_eq!(aliases.resolve(2).unwrap().as_ref(), "a");
         assert_eq!(aliases.resolve(1), Err(InboundAliasError::Unknown));
-        aliases.bind(2, b"b").unwrap();
-        assert_eq!(aliases.resolve(2).unwrap(), "b");
+        aliases.bind(2, "b").unwrap();
+        assert_eq!(aliases.resolve(2).unwrap().as_ref(), "b");
     }
 
     proptest! {

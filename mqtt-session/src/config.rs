@@ -167,30 +167,47 @@ impl Config {
         if self.version == ProtocolVersion::V31 && !(1..=23).contains(&self.client_id.len()) {
             return Err(ConfigError::ClientIdLengthV31);
         }
-        if self.version == ProtocolVersion::V311 && self.client_id.is_empty() && self.clean_start != CleanStart::Always {
+        if self.version == ProtocolVersion::V311
+            && self.client_id.is_empty()
+            && self.clean_start != CleanStart::Always
+        {
             //= v3.1.1 MQTT-3.1.3-7
             return Err(ConfigError::ClientIdNeededToResume);
         }
         if self.username.as_deref().is_some_and(|text| !text_ok(text)) {
             return Err(ConfigError::Text("username"));
         }
-        if self.password.as_ref().is_some_and(|password| password.len() > usize::from(u16::MAX)) {
+        if self
+            .password
+            .as_ref()
+            .is_some_and(|password| password.len() > usize::from(u16::MAX))
+        {
             return Err(ConfigError::Text("password"));
         }
         if !v5 && self.password.is_some() && self.username.is_none() {
             //= v3.1.1 MQTT-3.1.2-22
             return Err(ConfigError::PasswordWithoutUsername);
         }
-        if self.user_properties.iter().any(|(name, value)| !text_ok(name) || !text_ok(value)) {
+        if self
+            .user_properties
+            .iter()
+            .any(|(name, value)| !text_ok(name) || !text_ok(value))
+        {
             return Err(ConfigError::Text("user_properties"));
         }
         if !v5 && (self.authentication.is_some() || !self.user_properties.is_empty()) {
             return Err(ConfigError::NeedsV5);
         }
-        if self.authentication.as_ref().is_some_and(|auth| !text_ok(&auth.method)) {
+        if self
+            .authentication
+            .as_ref()
+            .is_some_and(|auth| !text_ok(&auth.method))
+        {
             return Err(ConfigError::Text("authentication"));
         }
-        if self.keep_alive.as_secs() > u64::from(u16::MAX) || (self.keep_alive.as_secs() == 0 && !self.keep_alive.is_zero()) {
+        if self.keep_alive.as_secs() > u64::from(u16::MAX)
+            || (self.keep_alive.as_secs() == 0 && !self.keep_alive.is_zero())
+        {
             return Err(ConfigError::KeepAlive);
         }
         if self.ping_timeout.is_zero() || self.connack_timeout.is_zero() {
@@ -199,7 +216,10 @@ impl Config {
         if self.maximum_packet_size < 64 {
             return Err(ConfigError::MaximumPacketSize);
         }
-        if self.max_queued_messages == 0 || self.max_pending_events == 0 || self.max_pending_operations == 0 {
+        if self.max_queued_messages == 0
+            || self.max_pending_events == 0
+            || self.max_pending_operations == 0
+        {
             return Err(ConfigError::ZeroBound);
         }
         if self.max_in_flight.get() > crate::packet_id::LAST_PUBLISH_ID {
@@ -273,7 +293,7 @@ impl Will {
         if !self.properties.is_valid() {
             return Err(ConfigError::Text("will.properties"));
         }
-        if !v5 && !(self.delay.is_zero() && self.expiry.is_none() && self.properties.is_empty()) {
+        if !(v5 || self.delay.is_zero() && self.expiry.is_none() && self.properties.is_empty()) {
             return Err(ConfigError::NeedsV5);
         }
         Ok(())
@@ -304,7 +324,10 @@ pub struct Authentication {
 impl Authentication {
     /// A method and the data to begin with.
     pub fn new(method: impl Into<String>, data: Option<Bytes>) -> Self {
-        Self { method: method.into(), data }
+        Self {
+            method: method.into(),
+            data,
+        }
     }
 }
 
@@ -435,9 +458,15 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(field) => write!(f, "{field} is longer than 65,535 bytes or holds U+0000"),
-            Self::ClientIdLengthV31 => f.write_str("a Client Identifier of MQTT 3.1 has 1 to 23 bytes"),
-            Self::ClientIdNeededToResume => f.write_str("a session that is to be resumed needs a Client Identifier"),
-            Self::PasswordWithoutUsername => f.write_str("before MQTT 5 a password needs a user name"),
+            Self::ClientIdLengthV31 => {
+                f.write_str("a Client Identifier of MQTT 3.1 has 1 to 23 bytes")
+            }
+            Self::ClientIdNeededToResume => {
+                f.write_str("a session that is to be resumed needs a Client Identifier")
+            }
+            Self::PasswordWithoutUsername => {
+                f.write_str("before MQTT 5 a password needs a user name")
+            }
             Self::NeedsV5 => f.write_str("a property is set that only MQTT 5 can carry"),
             Self::KeepAlive => f.write_str("Keep Alive is zero, or 1 to 65,535 seconds"),
             Self::ZeroTimeout => f.write_str("a timeout is zero"),

@@ -52,9 +52,13 @@ pub(crate) struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// CONNECT has not been handed out.
-    Opened { deadline: Timestamp },
+    Opened {
+        deadline: Timestamp,
+    },
     /// CONNACK is awaited.
-    AwaitsConnack { deadline: Timestamp },
+    AwaitsConnack {
+        deadline: Timestamp,
+    },
     Connected,
 }
 
@@ -103,7 +107,9 @@ impl Connection {
         let v5 = config.version == ProtocolVersion::V5;
         Self {
             epoch,
-            phase: Phase::Opened { deadline: now + config.connack_timeout },
+            phase: Phase::Opened {
+                deadline: now + config.connack_timeout,
+            },
             decoder: Decoder::new(config.version).with_max_packet_size(config.maximum_packet_size),
             partial: BytesMut::new(),
             clean_start,
@@ -116,7 +122,11 @@ impl Connection {
             replies: VecDeque::new(),
             held_qos1: HeldQoS1::default(),
             owed_pubrecs: VecDeque::new(),
-            replay: Replay { next: None, window: 1, one_at_a_time: false },
+            replay: Replay {
+                next: None,
+                window: 1,
+                one_at_a_time: false,
+            },
             ping: PingState::Idle,
             auth: None,
             reauthenticating: false,

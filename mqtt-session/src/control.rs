@@ -9,7 +9,9 @@ use crate::config::ResubscribeRetained;
 use crate::error::{ProtocolViolation, SubscribeError};
 use crate::event::{BrokerLimits, Event, SubscribeId, UnsubscribeId};
 use crate::packet_id::ControlIds;
-use crate::subscribe::{Resubscribed, SubscribeOutcome, SubscribeResult, Subscription, UnsubscribeResult, Wanted};
+use crate::subscribe::{
+    Resubscribed, SubscribeOutcome, SubscribeResult, Subscription, UnsubscribeResult, Wanted,
+};
 
 /// Everything about subscriptions that belongs to the Session.
 #[derive(Debug, Default)]
@@ -51,7 +53,10 @@ pub(crate) struct Job {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
-    Subscribe { subscription: Subscription, id: Option<SubscriptionId> },
+    Subscribe {
+        subscription: Subscription,
+        id: Option<SubscriptionId>,
+    },
     Unsubscribe(Arc<str>),
 }
 
@@ -118,22 +123,55 @@ impl Control {
         self.ids.in_use() as usize
     }
 
-    pub(crate) fn subscribe(&mut self, subscriptions: &[Subscription], id: Option<SubscriptionId>) -> SubscribeId {
-        let call = self.open_call(Results::Subscribe(subscriptions.iter().map(|wanted| unsettled(&wanted.filter)).collect()));
+    pub(crate) fn subscribe(
+        &mut self,
+        subscriptions: &[Subscription],
+        id: Option<SubscriptionId>,
+    ) -> SubscribeId {
+        let call = self.open_call(Results::Subscribe(
+            subscriptions
+                .iter()
+                .map(|wanted| unsettled(&wanted.filter))
+                .collect(),
+        ));
         for (index, subscription) in subscriptions.iter().enumerate() {
-            let granted = self.wanted.get(&subscription.filter).and_then(|wanted| wanted.granted);
+            let granted = self
+                .wanted
+                .get(&subscription.filter)
+                .and_then(|wanted| wanted.granted);
             self.wanted.insert(
                 Arc::clone(&subscription.filter),
-                Wanted { subscription: subscription.clone(), id, asked_by: call, granted, strikes: 0 },
+                Wanted {
+                    subscription: subscription.clone(),
+                    id,
+                    asked_by: call,
+                    granted,
+                    strikes: 0,
+                },
             );
-            self.waiting.push_back(Job { call, index, request: Request::Subscribe { subscription: subscription.clone(), id }, strikes: 0 });
+            self.waiting.push_back(Job {
+                call,
+                index,
+                request: Request::Subscribe {
+                    subscription: subscription.clone(),
+                    id,
+                },
+                strikes: 0,
+            });
         }
         SubscribeId(call)
     }
 
     /// Also takes back the filters' subscriptions that have not been sent. The events settle the calls that are done so.
-    pub(crate) fn unsubscribe(&mut self, filters: &[Arc<str>], events: &mut VecDeque<Event>) -> UnsubscribeId {
-        let results = filters.iter().map(|filter| UnsubscribeResult { filter: Arc::clone(filter), reason: ReasonCode::Success });
+    pub(crate) fn unsubscribe(
+        &mut self,
+        filters: &[Arc<str>],
+        events: &mut VecDeque<Event>,
+    ) -> UnsubscribeId {
+        let results = filters.iter().map(|filter| UnsubscribeResult {
+            filter: Arc::clone(filter),
+            reason: ReasonCode::Success,
+        });
         let call = self.open_call(Results::Unsubscribe(results.collect()));
         for (index, filter) in filters.iter().enumerate() {
             self.wanted.remove(filter);
@@ -144,7 +182,12 @@ impl Control {
             for job in cancelled {
                 events.extend(self.settle_subscribe(&job, SubscribeOutcome::Cancelled));
             }
-            self.waiting.push_back(Job { call, index, request: Request::Unsubscribe(Arc::clone(filter)), strikes: 0 });
+            self.waiting.push_back(Job {
+                call,
+                index,
+                request: Request::Unsubscribe(Arc::clone(filter)),
+                strikes: 0,
+            });
         }
         UnsubscribeId(call)
     }
@@ -155,13 +198,23 @@ impl Control {
             .wanted
             .values()
             .filter(|wanted| wanted.granted.is_some())
-            .filter(|wanted| !self.waiting.iter().any(|job| job.call == wanted.asked_by && job.request.filter() == &wanted.subscription.filter))
+            .filter(|wanted| {
+                !self.waiting.iter().any(|job| {
+                    job.call == wanted.asked_by
+                        && job.request.filter() == &wanted.subscription.filter
+                })
+            })
             .cloned()
             .collect();
         if again.is_empty() {
             return;
         }
-        let call = self.open_call(Results::Resubscribe(again.iter().map(|wanted| unsettled(&wanted.subscription.filter)).collect()));
+        let call = self.open_call(Results::Resubscribe(
+            again
+                .iter()
+                .map(|wanted| unsettled(&wanted.subscription.filter))
+                .collect(),
+        ));
         for wanted in &mut again {
             wanted.subscription.retain_handling = match retained {
                 ResubscribeRetained::Never => RetainHandling::DoNotSend,
@@ -173,8 +226,16 @@ impl Control {
             if let Some(known) = self.wanted.get_mut(&wanted.subscription.filter) {
                 known.asked_by = call;
             }
-            let request = Request::Subscribe { subscription: wanted.subscription, id: wanted.id };
-            self.waiting.push_front(Job { call, index, request, strikes: wanted.strikes });
+            let request = Request::Subscribe {
+                subscription: wanted.subscription,
+                id: wanted.id,
+            };
+            self.waiting.push_front(Job {
+                call,
+                index,
+                request,
+                strikes: wanted.strikes,
+            });
         }
     }
 
@@ -188,13 +249,18 @@ impl Control {
         match self.waiting.front() {
             None => false,
             Some(job) if job.strikes > 0 => self.in_flight.is_empty(),
-            Some(_) => !self.is_isolating() && self.in_flight.len() < usize::from(crate::packet_id::CONTROL_IDS),
+            Some(_) => {
+                !self.is_isolating()
+                    && self.in_flight.len() < usize::from(crate::packet_id::CONTROL_IDS)
+            }
         }
     }
 
     /// Whether a filter under suspicion is in flight, so that nothing else that might be blamed may be sent.
     pub(crate) fn is_isolating(&self) -> bool {
-        self.in_flight.iter().any(|batch| batch.jobs.iter().any(|job| job.strikes > 0))
+        self.in_flight
+            .iter()
+            .any(|batch| batch.jobs.iter().any(|job| job.strikes > 0))
     }
 
     /// Whether a filter under suspicion waits.
@@ -203,17 +269,26 @@ impl Control {
     }
 
     /// Puts the filters of the next packet in flight. Those that this broker cannot take are settled instead.
-    pub(crate) fn next_batch(&mut self, limits: BatchLimits, broker: &BrokerLimits, events: &mut VecDeque<Event>) -> Option<&Batch> {
+    pub(crate) fn next_batch(
+        &mut self,
+        limits: BatchLimits,
+        broker: &BrokerLimits,
+        events: &mut VecDeque<Event>,
+    ) -> Option<&Batch> {
         let mut jobs: Vec<Job> = Vec::new();
         let mut bytes = HEADER_BYTES;
         while let Some(job) = self.waiting.front() {
             let cost = job.request.filter().len() + 3;
             let fits = jobs.is_empty() || bytes + cost <= limits.bytes;
-            let alike = jobs.first().is_none_or(|first| first.request.kind() == job.request.kind() && first.strikes == 0 && job.strikes == 0);
+            let alike = jobs.first().is_none_or(|first| {
+                first.request.kind() == job.request.kind() && first.strikes == 0 && job.strikes == 0
+            });
             if !fits || !alike || jobs.len() >= limits.filters {
                 break;
             }
-            let Some(job) = self.waiting.pop_front() else { break };
+            let Some(job) = self.waiting.pop_front() else {
+                break;
+            };
             if let Some(error) = not_supported(&job.request, broker, bytes + cost > limits.bytes) {
                 events.extend(self.settle_not_sent(&job, error));
                 continue;
@@ -228,7 +303,11 @@ impl Control {
             }
             return None;
         };
-        self.in_flight.push(Batch { packet_id, kind, jobs });
+        self.in_flight.push(Batch {
+            packet_id,
+            kind,
+            jobs,
+        });
         self.in_flight.last()
     }
 
@@ -239,7 +318,12 @@ impl Control {
         codes: impl ExactSizeIterator<Item = ReasonCode>,
         events: &mut VecDeque<Event>,
     ) -> Result<bool, ProtocolViolation> {
-        let Some(batch) = self.take_batch(packet_id, codes.len(), |kind| kind != PacketKind::Unsubscribe)? else { return Ok(false) };
+        let Some(batch) = self.take_batch(packet_id, codes.len(), |kind| {
+            kind != PacketKind::Unsubscribe
+        })?
+        else {
+            return Ok(false);
+        };
         for (job, code) in batch.jobs.iter().zip(codes) {
             events.extend(self.settle_subscribe(job, outcome_of(code)));
         }
@@ -253,11 +337,22 @@ impl Control {
         codes: Option<&[ReasonCode]>,
         events: &mut VecDeque<Event>,
     ) -> Result<bool, ProtocolViolation> {
-        let expected = self.in_flight.iter().find(|batch| batch.packet_id == packet_id).map_or(0, |batch| batch.jobs.len());
+        let expected = self
+            .in_flight
+            .iter()
+            .find(|batch| batch.packet_id == packet_id)
+            .map_or(0, |batch| batch.jobs.len());
         let count = codes.map_or(expected, <[ReasonCode]>::len);
-        let Some(batch) = self.take_batch(packet_id, count, |kind| kind == PacketKind::Unsubscribe)? else { return Ok(false) };
+        let Some(batch) =
+            self.take_batch(packet_id, count, |kind| kind == PacketKind::Unsubscribe)?
+        else {
+            return Ok(false);
+        };
         for (at, job) in batch.jobs.iter().enumerate() {
-            let reason = codes.and_then(|codes| codes.get(at)).copied().unwrap_or(ReasonCode::Success);
+            let reason = codes
+                .and_then(|codes| codes.get(at))
+                .copied()
+                .unwrap_or(ReasonCode::Success);
             events.extend(self.settle_unsubscribe(job, reason));
         }
         Ok(true)
@@ -266,7 +361,12 @@ impl Control {
     /// The Network Connection is gone: identifiers are free again, and what was in flight waits in its old order.
     ///
     /// The session's own resubscribing is dropped; the next CONNACK says whether it is needed again.
-    pub(crate) fn on_disconnected(&mut self, blame: Blame, quarantine_after: u8, events: &mut VecDeque<Event>) {
+    pub(crate) fn on_disconnected(
+        &mut self,
+        blame: Blame,
+        quarantine_after: u8,
+        events: &mut VecDeque<Event>,
+    ) {
         let alone = match (self.in_flight.as_slice(), blame) {
             ([batch], Blame::Suspects { others: 0 }) => batch.jobs.len() == 1,
             _ => false,
@@ -278,7 +378,7 @@ impl Control {
             for mut job in batch.jobs {
                 if let Blame::Suspects { .. } = blame {
                     job.strikes = job.strikes.saturating_add(1);
-                    if let (Request::Subscribe { subscription, .. }, true) = (&job.request, true)
+                    if let Request::Subscribe { subscription, .. } = &job.request
                         && let Some(wanted) = self.wanted.get_mut(&subscription.filter)
                     {
                         wanted.strikes = job.strikes;
@@ -286,8 +386,12 @@ impl Control {
                 }
                 if alone && job.strikes >= quarantine_after {
                     events.extend(match &job.request {
-                        Request::Subscribe { .. } => self.settle_subscribe(&job, SubscribeOutcome::Quarantined),
-                        Request::Unsubscribe(_) => self.settle_unsubscribe(&job, ReasonCode::UnspecifiedError),
+                        Request::Subscribe { .. } => {
+                            self.settle_subscribe(&job, SubscribeOutcome::Quarantined)
+                        }
+                        Request::Unsubscribe(_) => {
+                            self.settle_unsubscribe(&job, ReasonCode::UnspecifiedError)
+                        }
                     });
                 } else {
                     again.push_back(job);
@@ -295,8 +399,12 @@ impl Control {
             }
         }
         again.append(&mut self.waiting);
-        let resubscribing: Vec<u64> =
-            self.calls.iter().filter(|(_, call)| matches!(call.results, Results::Resubscribe(_))).map(|(id, _)| *id).collect();
+        let resubscribing: Vec<u64> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| matches!(call.results, Results::Resubscribe(_)))
+            .map(|(id, _)| *id)
+            .collect();
         again.retain(|job| !resubscribing.contains(&job.call));
         for call in resubscribing {
             self.calls.remove(&call);
@@ -321,7 +429,13 @@ impl Control {
         codes: usize,
         is_kind: impl Fn(PacketKind) -> bool,
     ) -> Result<Option<Batch>, ProtocolViolation> {
-        let Some(at) = self.in_flight.iter().position(|batch| batch.packet_id == packet_id) else { return Ok(None) };
+        let Some(at) = self
+            .in_flight
+            .iter()
+            .position(|batch| batch.packet_id == packet_id)
+        else {
+            return Ok(None);
+        };
         let batch = &self.in_flight[at];
         if !is_kind(batch.kind) {
             return Err(ProtocolViolation::WrongAcknowledgement);
@@ -368,7 +482,9 @@ impl Control {
 
     fn settle_not_sent(&mut self, job: &Job, error: SubscribeError) -> Option<Event> {
         match &job.request {
-            Request::Subscribe { .. } => self.settle_subscribe(job, SubscribeOutcome::NotSent(error)),
+            Request::Subscribe { .. } => {
+                self.settle_subscribe(job, SubscribeOutcome::NotSent(error))
+            }
             Request::Unsubscribe(_) => self.settle_unsubscribe(job, ReasonCode::TopicFilterInvalid),
         }
     }
@@ -380,9 +496,15 @@ impl Control {
             return None;
         }
         Some(match self.calls.remove(&id)?.results {
-            Results::Subscribe(results) => Event::SubscribeCompleted { id: SubscribeId(id), results },
+            Results::Subscribe(results) => Event::SubscribeCompleted {
+                id: SubscribeId(id),
+                results,
+            },
             Results::Resubscribe(results) => Event::Resubscribed(Resubscribed { results }),
-            Results::Unsubscribe(results) => Event::UnsubscribeCompleted { id: UnsubscribeId(id), results },
+            Results::Unsubscribe(results) => Event::UnsubscribeCompleted {
+                id: UnsubscribeId(id),
+                results,
+            },
         })
     }
 }
@@ -397,8 +519,14 @@ pub(crate) enum Blame {
 }
 
 /// Checks filters against what a broker (or, before the first connection, the version) supports.
-pub(crate) fn check_filter(filter: &str, index: usize, broker: Option<&BrokerLimits>) -> Result<(), SubscribeError> {
-    let Ok(parsed) = TopicFilter::new(filter) else { return Err(SubscribeError::InvalidFilter { index }) };
+pub(crate) fn check_filter(
+    filter: &str,
+    index: usize,
+    broker: Option<&BrokerLimits>,
+) -> Result<(), SubscribeError> {
+    let Ok(parsed) = TopicFilter::new(filter) else {
+        return Err(SubscribeError::InvalidFilter { index });
+    };
     if filter.starts_with("$share/") && parsed.shared().is_none() {
         return Err(SubscribeError::InvalidFilter { index });
     }
@@ -415,19 +543,32 @@ pub(crate) fn check_filter(filter: &str, index: usize, broker: Option<&BrokerLim
     Ok(())
 }
 
-fn not_supported(request: &Request, broker: &BrokerLimits, too_large: bool) -> Option<SubscribeError> {
+fn not_supported(
+    request: &Request,
+    broker: &BrokerLimits,
+    too_large: bool,
+) -> Option<SubscribeError> {
     if too_large {
         return Some(SubscribeError::TooLarge { index: 0 });
     }
     match request {
         Request::Unsubscribe(_) => None,
-        Request::Subscribe { id: Some(_), .. } if !broker.subscription_identifiers.is_available() => Some(SubscribeError::SubscriptionIdsNotSupported),
-        Request::Subscribe { subscription, .. } => check_filter(&subscription.filter, 0, Some(broker)).err(),
+        Request::Subscribe { id: Some(_), .. }
+            if !broker.subscription_identifiers.is_available() =>
+        {
+            Some(SubscribeError::SubscriptionIdsNotSupported)
+        }
+        Request::Subscribe { subscription, .. } => {
+            check_filter(&subscription.filter, 0, Some(broker)).err()
+        }
     }
 }
 
 fn unsettled(filter: &Arc<str>) -> SubscribeResult {
-    SubscribeResult { filter: Arc::clone(filter), outcome: SubscribeOutcome::Cancelled }
+    SubscribeResult {
+        filter: Arc::clone(filter),
+        outcome: SubscribeOutcome::Cancelled,
+    }
 }
 
 const fn outcome_of(code: ReasonCode) -> SubscribeOutcome {

@@ -104,15 +104,23 @@ impl fmt::Display for ProtocolViolation {
             Self::NotConnack => "the first packet was not a CONNACK",
             Self::SecondConnack => "a second CONNACK",
             Self::ClientPacket => "a packet that only a client may send",
-            Self::SessionPresentOnCleanStart => "a session was resumed although a new one was asked for",
+            Self::SessionPresentOnCleanStart => {
+                "a session was resumed although a new one was asked for"
+            }
             Self::SessionPresentWithoutState => "a session was resumed that is not known here",
-            Self::ReceiveMaximumExceeded => "more messages in flight than the announced Receive Maximum",
+            Self::ReceiveMaximumExceeded => {
+                "more messages in flight than the announced Receive Maximum"
+            }
             Self::TopicAliasInvalid => "a Topic Alias out of range",
             Self::TopicAliasUnknown => "a Topic Alias that is not bound to a topic",
-            Self::WrongAcknowledgement => "an acknowledgement of the wrong kind for its packet identifier",
+            Self::WrongAcknowledgement => {
+                "an acknowledgement of the wrong kind for its packet identifier"
+            }
             Self::WrongNumberOfReasonCodes => "another number of reason codes than filters",
             Self::UnexpectedAuth => "an AUTH packet outside of an authentication exchange",
-            Self::AuthenticationMethodChanged => "another Authentication Method than the CONNECT named",
+            Self::AuthenticationMethodChanged => {
+                "another Authentication Method than the CONNECT named"
+            }
         })
     }
 }
@@ -180,7 +188,10 @@ pub struct PublishError {
 
 impl PublishError {
     pub(crate) fn new(reason: PublishErrorReason, publish: Publish) -> Self {
-        Self { reason, publish: Box::new(publish) }
+        Self {
+            reason,
+            publish: Box::new(publish),
+        }
     }
 
     /// What is wrong with it.
@@ -198,7 +209,9 @@ impl PublishError {
 
 impl fmt::Debug for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishError").field("reason", &self.reason).finish_non_exhaustive()
+        f.debug_struct("PublishError")
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }
 
@@ -254,8 +267,13 @@ impl fmt::Display for PublishErrorReason {
             Self::InvalidProperty => f.write_str("a property of the message is not valid"),
             Self::PropertiesNeedV5 => f.write_str("message properties need MQTT 5"),
             Self::QosNotSupported(max) => write!(f, "the broker supports QoS up to {}", *max as u8),
-            Self::RetainNotSupported => f.write_str("the broker does not support retained messages"),
-            Self::TooLarge { size, maximum } => write!(f, "the packet has {size} bytes, the broker accepts {maximum}"),
+            Self::RetainNotSupported => {
+                f.write_str("the broker does not support retained messages")
+            }
+            Self::TooLarge { size, maximum } => write!(
+                f,
+                "the packet has {size} bytes, the broker accepts {maximum}"
+            ),
             Self::TooManyQueued => f.write_str("too many messages wait to be sent"),
             Self::TooManyBytes => f.write_str("the messages that wait to be sent are too large"),
             Self::Expired => f.write_str("the message has expired"),
@@ -307,13 +325,22 @@ impl fmt::Display for SubscribeError {
         match self {
             Self::NoFilters => f.write_str("no Topic Filter was given"),
             Self::InvalidFilter { index } => write!(f, "filter {index} is not a Topic Filter"),
-            Self::SharedNotSupported { index } => write!(f, "filter {index}: this shared subscription is not supported"),
-            Self::WildcardsNotSupported { index } => write!(f, "filter {index}: the broker does not support wildcards"),
+            Self::SharedNotSupported { index } => write!(
+                f,
+                "filter {index}: this shared subscription is not supported"
+            ),
+            Self::WildcardsNotSupported { index } => {
+                write!(f, "filter {index}: the broker does not support wildcards")
+            }
             Self::TooLarge { index } => write!(f, "filter {index} is too long for the broker"),
-            Self::SubscriptionIdsNotSupported => f.write_str("Subscription Identifiers are not supported"),
+            Self::SubscriptionIdsNotSupported => {
+                f.write_str("Subscription Identifiers are not supported")
+            }
             Self::OptionsNeedV5 { index } => write!(f, "filter {index}: its options need MQTT 5"),
             Self::TooManySubscriptions => f.write_str("too many subscriptions"),
-            Self::TooManyPending => f.write_str("too many subscribe and unsubscribe calls are not completed"),
+            Self::TooManyPending => {
+                f.write_str("too many subscribe and unsubscribe calls are not completed")
+            }
         }
     }
 }
@@ -343,7 +370,9 @@ impl fmt::Display for StateError {
             Self::NotConnected => "there is no connection",
             Self::NoAuthentication => "no authentication exchange is going on",
             Self::NeedsV5 => "this needs MQTT 5",
-            Self::SessionExpiryWasZero => "a Session Expiry of zero cannot be changed on disconnect",
+            Self::SessionExpiryWasZero => {
+                "a Session Expiry of zero cannot be changed on disconnect"
+            }
         })
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mqtt_codec::{QoS, ReasonCode, TopicName};
+use mqtt_codec::{Properties, QoS, ReasonCode, TopicName};
 
 use crate::config::Redacted;
 use crate::error::{ConnectionError, PublishErrorReason};
@@ -125,6 +125,8 @@ pub enum Indeterminate {
     NotFound,
     /// It was sent before, and expired before it could be sent anew.
     ExpiredAfterSent,
+    /// It was sent before, and the broker of the new connection does not take such a message any more.
+    RefusedAfterSent,
 }
 
 /// The broker accepted the connection: what it said, and what holds now.
@@ -201,7 +203,11 @@ pub enum Availability {
 
 impl Availability {
     pub(crate) const fn from_bit(bit: bool) -> Self {
-        if bit { Self::Available } else { Self::Unavailable }
+        if bit {
+            Self::Available
+        } else {
+            Self::Unavailable
+        }
     }
 
     /// Whether this is [`Availability::Available`].
@@ -288,7 +294,7 @@ pub enum TransportEnd {
 
 /// A message that arrived.
 ///
-/// It keeps the bytes that it came in alive, as do the slices taken from it; see [`Message::detach`].
+/// It keeps the bytes that it came in alive, as do the slices taken from it.
 pub struct Message {
     pub(crate) publish: mqtt_codec::Publish,
     /// The topic, where an alias stood for it.
@@ -357,4 +363,85 @@ impl fmt::Debug for AuthData {
     }
 }
 
-const _: () = assert!(size_of::<Event>() <= 160);
+impl Message {
+    /// The Topic Name, in full also where the broker sent an alias for it.
+    #[must_use]
+    pub fn topic(&self) -> TopicName<'_> {
+        match &self.alias_topic {
+            Some(topic) => TopicName::new(topic).unwrap_or_default(),
+            None => self.publish.topic_name(),
+        }
+    }
+
+    /// The Topic Name as text.
+    #[must_use]
+    pub fn topic_str(&self) -> &str {
+        match &self.alias_topic {
+            Some(topic) => topic,
+            None => self.publish.topic(),
+        }
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.publish.payload()
+    }
+
+    /// The payload, sharing the memory that it came in.
+    ///
+    /// A small payload kept for long pins the whole receive buffer; `Bytes::copy_from_slice(message.payload())` does not.
+    #[must_use]
+    pub fn payload_bytes(&self) -> Bytes {
+        self.publish.payload_bytes()
+    }
+
+    /// How often it was meant to arrive.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.publish.qos()
+    }
+
+    /// Whether it was sent because the broker had kept it (or its publisher asked for that, see
+    /// [`RetainAsPublished`](crate::RetainAsPublished)).
+    #[must_use]
+    pub const fn retain(&self) -> Retain {
+        Retain::from_bit(self.publish.retain())
+    }
+
+    /// Whether the broker marked it as a repetition.
+    #[must_use]
+    pub const fn dup(&self) -> Dup {
+        if self.publish.dup() {
+            Dup::Yes
+        } else {
+            Dup::No
+        }
+    }
+
+    /// The properties (5.0), read lazily. A Topic Alias among them has been dealt with.
+    #[must_use]
+    pub fn properties(&self) -> Properties<'_> {
+        self.publish.properties()
+    }
+
+    /// Takes the right to acknowledge: present once, at QoS 1 and 2.
+    pub const fn take_ack_token(&mut self) -> Option<AckToken> {
+        self.ack.take()
+    }
+}
+
+impl fmt::Debug for Message {
+    /// Without the payload.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic_str())
+            .field("payload_len", &self.payload().len())
+            .field("qos", &self.qos())
+            .field("retain", &self.retain())
+            .field("dup", &self.dup())
+            .finish_non_exhaustive()
+    }
+}
+
+const _: () = assert!(size_of::<Event>() <= 128);

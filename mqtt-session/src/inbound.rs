@@ -33,14 +33,21 @@ impl HeldQoS1 {
 
     /// Returns the sequence number by which the message is decided on.
     pub(crate) fn push(&mut self, id: PacketId, bytes: usize) -> u64 {
-        self.queue.push_back(Held { id, bytes, decision: None });
+        self.queue.push_back(Held {
+            id,
+            bytes,
+            decision: None,
+        });
         self.undecided_bytes += bytes;
         self.first + (self.queue.len() as u64 - 1)
     }
 
     /// `false` if there is nothing to decide on.
     pub(crate) fn decide(&mut self, sequence: u64, reason: ReasonCode) -> bool {
-        let held = sequence.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()).and_then(|at| self.queue.get_mut(at));
+        let held = sequence
+            .checked_sub(self.first)
+            .and_then(|at| usize::try_from(at).ok())
+            .and_then(|at| self.queue.get_mut(at));
         match held {
             Some(held) if held.decision.is_none() => {
                 held.decision = Some(reason);
@@ -88,7 +95,10 @@ pub(crate) enum Arrival {
     /// Seen for the first time.
     New { sequence: u64 },
     /// Seen before, and its PUBREC is due anew.
-    Again { sequence: u64, first_on_this_connection: bool },
+    Again {
+        sequence: u64,
+        first_on_this_connection: bool,
+    },
     /// Seen before on this connection, and its PUBREC is due already.
     Pending,
 }
@@ -115,11 +125,23 @@ impl ReceivedQoS2 {
             }
             known.arrived_on = connection;
             known.answer_due = true;
-            return Arrival::Again { sequence: known.sequence, first_on_this_connection };
+            return Arrival::Again {
+                sequence: known.sequence,
+                first_on_this_connection,
+            };
         }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.by_id.insert(id, Received { sequence, bytes, decision: None, arrived_on: connection, answer_due: true });
+        self.by_id.insert(
+            id,
+            Received {
+                sequence,
+                bytes,
+                decision: None,
+                arrived_on: connection,
+                answer_due: true,
+            },
+        );
         self.undecided_bytes += bytes;
         Arrival::New { sequence }
     }
@@ -138,7 +160,11 @@ impl ReceivedQoS2 {
 
     /// What there is to say about an arrival: `Err` if it has been released meanwhile, `Ok(None)` if the application has not
     /// decided.
-    pub(crate) fn answer(&mut self, id: PacketId, sequence: u64) -> Result<Option<ReasonCode>, Released> {
+    pub(crate) fn answer(
+        &mut self,
+        id: PacketId,
+        sequence: u64,
+    ) -> Result<Option<ReasonCode>, Released> {
         match self.by_id.get_mut(&id) {
             Some(known) if known.sequence == sequence => {
                 if known.decision.is_some() {
@@ -156,7 +182,11 @@ impl ReceivedQoS2 {
         if known.decision.is_none() {
             self.undecided_bytes -= known.bytes;
         }
-        Some(if known.arrived_on == connection { InWindow::Yes } else { InWindow::No })
+        Some(if known.arrived_on == connection {
+            InWindow::Yes
+        } else {
+            InWindow::No
+        })
     }
 
     /// Forgets everything: the session is gone.
@@ -195,7 +225,14 @@ mod tests {
         assert!(held.decide(sequences[0], ReasonCode::Success));
         assert!(!held.decide(sequences[0], ReasonCode::Success), "twice");
         let order: Vec<_> = core::iter::from_fn(|| held.pop_decided()).collect();
-        assert_eq!(order, [(id(1), ReasonCode::Success), (id(2), ReasonCode::NotAuthorized), (id(3), ReasonCode::Success)]);
+        assert_eq!(
+            order,
+            [
+                (id(1), ReasonCode::Success),
+                (id(2), ReasonCode::NotAuthorized),
+                (id(3), ReasonCode::Success)
+            ]
+        );
         assert!(!held.decide(sequences[0], ReasonCode::Success), "gone");
         assert_eq!(held.undecided_bytes(), 0);
         assert_eq!(held.push(id(9), 1), 3);
@@ -208,15 +245,33 @@ mod tests {
         assert_eq!(received.arrive(id(1), 10, 1), Arrival::Pending);
         assert!(matches!(received.answer(id(1), 0), Ok(None)));
         // The connection is lost, the broker sends it again: no second event, but an answer is due there too.
-        assert_eq!(received.arrive(id(1), 10, 2), Arrival::Again { sequence: 0, first_on_this_connection: true });
+        assert_eq!(
+            received.arrive(id(1), 10, 2),
+            Arrival::Again {
+                sequence: 0,
+                first_on_this_connection: true
+            }
+        );
         assert!(received.decide(id(1), 0, ReasonCode::Success));
         assert!(!received.decide(id(1), 0, ReasonCode::Success), "twice");
-        assert!(matches!(received.answer(id(1), 0), Ok(Some(ReasonCode::Success))));
-        assert_eq!(received.arrive(id(1), 10, 2), Arrival::Again { sequence: 0, first_on_this_connection: false });
+        assert!(matches!(
+            received.answer(id(1), 0),
+            Ok(Some(ReasonCode::Success))
+        ));
+        assert_eq!(
+            received.arrive(id(1), 10, 2),
+            Arrival::Again {
+                sequence: 0,
+                first_on_this_connection: false
+            }
+        );
         assert_eq!(received.release(id(1), 2), Some(InWindow::Yes));
         assert_eq!(received.release(id(1), 2), None);
         assert_eq!(received.undecided_bytes(), 0);
         assert_eq!(received.arrive(id(1), 10, 2), Arrival::New { sequence: 1 });
-        assert!(!received.decide(id(1), 0, ReasonCode::Success), "a token of the message that had this identifier before");
+        assert!(
+            !received.decide(id(1), 0, ReasonCode::Success),
+            "a token of the message that had this identifier before"
+        );
     }
 }

@@ -32,7 +32,13 @@ pub(crate) struct KeepAlive {
 
 impl KeepAlive {
     pub(crate) const fn new(interval: Duration, ping_timeout: Duration, now: Timestamp) -> Self {
-        Self { interval, ping_timeout, last_sent: now, last_received: now, ping_sent: None }
+        Self {
+            interval,
+            ping_timeout,
+            last_sent: now,
+            last_received: now,
+            ping_sent: None,
+        }
     }
 
     pub(crate) const fn on_sent(&mut self, now: Timestamp) {
@@ -132,7 +138,11 @@ mod tests {
         assert_eq!(clock.check(at(69)), KeepAliveAction::Nothing);
         assert_eq!(clock.check(at(70)), KeepAliveAction::PeerIsDead);
         clock.on_received(at(69));
-        assert_eq!(clock.check(at(70)), KeepAliveAction::Nothing, "a late PINGRESP behind other packets");
+        assert_eq!(
+            clock.check(at(70)),
+            KeepAliveAction::Nothing,
+            "a late PINGRESP behind other packets"
+        );
         assert_eq!(clock.check(at(79)), KeepAliveAction::PeerIsDead);
     }
 }

@@ -1,1 +1,56 @@
 //! Sans-IO MQTT client session: packet identifiers, QoS flows, keep alive and resumption without sockets or clocks.
+//!
+//! [`Session`] is a state machine. Bytes from the broker go in, bytes for the broker come out; commands go in, [`Event`]s
+//! come out; the time is an argument. It runs on any runtime, or none, and in a test on a clock made up for it.
+//!
+//! Two lives are kept apart, by the specification's names: the *Session* (messages in flight, packet identifiers,
+//! subscriptions) survives reconnects; the *Network Connection* (keep alive, quotas, topic aliases) ends with its transport.
+//! What follows from that, and the loop that drives the machine, is shown at [`Session`].
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+mod alias;
+mod config;
+mod connection;
+mod control;
+mod error;
+mod event;
+mod inbound;
+mod input;
+mod keep_alive;
+mod outbound;
+mod packet_id;
+mod publish;
+mod quota;
+mod session;
+mod subscribe;
+mod time;
+mod transmit;
+
+pub use config::{
+    AssignedClientId, Authentication, BrokerOnlySession, CleanStart, Config, ConfigError,
+    InFlightOnLostSession, ResponseInformation, Resubscribe, ResubscribeRetained, Will,
+};
+pub use error::{
+    ConnectionError, LocalLimit, ProtocolViolation, PublishError, PublishErrorReason, StateError,
+    SubscribeError, Timeout,
+};
+pub use event::{
+    AckToken, Acknowledged, AuthData, Availability, BrokerLimits, ConnectRefused, Connected,
+    ConnectionStage, DisconnectCause, Disconnected, Dup, Event, Indeterminate, Message, PublishId,
+    PublishOutcome, ServerDisconnect, SessionPresence, SubscribeId, TransportEnd, UnsubscribeId,
+};
+pub use publish::{Publish, PublishProperties, Retain};
+pub use session::{Counters, Disconnect, InputProgress, Session, Stats, WillOnDisconnect};
+pub use subscribe::{
+    NoLocal, Resubscribed, RetainAsPublished, SubscribeOutcome, SubscribeResult, Subscription,
+    UnsubscribeResult,
+};
+pub use time::Timestamp;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

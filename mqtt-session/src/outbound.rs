@@ -1,7 +1,7 @@
 //! Publishes on their way out: those that wait, and those in flight. All of it belongs to the Session.
 
-use std::collections::{BinaryHeap, VecDeque};
 use core::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 use mqtt_codec::{PacketId, QoS};
@@ -40,10 +40,6 @@ impl Waiting {
         self.qos0.len() + self.qos12.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -52,7 +48,15 @@ impl Waiting {
         self.bytes += outgoing.size;
         if let Some(at) = outgoing.expires_at {
             if self.expiries.len() > 2 * self.len() + 16 {
-                let alive: BinaryHeap<_> = self.expiries.drain().filter(|Reverse((_, id))| find(&self.qos0, *id).or_else(|| find(&self.qos12, *id)).is_some()).collect();
+                let alive: BinaryHeap<_> = self
+                    .expiries
+                    .drain()
+                    .filter(|Reverse((_, id))| {
+                        find(&self.qos0, *id)
+                            .or_else(|| find(&self.qos12, *id))
+                            .is_some()
+                    })
+                    .collect();
                 self.expiries = alive;
             }
             self.expiries.push(Reverse((at, outgoing.id)));
@@ -63,7 +67,9 @@ impl Waiting {
     /// The next to send. With the window shut only QoS 0 is eligible.
     pub(crate) fn peek(&self, window: Window) -> Option<&Outgoing> {
         match (self.qos0.front(), self.qos12.front()) {
-            (Some(zero), Some(other)) if window == Window::Open && other.id < zero.id => Some(other),
+            (Some(zero), Some(other)) if window == Window::Open && other.id < zero.id => {
+                Some(other)
+            }
             (None, other) if window == Window::Open => other,
             (zero, _) => zero,
         }
@@ -105,7 +111,11 @@ impl Waiting {
     }
 
     fn queue_mut(&mut self, qos: QoS) -> &mut VecDeque<Outgoing> {
-        if qos == QoS::AtMostOnce { &mut self.qos0 } else { &mut self.qos12 }
+        if qos == QoS::AtMostOnce {
+            &mut self.qos0
+        } else {
+            &mut self.qos12
+        }
     }
 }
 
@@ -121,15 +131,15 @@ fn find(queue: &VecDeque<Outgoing>, id: PublishId) -> Option<usize> {
     queue.binary_search_by_key(&id, |outgoing| outgoing.id).ok()
 }
 
-/// How far a QoS 1 or 2 publish has come.
+/// How far a QoS 1 or 2 publish has come: which packet it awaits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// QoS 1: PUBACK is awaited.
-    AwaitsPuback,
+    Puback,
     /// QoS 2: PUBREC is awaited.
-    AwaitsPubrec,
+    Pubrec,
     /// QoS 2: the broker has it; PUBREL was or will be sent, PUBCOMP is awaited.
-    AwaitsPubcomp,
+    Pubcomp,
 }
 
 /// A publish in flight.
@@ -183,19 +193,11 @@ impl InFlight {
 
     /// Puts a new entry at the end. `None` gives it back: every identifier is in use.
     pub(crate) fn push(&mut self, entry: InFlightEntry) -> Result<PacketId, Box<InFlightEntry>> {
-        let Some(id) = self.ids.take() else { return Err(Box::new(entry)) };
+        let Some(id) = self.ids.take() else {
+            return Err(Box::new(entry));
+        };
         self.link_last(id, entry);
         Ok(id)
-    }
-
-    /// Puts an entry with a known identifier at the end: a restored session. `false` if the identifier is taken.
-    #[allow(dead_code, reason = "used by restore")]
-    pub(crate) fn restore(&mut self, id: PacketId, entry: InFlightEntry) -> bool {
-        if !self.ids.reserve(id) {
-            return false;
-        }
-        self.link_last(id, entry);
-        true
     }
 
     fn link_last(&mut self, id: PacketId, entry: InFlightEntry) {
@@ -206,7 +208,11 @@ impl InFlight {
         self.len += 1;
         self.bytes += entry.outgoing.size;
         let before = self.last;
-        self.slots[index] = Slot { entry: Some(Box::new(entry)), before, after: 0 };
+        self.slots[index] = Slot {
+            entry: Some(Box::new(entry)),
+            before,
+            after: 0,
+        };
         match before {
             0 => self.first = id.value(),
             before => self.slots[slot_of(before)].after = id.value(),
@@ -219,7 +225,10 @@ impl InFlight {
     }
 
     pub(crate) fn entry_mut(&mut self, id: PacketId) -> Option<&mut InFlightEntry> {
-        self.slots.get_mut(slot_of(id.value()))?.entry.as_deref_mut()
+        self.slots
+            .get_mut(slot_of(id.value()))?
+            .entry
+            .as_deref_mut()
     }
 
     /// Takes an entry out and frees its identifier.
@@ -243,8 +252,14 @@ impl InFlight {
 
     /// The broker has the message: only its identifier must be remembered, the payload is let go.
     pub(crate) fn received(&mut self, id: PacketId) {
-        let Some(entry) = self.slots.get_mut(slot_of(id.value())).and_then(|slot| slot.entry.as_deref_mut()) else { return };
-        entry.stage = Stage::AwaitsPubcomp;
+        let Some(entry) = self
+            .slots
+            .get_mut(slot_of(id.value()))
+            .and_then(|slot| slot.entry.as_deref_mut())
+        else {
+            return;
+        };
+        entry.stage = Stage::Pubcomp;
         self.bytes -= entry.outgoing.size;
         entry.outgoing.size = 0;
         entry.outgoing.publish.payload = Bytes::new();
@@ -261,7 +276,8 @@ impl InFlight {
 
     /// Every identifier in flight, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PacketId, &InFlightEntry)> {
-        core::iter::successors(self.first(), |id| self.after(*id)).filter_map(|id| Some((id, self.entry(id)?)))
+        core::iter::successors(self.first(), |id| self.after(*id))
+            .filter_map(|id| Some((id, self.entry(id)?)))
     }
 
     pub(crate) fn ids(&self) -> Vec<PacketId> {
@@ -285,13 +301,18 @@ mod tests {
     use super::*;
 
     fn outgoing(id: u64, qos: QoS) -> Outgoing {
-        Outgoing { id: PublishId(id), publish: Publish::new("t", "payload", qos), expires_at: None, size: 8 }
+        Outgoing {
+            id: PublishId(id),
+            publish: Publish::new("t", "payload", qos),
+            expires_at: None,
+            size: 8,
+        }
     }
 
     fn entry(id: u64) -> InFlightEntry {
         InFlightEntry {
             outgoing: outgoing(id, QoS::AtLeastOnce),
-            stage: Stage::AwaitsPuback,
+            stage: Stage::Puback,
             sent_before: false,
             reported_written: false,
             sent_on: None,
@@ -302,11 +323,20 @@ mod tests {
     #[test]
     fn a_shut_window_holds_back_qos_1_but_not_qos_0() {
         let mut waiting = Waiting::default();
-        for (id, qos) in [(1, QoS::AtLeastOnce), (2, QoS::AtMostOnce), (3, QoS::ExactlyOnce), (4, QoS::AtMostOnce)] {
+        for (id, qos) in [
+            (1, QoS::AtLeastOnce),
+            (2, QoS::AtMostOnce),
+            (3, QoS::ExactlyOnce),
+            (4, QoS::AtMostOnce),
+        ] {
             waiting.push(outgoing(id, qos));
         }
         assert_eq!(waiting.pop(Window::Shut).unwrap().id, PublishId(2));
-        assert_eq!(waiting.pop(Window::Open).unwrap().id, PublishId(1), "the caller's order while the window is open");
+        assert_eq!(
+            waiting.pop(Window::Open).unwrap().id,
+            PublishId(1),
+            "the caller's order while the window is open"
+        );
         assert_eq!(waiting.pop(Window::Open).unwrap().id, PublishId(3));
         assert_eq!(waiting.pop(Window::Open).unwrap().id, PublishId(4));
         assert!(waiting.pop(Window::Open).is_none());
@@ -323,22 +353,37 @@ mod tests {
             waiting.pop(Window::Open).unwrap();
         }
         assert!(waiting.expiries.len() < 64, "{}", waiting.expiries.len());
-        assert!(waiting.pop_expired(Timestamp::from_origin(Duration::MAX)).is_none());
+        assert!(
+            waiting
+                .pop_expired(Timestamp::from_origin(Duration::MAX))
+                .is_none()
+        );
     }
 
     #[test]
     fn order_survives_removal_anywhere() {
         let mut in_flight = InFlight::default();
-        let ids: Vec<_> = (0..5).map(|number| in_flight.push(entry(number)).unwrap()).collect();
+        let ids: Vec<_> = (0..5)
+            .map(|number| in_flight.push(entry(number)).unwrap())
+            .collect();
         for gone in [0, 2, 4] {
-            assert_eq!(in_flight.remove(ids[gone]).unwrap().outgoing.id, PublishId(gone as u64));
+            assert_eq!(
+                in_flight.remove(ids[gone]).unwrap().outgoing.id,
+                PublishId(gone as u64)
+            );
             assert!(in_flight.remove(ids[gone]).is_none(), "twice");
         }
-        let order: Vec<_> = in_flight.iter().map(|(_, entry)| entry.outgoing.id.0).collect();
+        let order: Vec<_> = in_flight
+            .iter()
+            .map(|(_, entry)| entry.outgoing.id.0)
+            .collect();
         assert_eq!(order, [1, 3]);
         let id = in_flight.push(entry(9)).unwrap();
         assert_eq!(in_flight.after(ids[3]), Some(id));
-        assert_eq!((in_flight.len(), in_flight.bytes(), in_flight.ids_in_use()), (3, 24, 3));
+        assert_eq!(
+            (in_flight.len(), in_flight.bytes(), in_flight.ids_in_use()),
+            (3, 24, 3)
+        );
     }
 
     #[test]
@@ -347,6 +392,14 @@ mod tests {
         let id = in_flight.push(entry(1)).unwrap();
         in_flight.received(id);
         assert_eq!(in_flight.bytes(), 0);
-        assert!(in_flight.entry(id).unwrap().outgoing.publish.payload.is_empty());
+        assert!(
+            in_flight
+                .entry(id)
+                .unwrap()
+                .outgoing
+                .publish
+                .payload
+                .is_empty()
+        );
     }
 }

@@ -29,10 +29,6 @@ pub(crate) struct PublishIds {
 }
 
 impl PublishIds {
-    pub(crate) const fn new() -> Self {
-        Self { high_water: 0, free: VecDeque::new() }
-    }
-
     /// `None` once all of 1..=[`LAST_PUBLISH_ID`] are in use.
     pub(crate) fn take(&mut self) -> Option<PacketId> {
         let fresh_left = self.high_water < LAST_PUBLISH_ID;
@@ -47,28 +43,15 @@ impl PublishIds {
 
     /// Gives an identifier back. The caller's table of what is in flight makes sure that this happens once.
     pub(crate) fn free(&mut self, id: PacketId) {
-        debug_assert!(id.value() <= self.high_water, "an identifier that was never taken");
-        debug_assert!(!self.free.contains(&id.value()), "an identifier freed twice");
+        debug_assert!(
+            id.value() <= self.high_water,
+            "an identifier that was never taken"
+        );
+        debug_assert!(
+            !self.free.contains(&id.value()),
+            "an identifier freed twice"
+        );
         self.free.push_back(id.value());
-    }
-
-    /// Marks an identifier of a restored session as taken, before anything is sent.
-    ///
-    /// Returns `false` if it is taken already or is not one that a publish can have.
-    pub(crate) fn reserve(&mut self, id: PacketId) -> bool {
-        let id = id.value();
-        if id > LAST_PUBLISH_ID {
-            return false;
-        }
-        if id > self.high_water {
-            self.free.extend(self.high_water + 1..id);
-            self.high_water = id;
-            return true;
-        }
-        match self.free.iter().position(|free| *free == id) {
-            Some(at) => self.free.remove(at).is_some(),
-            None => false,
-        }
     }
 
     pub(crate) fn in_use(&self) -> usize {
@@ -119,7 +102,7 @@ mod tests {
 
     #[test]
     fn every_identifier_is_handed_out_once_and_then_none() {
-        let mut ids = PublishIds::new();
+        let mut ids = PublishIds::default();
         let mut seen = BTreeSet::new();
         while let Some(id) = ids.take() {
             assert!(seen.insert(id.value()), "{id:?} twice");
@@ -129,38 +112,32 @@ mod tests {
         while let Some(id) = control.take() {
             assert!(seen.insert(id.value()), "{id:?} is a publish's");
         }
-        assert_eq!(seen.len(), 65_535, "0 is not an identifier, every other number is");
+        assert_eq!(
+            seen.len(),
+            65_535,
+            "0 is not an identifier, every other number is"
+        );
         assert_eq!(control.in_use(), u32::from(CONTROL_IDS));
     }
 
     #[test]
     fn a_long_life_with_one_message_in_flight_stays_small() {
-        let mut ids = PublishIds::new();
+        let mut ids = PublishIds::default();
         for _ in 0..200_000 {
             let id = ids.take().unwrap();
             ids.free(id);
         }
-        assert!(usize::from(ids.high_water) <= REUSE_DISTANCE + 1, "{}", ids.high_water);
-    }
-
-    #[test]
-    fn a_restored_identifier_is_never_handed_out() {
-        let mut ids = PublishIds::new();
-        assert!(ids.reserve(PacketId::new(7).unwrap()));
-        assert!(ids.reserve(PacketId::new(3).unwrap()));
-        assert!(!ids.reserve(PacketId::new(3).unwrap()), "twice");
-        assert!(!ids.reserve(PacketId::new(LAST_PUBLISH_ID + 1).unwrap()), "a control identifier");
-        for _ in 0..100 {
-            let id = ids.take().unwrap().value();
-            assert!(id != 7 && id != 3);
-        }
-        assert_eq!(ids.in_use(), 102);
+        assert!(
+            usize::from(ids.high_water) <= REUSE_DISTANCE + 1,
+            "{}",
+            ids.high_water
+        );
     }
 
     proptest! {
         #[test]
         fn agrees_with_a_set(ops in proptest::collection::vec(any::<Option<u8>>(), 0..400)) {
-            let mut ids = PublishIds::new();
+            let mut ids = PublishIds::default();
             let mut model: Vec<u16> = Vec::new();
             let mut peak = 0;
             for op in ops {

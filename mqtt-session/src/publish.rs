@@ -39,7 +39,14 @@ pub struct Publish {
 impl Publish {
     /// A message without properties that the broker does not keep.
     pub fn new(topic: impl Into<Arc<str>>, payload: impl Into<Bytes>, qos: QoS) -> Self {
-        Self { topic: topic.into(), payload: payload.into(), qos, retain: Retain::No, expiry: None, properties: None }
+        Self {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos,
+            retain: Retain::No,
+            expiry: None,
+            properties: None,
+        }
     }
 }
 
@@ -110,8 +117,14 @@ impl PublishProperties {
         let text = |text: &str| Text::new(text).is_ok();
         self.content_type.as_deref().is_none_or(text)
             && self.response_topic.as_deref().is_none_or(is_topic_name)
-            && self.correlation_data.as_ref().is_none_or(|data| data.len() <= usize::from(u16::MAX))
-            && self.user_properties.iter().all(|(name, value)| text(name) && text(value))
+            && self
+                .correlation_data
+                .as_ref()
+                .is_none_or(|data| data.len() <= usize::from(u16::MAX))
+            && self
+                .user_properties
+                .iter()
+                .all(|(name, value)| text(name) && text(value))
     }
 }
 

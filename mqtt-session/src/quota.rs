@@ -15,10 +15,6 @@ impl Quota {
         Self { max, used: 0 }
     }
 
-    pub(crate) const fn max(&self) -> u16 {
-        self.max
-    }
-
     pub(crate) const fn used(&self) -> u32 {
         self.used
     }

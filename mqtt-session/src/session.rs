@@ -1,20 +1,24 @@
 //! The machine: its state, its lifecycle and its commands.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use core::fmt;
 use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use mqtt_codec::{PacketId, PropertyBuf, PropertyScope, ProtocolVersion, QoS, ReasonCode, SubscriptionId};
+use mqtt_codec::{
+    PacketId, PropertyBuf, PropertyScope, ProtocolVersion, QoS, ReasonCode, SubscriptionId,
+};
 
 use crate::config::{CleanStart, Config, ConfigError};
 use crate::connection::{AuthReply, Connection, PingState, Reply, ReplyKind};
 use crate::control::{Blame, Control, check_filter};
-use crate::error::{ConnectionError, PublishError, PublishErrorReason, StateError, SubscribeError, Timeout};
+use crate::error::{
+    ConnectionError, PublishError, PublishErrorReason, StateError, SubscribeError, Timeout,
+};
 use crate::event::{
-    AckQoS, AckToken, Acknowledged, ConnectionStage, DisconnectCause, Disconnected, Event, Indeterminate, PublishId, PublishOutcome,
-    SubscribeId, TransportEnd, UnsubscribeId,
+    AckQoS, AckToken, Acknowledged, ConnectionStage, DisconnectCause, Disconnected, Event,
+    Indeterminate, PublishId, PublishOutcome, SubscribeId, TransportEnd, UnsubscribeId,
 };
 use crate::inbound::ReceivedQoS2;
 use crate::keep_alive::KeepAliveAction;
@@ -39,15 +43,14 @@ use crate::time::Timestamp;
 /// nothing is lost, at worst something is late.
 ///
 /// ```
-/// use bytes::BytesMut;
+/// use bytes::{Bytes, BytesMut};
 /// use mqtt_session::{Event, InputProgress, Session, Timestamp, TransportEnd};
 /// # trait Io { fn wait(&mut self, until: Option<Timestamp>) -> Wake; fn write(&mut self, bytes: &[u8]); fn close(&mut self); fn now(&self) -> Timestamp; }
-/// # enum Wake { Readable(BytesMut), Timer, Closed }
+/// # enum Wake { Readable(Bytes), Timer, Closed }
 /// # fn on_event(event: &Event) {}
 ///
 /// /// One Network Connection, from the open transport to its end.
 /// fn drive(session: &mut Session, io: &mut impl Io) {
-///     let mut input = BytesMut::new();
 ///     let mut output = BytesMut::new();
 ///     if session.transport_opened(io.now()).is_err() {
 ///         return;
@@ -70,8 +73,7 @@ use crate::time::Timestamp;
 ///             return;
 ///         }
 ///         match io.wait(session.poll_timeout()) {
-///             Wake::Readable(bytes) => {
-///                 input.unsplit(bytes);
+///             Wake::Readable(mut input) => {
 ///                 // An error has been reported as `Event::Disconnected`, too; the loop above sees it.
 ///                 while let Ok(InputProgress::DrainEvents) = session.handle_input(&mut input, io.now()) {
 ///                     while let Some(event) = session.poll_event() {
@@ -249,9 +251,18 @@ impl Session {
     /// # Errors
     ///
     /// As [`Session::new`]; the old ones stay then.
-    pub fn set_credentials(&mut self, username: Option<String>, password: Option<Bytes>) -> Result<(), ConfigError> {
-        let old = (core::mem::replace(&mut self.config.username, username), core::mem::replace(&mut self.config.password, password));
-        self.config.check().inspect_err(|_| (self.config.username, self.config.password) = old)
+    pub fn set_credentials(
+        &mut self,
+        username: Option<String>,
+        password: Option<Bytes>,
+    ) -> Result<(), ConfigError> {
+        let old = (
+            core::mem::replace(&mut self.config.username, username),
+            core::mem::replace(&mut self.config.password, password),
+        );
+        self.config
+            .check()
+            .inspect_err(|_| (self.config.username, self.config.password) = old)
     }
 
     /// A transport to the broker is open: a CONNECT is ready to be written.
@@ -272,7 +283,12 @@ impl Session {
                 CleanStart::OnFirst => !self.has_session,
                 CleanStart::Never => false,
             };
-        self.connection = Some(Connection::new(&self.config, self.connection_epoch, clean_start, self.now));
+        self.connection = Some(Connection::new(
+            &self.config,
+            self.connection_epoch,
+            clean_start,
+            self.now,
+        ));
         Ok(())
     }
 
@@ -290,8 +306,13 @@ impl Session {
         while let Some(expired) = self.waiting.pop_expired(self.now) {
             self.complete(expired.id, PublishOutcome::Expired);
         }
-        let Some(connection) = &mut self.connection else { return };
-        if connection.deadline().is_none_or(|deadline| deadline > self.now) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if connection
+            .deadline()
+            .is_none_or(|deadline| deadline > self.now)
+        {
             return;
         }
         if !connection.is_connected() {
@@ -338,7 +359,12 @@ impl Session {
         let id = PublishId(self.next_publish);
         self.next_publish += 1;
         let expires_at = publish.expiry.map(|expiry| self.now + expiry);
-        self.waiting.push(Outgoing { id, publish, expires_at, size });
+        self.waiting.push(Outgoing {
+            id,
+            publish,
+            expires_at,
+            size,
+        });
         Ok(id)
     }
 
@@ -355,7 +381,11 @@ impl Session {
     /// # Errors
     ///
     /// If one of them cannot be subscribed to, none is.
-    pub fn subscribe(&mut self, subscriptions: &[Subscription], now: Timestamp) -> Result<SubscribeId, SubscribeError> {
+    pub fn subscribe(
+        &mut self,
+        subscriptions: &[Subscription],
+        now: Timestamp,
+    ) -> Result<SubscribeId, SubscribeError> {
         self.subscribe_with_id(subscriptions, None, now)
     }
 
@@ -373,7 +403,9 @@ impl Session {
         self.advance(now);
         let v5 = self.config.version == ProtocolVersion::V5;
         let broker = self.connected().map(|connection| connection.limits);
-        if id.is_some() && (!v5 || broker.is_some_and(|broker| !broker.subscription_identifiers.is_available())) {
+        if id.is_some()
+            && (!v5 || broker.is_some_and(|broker| !broker.subscription_identifiers.is_available()))
+        {
             return Err(SubscribeError::SubscriptionIdsNotSupported);
         }
         for (index, subscription) in subscriptions.iter().enumerate() {
@@ -382,12 +414,17 @@ impl Session {
                 return Err(SubscribeError::OptionsNeedV5 { index });
             }
             //= MQTT-3.8.3-4
-            if subscription.no_local == crate::NoLocal::On && subscription.filter.starts_with("$share/") {
+            if subscription.no_local == crate::NoLocal::On
+                && subscription.filter.starts_with("$share/")
+            {
                 return Err(SubscribeError::SharedNotSupported { index });
             }
         }
         self.check_call(subscriptions.len())?;
-        let new = subscriptions.iter().filter(|subscription| !self.control.wants(&subscription.filter)).count();
+        let new = subscriptions
+            .iter()
+            .filter(|subscription| !self.control.wants(&subscription.filter))
+            .count();
         if self.control.len() + new > self.config.max_subscriptions {
             return Err(SubscribeError::TooManySubscriptions);
         }
@@ -400,7 +437,11 @@ impl Session {
     /// # Errors
     ///
     /// If one of them is not a Topic Filter, none is unsubscribed from.
-    pub fn unsubscribe(&mut self, filters: &[Arc<str>], now: Timestamp) -> Result<UnsubscribeId, SubscribeError> {
+    pub fn unsubscribe(
+        &mut self,
+        filters: &[Arc<str>],
+        now: Timestamp,
+    ) -> Result<UnsubscribeId, SubscribeError> {
         self.advance(now);
         for (index, filter) in filters.iter().enumerate() {
             check_filter(filter, index, None)?;
@@ -411,7 +452,9 @@ impl Session {
 
     /// The Topic Filters that the session is or wants to be subscribed to.
     pub fn subscriptions(&self) -> impl ExactSizeIterator<Item = &Subscription> {
-        self.control.subscriptions().map(|wanted| &wanted.subscription)
+        self.control
+            .subscriptions()
+            .map(|wanted| &wanted.subscription)
     }
 
     /// Acknowledges a message. The answer leaves in its turn: PUBACKs in the order in which the messages came, and so do
@@ -449,7 +492,11 @@ impl Session {
     /// # Errors
     ///
     /// If no method was configured, or there is no connection, or it has not been accepted yet.
-    pub fn reauthenticate(&mut self, data: Option<Bytes>, now: Timestamp) -> Result<(), StateError> {
+    pub fn reauthenticate(
+        &mut self,
+        data: Option<Bytes>,
+        now: Timestamp,
+    ) -> Result<(), StateError> {
         if self.connected().is_none() {
             return Err(StateError::NotConnected);
         }
@@ -471,12 +518,18 @@ impl Session {
     /// [`StateError::SessionExpiryWasZero`].
     pub fn disconnect(&mut self, disconnect: Disconnect, now: Timestamp) -> Result<(), StateError> {
         self.advance(now);
-        let Some(connection) = &mut self.connection else { return Err(StateError::NotConnected) };
+        let Some(connection) = &mut self.connection else {
+            return Err(StateError::NotConnected);
+        };
         if self.config.version != ProtocolVersion::V5 && disconnect != Disconnect::default() {
             return Err(StateError::NeedsV5);
         }
         //= MQTT-3.1.2-23
-        if self.config.session_expiry.is_zero() && disconnect.session_expiry.is_some_and(|expiry| !expiry.is_zero()) {
+        if self.config.session_expiry.is_zero()
+            && disconnect
+                .session_expiry
+                .is_some_and(|expiry| !expiry.is_zero())
+        {
             return Err(StateError::SessionExpiryWasZero);
         }
         if connection.is_connected() {
@@ -502,14 +555,19 @@ impl Session {
             subscriptions: self.control.len(),
             pending_operations: self.control.open_calls(),
             packet_ids_in_use: self.in_flight.ids_in_use() + self.control.ids_in_use(),
-            awaits_pingresp: self.connection.as_ref().is_some_and(|connection| connection.keep_alive.awaits_pingresp()),
+            awaits_pingresp: self
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.keep_alive.awaits_pingresp()),
             counters: self.counters,
         }
     }
 
     /// The connection, if the broker has accepted it.
     pub(crate) fn connected(&self) -> Option<&Connection> {
-        self.connection.as_ref().filter(|connection| connection.is_connected())
+        self.connection
+            .as_ref()
+            .filter(|connection| connection.is_connected())
     }
 
     pub(crate) fn advance(&mut self, now: Timestamp) {
@@ -518,15 +576,21 @@ impl Session {
 
     /// Messages and bytes that the application has not finished with.
     pub(crate) fn held(&self) -> (usize, usize) {
-        let (messages, bytes) = self
-            .connection
-            .as_ref()
-            .map_or((0, 0), |connection| (connection.held_qos1.len(), connection.held_qos1.undecided_bytes()));
-        (messages + self.received.len(), bytes + self.received.undecided_bytes())
+        let (messages, bytes) = self.connection.as_ref().map_or((0, 0), |connection| {
+            (
+                connection.held_qos1.len(),
+                connection.held_qos1.undecided_bytes(),
+            )
+        });
+        (
+            messages + self.received.len(),
+            bytes + self.received.undecided_bytes(),
+        )
     }
 
     pub(crate) fn complete(&mut self, id: PublishId, outcome: PublishOutcome) {
-        self.events.push_back(Event::PublishCompleted { id, outcome });
+        self.events
+            .push_back(Event::PublishCompleted { id, outcome });
     }
 
     /// Ends the connection because of an error, with a DISCONNECT that says which (5.0).
@@ -540,14 +604,18 @@ impl Session {
 
     /// Reports the end of the connection once, and brings the Session into the state in which the next one finds it.
     pub(crate) fn end_connection(&mut self, cause: DisconnectCause, hung_up: bool) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
         let stage = connection.stage();
         if hung_up && stage == ConnectionStage::Connected {
             self.blame(connection.epoch);
         } else {
-            self.control.on_disconnected(Blame::Nobody, 0, &mut self.events);
+            self.control
+                .on_disconnected(Blame::Nobody, 0, &mut self.events);
         }
-        self.events.push_back(Event::Disconnected(Box::new(Disconnected { cause, stage })));
+        self.events
+            .push_back(Event::Disconnected(Box::new(Disconnected { cause, stage })));
     }
 
     /// The broker hung up: gives a strike to everything that it may have hung up on, and sets aside what had it alone.
@@ -555,13 +623,15 @@ impl Session {
         let suspects: Vec<PacketId> = self
             .in_flight
             .iter()
-            .filter(|(_, entry)| entry.sent_on == Some(epoch) && entry.stage != Stage::AwaitsPubcomp)
+            .filter(|(_, entry)| entry.sent_on == Some(epoch) && entry.stage != Stage::Pubcomp)
             .map(|(id, _)| id)
             .collect();
         let limit = self.config.quarantine_after.get();
         let is_alone = suspects.len() == 1 && self.control.in_flight() == 0;
         for &id in &suspects {
-            let Some(entry) = self.in_flight.entry_mut(id) else { continue };
+            let Some(entry) = self.in_flight.entry_mut(id) else {
+                continue;
+            };
             entry.strikes = entry.strikes.saturating_add(1);
             if is_alone && entry.strikes >= limit {
                 let publish = entry.outgoing.id;
@@ -571,7 +641,13 @@ impl Session {
             }
         }
         let settled_before = self.events.len();
-        self.control.on_disconnected(Blame::Suspects { others: suspects.len() }, limit, &mut self.events);
+        self.control.on_disconnected(
+            Blame::Suspects {
+                others: suspects.len(),
+            },
+            limit,
+            &mut self.events,
+        );
         self.counters.quarantined += (self.events.len() - settled_before) as u64;
     }
 
@@ -582,14 +658,18 @@ impl Session {
         self.session_epoch = self.session_epoch.wrapping_add(1);
         self.received.clear();
         for id in self.in_flight.ids() {
-            let Some(entry) = self.in_flight.entry_mut(id) else { continue };
+            let Some(entry) = self.in_flight.entry_mut(id) else {
+                continue;
+            };
             let rule = self.config.in_flight_on_lost_session;
             let verdict = match entry.stage {
-                Stage::AwaitsPubcomp => Some(Indeterminate::SessionLostAfterReceived),
+                Stage::Pubcomp => Some(Indeterminate::SessionLostAfterReceived),
                 _ if !entry.sent_before => None,
-                Stage::AwaitsPuback if rule == Rule::Report => Some(Indeterminate::SessionLost),
-                Stage::AwaitsPubrec if rule != Rule::ResendAll => Some(Indeterminate::SessionLost),
-                _ if entry.outgoing.expires_at.is_some_and(|at| at <= self.now) => Some(Indeterminate::ExpiredAfterSent),
+                Stage::Puback if rule == Rule::Report => Some(Indeterminate::SessionLost),
+                Stage::Pubrec if rule != Rule::ResendAll => Some(Indeterminate::SessionLost),
+                _ if entry.outgoing.expires_at.is_some_and(|at| at <= self.now) => {
+                    Some(Indeterminate::ExpiredAfterSent)
+                }
                 _ => None,
             };
             // A new message: no DUP.
@@ -604,25 +684,40 @@ impl Session {
 
     fn decide(&mut self, token: &AckToken, reason: ReasonCode) -> Acknowledged {
         let accepted = match token.qos {
-            AckQoS::One => self
-                .connection
-                .as_mut()
-                .is_some_and(|connection| connection.epoch == token.epoch && connection.held_qos1.decide(token.sequence, reason)),
-            AckQoS::Two => token.epoch == self.session_epoch && self.received.decide(token.packet_id, token.sequence, reason),
+            AckQoS::One => self.connection.as_mut().is_some_and(|connection| {
+                connection.epoch == token.epoch
+                    && connection.held_qos1.decide(token.sequence, reason)
+            }),
+            AckQoS::Two => {
+                token.epoch == self.session_epoch
+                    && self
+                        .received
+                        .decide(token.packet_id, token.sequence, reason)
+            }
         };
-        if accepted { Acknowledged::Accepted } else { Acknowledged::Stale }
+        if accepted {
+            Acknowledged::Accepted
+        } else {
+            Acknowledged::Stale
+        }
     }
 
     /// Turns decisions into answers, as far as their order allows.
     pub(crate) fn queue_decided(&mut self) {
-        let Some(connection) = &mut self.connection else { return };
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
         //= MQTT-4.6.0-2
         //= v3.1.1 MQTT-4.6.0-2
         while let Some((id, reason)) = connection.held_qos1.pop_decided() {
             if let Some(quota) = &mut connection.receive_quota {
                 quota.give_back();
             }
-            connection.replies.push_back(Reply { kind: ReplyKind::Puback, id, reason });
+            connection.replies.push_back(Reply {
+                kind: ReplyKind::Puback,
+                id,
+                reason,
+            });
         }
         //= MQTT-4.6.0-3
         //= v3.1.1 MQTT-4.6.0-3
@@ -631,7 +726,11 @@ impl Session {
                 Ok(None) => break,
                 Err(_) => {}
                 Ok(Some(reason)) => {
-                    connection.replies.push_back(Reply { kind: ReplyKind::Pubrec, id, reason });
+                    connection.replies.push_back(Reply {
+                        kind: ReplyKind::Pubrec,
+                        id,
+                        reason,
+                    });
                     if reason >= ReasonCode::UnspecifiedError {
                         // A failing PUBREC ends the exchange; there is no PUBREL.
                         release_received(&mut self.received, connection, id);
@@ -642,12 +741,19 @@ impl Session {
         }
     }
 
-    fn auth(&mut self, reason: ReasonCode, data: Option<Bytes>, now: Timestamp) -> Result<(), StateError> {
+    fn auth(
+        &mut self,
+        reason: ReasonCode,
+        data: Option<Bytes>,
+        now: Timestamp,
+    ) -> Result<(), StateError> {
         self.advance(now);
         if self.config.authentication.is_none() {
             return Err(StateError::NoAuthentication);
         }
-        let Some(connection) = &mut self.connection else { return Err(StateError::NotConnected) };
+        let Some(connection) = &mut self.connection else {
+            return Err(StateError::NotConnected);
+        };
         connection.auth = Some(AuthReply { reason, data });
         Ok(())
     }
@@ -680,9 +786,14 @@ impl Session {
             return Err(PublishErrorReason::Expired);
         }
         let limits = self.connected().map(|connection| &connection.limits);
-        let maximum = limits.map_or(mqtt_codec::MAX_PACKET_SIZE, |limits| limits.maximum_packet_size) as usize;
+        let maximum = limits.map_or(mqtt_codec::MAX_PACKET_SIZE, |limits| {
+            limits.maximum_packet_size
+        }) as usize;
         if size > maximum.min(self.config.max_outbound_bytes) {
-            return Err(PublishErrorReason::TooLarge { size, maximum: maximum.min(self.config.max_outbound_bytes) });
+            return Err(PublishErrorReason::TooLarge {
+                size,
+                maximum: maximum.min(self.config.max_outbound_bytes),
+            });
         }
         if let Some(limits) = limits {
             check_support(publish, limits)?;
@@ -700,12 +811,19 @@ impl Session {
 impl fmt::Debug for Session {
     /// The configuration and the counts; no message, no secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("config", &self.config).field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("config", &self.config)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
 /// Forgets a QoS 2 message and gives its place in the peer's window back.
-pub(crate) fn release_received(received: &mut ReceivedQoS2, connection: &mut Connection, id: PacketId) {
+pub(crate) fn release_received(
+    received: &mut ReceivedQoS2,
+    connection: &mut Connection,
+    id: PacketId,
+) {
     if received.release(id, connection.epoch) == Some(crate::inbound::InWindow::Yes)
         && let Some(quota) = &mut connection.receive_quota
     {
@@ -714,7 +832,10 @@ pub(crate) fn release_received(received: &mut ReceivedQoS2, connection: &mut Con
 }
 
 /// Whether the broker takes such a message at all.
-pub(crate) fn check_support(publish: &Publish, limits: &crate::BrokerLimits) -> Result<(), PublishErrorReason> {
+pub(crate) fn check_support(
+    publish: &Publish,
+    limits: &crate::BrokerLimits,
+) -> Result<(), PublishErrorReason> {
     //= MQTT-3.2.2-11
     if publish.qos > limits.maximum_qos {
         return Err(PublishErrorReason::QosNotSupported(limits.maximum_qos));
@@ -733,12 +854,25 @@ fn size_of_publish(publish: &Publish) -> usize {
         properties.payload_format.map_or(0, |_| 2)
             + text(&properties.content_type)
             + text(&properties.response_topic)
-            + properties.correlation_data.as_ref().map_or(0, |data| data.len() + 3)
-            + properties.user_properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>()
+            + properties
+                .correlation_data
+                .as_ref()
+                .map_or(0, |data| data.len() + 3)
+            + properties
+                .user_properties
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 5)
+                .sum::<usize>()
     });
     let expiry = if publish.expiry.is_some() { 5 } else { 0 };
     let id = if publish.qos == QoS::AtMostOnce { 0 } else { 2 };
-    let remaining = 2 + publish.topic.len() + id + varint_len(properties + expiry) + properties + expiry + publish.payload.len();
+    let remaining = 2
+        + publish.topic.len()
+        + id
+        + varint_len(properties + expiry)
+        + properties
+        + expiry
+        + publish.payload.len();
     1 + varint_len(remaining) + remaining
 }
 

@@ -68,6 +68,9 @@ mod tests {
     fn a_deadline_beyond_the_end_of_time_saturates() {
         let end = Timestamp::from_origin(Duration::MAX);
         assert_eq!(end + Duration::from_secs(1), end);
-        assert_eq!(Timestamp::ZERO.saturating_duration_since(end), Duration::ZERO);
+        assert_eq!(
+            Timestamp::ZERO.saturating_duration_since(end),
+            Duration::ZERO
+        );
     }
 }
