@@ -13,6 +13,10 @@
     feature = "embedded",
     doc = "| [`embedded`] | a broker in this process | `embedded` |"
 )]
+#![cfg_attr(
+    feature = "gateway",
+    doc = "| [`gateway`] | an AWS IoT endpoint that checks signatures | `gateway` |"
+)]
 //!
 //! Everything listens on 127.0.0.1 only, on ports that the system picks, and goes away when its
 //! handle is dropped.
@@ -22,6 +26,8 @@
 pub mod certs;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod mosquitto;
 mod net;
 pub mod peer;

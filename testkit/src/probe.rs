@@ -82,7 +82,7 @@ impl ProbeOptions {
         self
     }
 
-    /// Adds a header to the upgrade request.
+    /// Adds a header to the upgrade request, or replaces the one of this name.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -139,7 +139,7 @@ impl ProbeOptions {
             let name = http::HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| ProbeError::Io(io::Error::from(io::ErrorKind::InvalidInput)))?;
             let value = http::HeaderValue::from_str(value).map_err(bad)?;
-            request.headers_mut().append(name, value);
+            request.headers_mut().insert(name, value);
         }
         let secure = request.uri().scheme_str() == Some("wss");
         let host = request.uri().host().unwrap_or_default().to_owned();
