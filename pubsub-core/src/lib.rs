@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+#[cfg(feature = "testing")]
+pub mod contract;
 mod error;
 mod memory;
 mod message;
