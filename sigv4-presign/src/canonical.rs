@@ -185,7 +185,7 @@ pub(crate) fn into_string_to_sign(text: &mut String, stamp: &Stamp, settings: &S
     text.push('\n');
     write_scope(text, stamp, settings, "/");
     text.push('\n');
-    escape::push_hex(text, &hash);
+    escape::push_hex(text, &hash.into());
 }
 
 /// An upper bound of the string to sign.

@@ -21,6 +21,9 @@ pub struct Credentials {
     secret_access_key: Zeroizing<String>,
     session_token: Option<SessionToken>,
     fingerprint: Fingerprint,
+    /// Found out once, not for each signature.
+    has_valid_id: bool,
+    has_valid_secret: bool,
 }
 
 /// A token and what of it is needed for each URL, so that 1.2 kB is escaped once per set of credentials.
@@ -28,6 +31,7 @@ pub struct Credentials {
 struct SessionToken {
     plain: Zeroizing<String>,
     encoded: Zeroizing<String>,
+    has_control: bool,
 }
 
 /// Tells secrets apart in the key cache without keeping them there.
@@ -37,12 +41,16 @@ pub(crate) struct Fingerprint(Zeroizing<[u8; 32]>);
 impl Credentials {
     /// Long-term credentials.
     pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<String>) -> Self {
+        let access_key_id = access_key_id.into();
         let secret_access_key = Zeroizing::new(secret_access_key.into());
         Self {
             fingerprint: Fingerprint(Zeroizing::new(
                 Sha256::digest(secret_access_key.as_bytes()).into(),
             )),
-            access_key_id: access_key_id.into(),
+            has_valid_id: !access_key_id.is_empty()
+                && access_key_id.bytes().all(|byte| byte.is_ascii_graphic()),
+            has_valid_secret: !secret_access_key.is_empty() && !has_control(&secret_access_key),
+            access_key_id,
             secret_access_key,
             session_token: None,
         }
@@ -56,7 +64,11 @@ impl Credentials {
             // Reserved to the worst case: growing would leave a copy behind that nobody wipes.
             let mut encoded = Zeroizing::new(String::with_capacity(plain.len() * 3));
             escape::encode(&mut encoded, plain.as_bytes());
-            SessionToken { plain, encoded }
+            SessionToken {
+                has_control: has_control(&plain),
+                plain,
+                encoded,
+            }
         });
         self
     }
@@ -92,19 +104,14 @@ impl Credentials {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.access_key_id.is_empty()
-            || !self
-                .access_key_id
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic())
-        {
+        if !self.has_valid_id {
             return Err(Error::InvalidAccessKeyId);
         }
-        if self.secret_access_key.is_empty() || has_control(&self.secret_access_key) {
+        if !self.has_valid_secret {
             return Err(Error::InvalidSecretAccessKey);
         }
-        match self.session_token() {
-            Some(token) if has_control(token) => Err(Error::InvalidSessionToken),
+        match &self.session_token {
+            Some(token) if token.has_control => Err(Error::InvalidSessionToken),
             _ => Ok(()),
         }
     }

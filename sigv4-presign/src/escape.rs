@@ -11,8 +11,7 @@ pub(crate) fn encode(out: &mut String, bytes: &[u8]) {
     while !rest.is_empty() {
         let plain = rest.iter().take_while(|&&byte| is_unreserved(byte)).count();
         let (run, tail) = rest.split_at(plain);
-        // Unreserved characters are ASCII, so the run is text.
-        out.push_str(str::from_utf8(run).unwrap_or_default());
+        push_ascii(out, run);
         rest = match tail.split_first() {
             Some((&byte, tail)) => {
                 push_escape(out, byte);
@@ -47,20 +46,37 @@ pub(crate) fn reencode(out: &mut String, text: &str) {
     }
 }
 
-/// Appends `bytes` in lower-case hexadecimal.
-pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        let [high, low] = LOWER_HEX[*byte as usize];
-        out.push(high as char);
-        out.push(low as char);
+/// Appends a hash in lower-case hexadecimal.
+pub(crate) fn push_hex(out: &mut String, hash: &[u8; 32]) {
+    let mut digits = [0; 64];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(hash) {
+        pair.copy_from_slice(&LOWER_HEX[*byte as usize]);
     }
+    push_ascii(out, &digits);
+}
+
+/// Appends `text` in lower case.
+pub(crate) fn push_lower_case(out: &mut String, text: &str) {
+    let start = out.len();
+    out.push_str(text);
+    out[start..].make_ascii_lowercase();
+}
+
+/// Appends bytes that are known to be ASCII; checking that is cheaper than appending them one by one.
+fn push_ascii(out: &mut String, bytes: &[u8]) {
+    out.push_str(str::from_utf8(bytes).unwrap_or_default());
 }
 
 fn push_escape(out: &mut String, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    out.push('%');
-    out.push(DIGITS[(byte >> 4) as usize] as char);
-    out.push(DIGITS[(byte & 15) as usize] as char);
+    push_ascii(
+        out,
+        &[
+            b'%',
+            DIGITS[(byte >> 4) as usize],
+            DIGITS[(byte & 15) as usize],
+        ],
+    );
 }
 
 /// Of an ASCII hexadecimal digit.
@@ -142,7 +158,11 @@ mod tests {
     #[test]
     fn hexadecimal_is_lower_case() {
         let mut out = String::new();
-        push_hex(&mut out, &[0x00, 0x9f, 0xff]);
-        assert_eq!(out, "009fff");
+        push_hex(
+            &mut out,
+            &std::array::from_fn(|byte| (byte as u8).wrapping_mul(0x9f)),
+        );
+        assert!(out.starts_with("009f3edd7c1bba59"), "{out}");
+        assert_eq!(out.len(), 64);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::escape;
 use crate::list::List;
 use crate::request::{Request, is_token};
 use crate::target::Target;
@@ -136,7 +137,7 @@ impl<'a> SignedNames<'a> {
                 out.pop();
                 out.push(',');
             } else {
-                out.extend(header.lower_case().map(char::from));
+                escape::push_lower_case(out, header.name);
                 out.push(':');
             }
             match header.value {
@@ -158,7 +159,7 @@ impl<'a> SignedNames<'a> {
             if previous.is_some() {
                 out.push_str(separator);
             }
-            out.extend(header.lower_case().map(char::from));
+            escape::push_lower_case(out, header.name);
             previous = Some(header.name);
         }
     }

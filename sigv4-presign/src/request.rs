@@ -81,7 +81,7 @@ impl Payload<'_> {
             Self::Empty => {
                 out.push_str("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
             }
-            Self::Bytes(bytes) => escape::push_hex(out, &Sha256::digest(bytes)),
+            Self::Bytes(bytes) => escape::push_hex(out, &Sha256::digest(bytes).into()),
             Self::Sha256(hash) => escape::push_hex(out, hash),
             Self::Unsigned => out.push_str("UNSIGNED-PAYLOAD"),
         }

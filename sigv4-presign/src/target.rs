@@ -24,14 +24,16 @@ impl<'a> Target<'a> {
         if url.bytes().any(|byte| byte.is_ascii_control()) {
             return Err(Error::ControlCharacterInUrl);
         }
-        let (scheme, rest) = url.split_once("://").ok_or(Error::MalformedUrl)?;
+        let (scheme, rest) = split_at_first(url, b":");
+        let rest = rest.strip_prefix("://").ok_or(Error::MalformedUrl)?;
         let default_port = default_port(scheme).ok_or(Error::UnsupportedScheme)?;
-        if rest.contains('#') {
+        let (authority, rest) = split_at_first(rest, b"/?#");
+        let (path, rest) = split_at_first(rest, b"?#");
+        let (query, fragment) = split_at_first(rest, b"#");
+        if !fragment.is_empty() {
             return Err(Error::FragmentInUrl);
         }
-        let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) =
-            before_query.split_at(before_query.find('/').unwrap_or(before_query.len()));
+        let query = query.strip_prefix('?').unwrap_or_default();
         let (host, port) = split_authority(authority)?;
         check_path(path)?;
         Ok(Self {
@@ -45,7 +47,7 @@ impl<'a> Target<'a> {
 
     /// Appends what the `Host` header says: in lower case, without the port that the scheme implies.
     pub(crate) fn write_host(&self, out: &mut String) {
-        push_lower_case(out, self.host);
+        escape::push_lower_case(out, self.host);
         if let Some(port) = self.port {
             out.push(':');
             push_decimal(out, port.into());
@@ -54,7 +56,7 @@ impl<'a> Target<'a> {
 
     /// Appends everything up to and without the query. An empty path becomes `/`, as it is sent.
     pub(crate) fn write_url(&self, out: &mut String) {
-        push_lower_case(out, self.scheme);
+        escape::push_lower_case(out, self.scheme);
         out.push_str("://");
         self.write_host(out);
         out.push_str(if self.path.is_empty() { "/" } else { self.path });
@@ -76,6 +78,15 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Splits before the first of some ASCII characters. For texts this short, a plain loop beats a search.
+fn split_at_first<'t>(text: &'t str, ends: &[u8]) -> (&'t str, &'t str) {
+    text.split_at(
+        text.bytes()
+            .position(|byte| ends.contains(&byte))
+            .unwrap_or(text.len()),
+    )
+}
+
 fn default_port(scheme: &str) -> Option<u16> {
     if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") {
         Some(443)
@@ -87,7 +98,7 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
-    if authority.contains('@') {
+    if authority.bytes().any(|byte| byte == b'@') {
         return Err(Error::UserInfoInUrl);
     }
     let host_len = match authority.strip_prefix('[') {
@@ -99,9 +110,9 @@ fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
             len + 2
         }
         None => {
-            let len = authority.find(':').unwrap_or(authority.len());
-            check_name(&authority[..len])?;
-            len
+            let (name, _) = split_at_first(authority, b":");
+            check_name(name)?;
+            name.len()
         }
     };
     let (host, port) = authority.split_at(host_len);
@@ -124,15 +135,16 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 
 /// A DNS name (with underscores, which occur) or an IPv4 address; a dot may end it.
 fn check_name(name: &str) -> Result<(), Error> {
-    let labels = name.strip_suffix('.').unwrap_or(name);
-    let valid = name.len() <= MAX_NAME
-        && labels.split('.').all(|label| {
-            !label.is_empty()
-                && label.len() <= MAX_LABEL
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        });
+    let mut label = 0;
+    let mut valid = name.len() <= MAX_NAME && !name.is_empty();
+    for byte in name.bytes() {
+        valid &= if byte == b'.' {
+            std::mem::take(&mut label) > 0
+        } else {
+            label += 1;
+            label <= MAX_LABEL && (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+    }
     if valid {
         Ok(())
     } else {
@@ -160,12 +172,6 @@ fn check_path(path: &str) -> Result<(), Error> {
         };
     }
     Ok(())
-}
-
-fn push_lower_case(out: &mut String, text: &str) {
-    let start = out.len();
-    out.push_str(text);
-    out[start..].make_ascii_lowercase();
 }
 
 pub(crate) fn push_decimal(out: &mut String, number: u64) {
