@@ -12,11 +12,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod presign;
+
 /// What a target does with its input: panics if something that must hold does not.
 pub type Oracle = fn(&[u8]);
 
 /// Every target with its oracle.
-pub const TARGETS: &[(&str, Oracle)] = &[];
+pub const TARGETS: &[(&str, Oracle)] = &[("presign", presign::oracle)];
 
 /// The program of a target, from its oracle: libFuzzer's when that builds it, and otherwise one
 /// that replays the files it is given.
