@@ -106,18 +106,31 @@ impl Canonical<'_> {
         out.push('\n');
         write_path(out, self.target.path, self.path);
         out.push('\n');
-        for (index, parameter) in self.parameters.iter().enumerate() {
-            if index > 0 {
-                out.push('&');
-            }
-            out.push_str(&self.query[parameter.start..parameter.end]);
-        }
+        self.write_query(out);
         out.push('\n');
         self.headers.write_canonical(out, self.target);
         out.push('\n');
         self.headers.write_names(out, ";");
         out.push('\n');
         self.request.payload.write_hash(out);
+    }
+
+    /// Parameters that follow one another in the text already, mostly all of them, are copied in one piece.
+    fn write_query(&self, out: &mut String) {
+        let mut rest = self.parameters;
+        while let Some(first) = rest.first() {
+            let mut end = first.end;
+            let mut run = 1;
+            while let Some(next) = rest.get(run).filter(|next| next.start == end + 1) {
+                end = next.end;
+                run += 1;
+            }
+            out.push_str(&self.query[first.start..end]);
+            rest = &rest[run..];
+            if !rest.is_empty() {
+                out.push('&');
+            }
+        }
     }
 
     /// An upper bound of what `write` appends; reserving it means that nothing is ever copied.

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use hmac::{Hmac, KeyInit, Mac};
+use sha2::digest::FixedOutput;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::optimization_barrier;
 
 use crate::credentials::{Credentials, Fingerprint};
 use crate::settings::Settings;
@@ -19,24 +20,26 @@ pub(crate) struct SigningKey(Hmac<Sha256>);
 impl SigningKey {
     pub(crate) fn derive(credentials: &Credentials, day: Day, settings: &Settings<'_>) -> Self {
         let secret = credentials.secret_access_key().as_bytes();
-        let mut padded = Zeroizing::new([0; 64]);
-        let date_key = if let Some(key) = padded.get_mut(..PREFIX.len() + secret.len()) {
+        let mut padded = Wiped([0; 64]);
+        let date_key = if let Some(key) = padded.0.get_mut(..PREFIX.len() + secret.len()) {
             let (prefix, rest) = key.split_at_mut(PREFIX.len());
             prefix.copy_from_slice(PREFIX);
             rest.copy_from_slice(secret);
             hmac(key, &day)
         } else {
             // HMAC hashes a key that is longer than a block; done here, it needs no buffer of its length.
-            let key: [u8; 32] = Sha256::new_with_prefix(PREFIX)
-                .chain_update(secret)
-                .finalize()
-                .into();
-            hmac(&*Zeroizing::new(key), &day)
+            let key = Wiped(
+                Sha256::new_with_prefix(PREFIX)
+                    .chain_update(secret)
+                    .finalize()
+                    .into(),
+            );
+            hmac(&key.0, &day)
         };
-        let region_key = hmac(&*date_key, settings.region.as_bytes());
-        let service_key = hmac(&*region_key, settings.service.as_bytes());
-        let signing_key = hmac(&*service_key, TERMINATOR.as_bytes());
-        Self(keyed(&*signing_key))
+        let region_key = hmac(&date_key.0, settings.region.as_bytes());
+        let service_key = hmac(&region_key.0, settings.service.as_bytes());
+        let signing_key = hmac(&service_key.0, TERMINATOR.as_bytes());
+        Self(keyed(&signing_key.0))
     }
 
     pub(crate) fn sign(self, string_to_sign: &[u8]) -> [u8; 32] {
@@ -53,18 +56,26 @@ pub(crate) const TERMINATOR: &str = "aws4_request";
 
 const PREFIX: &[u8] = b"AWS4";
 
-fn hmac(key: &[u8], message: &[u8]) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(
-        keyed(key)
-            .chain_update(message)
-            .finalize()
-            .into_bytes()
-            .into(),
-    )
+fn hmac(key: &[u8], message: &[u8]) -> Wiped<32> {
+    let mut mac = keyed(key);
+    mac.update(message);
+    let mut tag = Wiped([0; 32]);
+    mac.finalize_into((&mut tag.0).into());
+    tag
 }
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
+}
+
+/// Bytes of a key, overwritten when dropped. `zeroize` itself would do it a byte at a time, which adds up.
+struct Wiped<const N: usize>([u8; N]);
+
+impl<const N: usize> Drop for Wiped<N> {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        optimization_barrier(&self.0);
+    }
 }
 
 /// The keys used last. Looking one up compares a hash of the secret, so no secret outlives its credentials here.
@@ -184,7 +195,7 @@ mod tests {
             .step_by(2)
             .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
             .collect();
-        assert_eq!(key.sign(b"probe"), *hmac(&bytes, b"probe"));
+        assert_eq!(key.sign(b"probe"), hmac(&bytes, b"probe").0);
     }
 
     #[test]
@@ -206,11 +217,11 @@ mod tests {
             let secret = "s".repeat(length);
             let credentials = Credentials::new("AKIDEXAMPLE", secret.as_str());
             let date = hmac(format!("AWS4{secret}").as_bytes(), b"20150830");
-            let region = hmac(&*date, b"us-east-1");
-            let service = hmac(&*region, b"iam");
-            let expected = hmac(&*hmac(&*service, b"aws4_request"), b"probe");
+            let region = hmac(&date.0, b"us-east-1");
+            let service = hmac(&region.0, b"iam");
+            let expected = hmac(&hmac(&service.0, b"aws4_request").0, b"probe");
             let key = SigningKey::derive(&credentials, *b"20150830", &iam());
-            assert_eq!(key.sign(b"probe"), *expected, "{length}");
+            assert_eq!(key.sign(b"probe"), expected.0, "{length}");
         }
     }
 

@@ -21,15 +21,19 @@ pub(crate) struct Target<'a> {
 
 impl<'a> Target<'a> {
     pub(crate) fn parse(url: &'a str) -> Result<Self, Error> {
-        if url.bytes().any(|byte| byte.is_ascii_control()) {
+        // Without an early end, so that the compiler makes vectors of it.
+        if url
+            .bytes()
+            .fold(false, |found, byte| found | byte.is_ascii_control())
+        {
             return Err(Error::ControlCharacterInUrl);
         }
-        let (scheme, rest) = split_at_first(url, b":");
+        let (scheme, rest) = split_at_first(url, |byte| byte == b':');
         let rest = rest.strip_prefix("://").ok_or(Error::MalformedUrl)?;
         let default_port = default_port(scheme).ok_or(Error::UnsupportedScheme)?;
-        let (authority, rest) = split_at_first(rest, b"/?#");
-        let (path, rest) = split_at_first(rest, b"?#");
-        let (query, fragment) = split_at_first(rest, b"#");
+        let (authority, rest) = split_at_first(rest, |byte| matches!(byte, b'/' | b'?' | b'#'));
+        let (path, rest) = split_at_first(rest, |byte| matches!(byte, b'?' | b'#'));
+        let (query, fragment) = split_at_first(rest, |byte| byte == b'#');
         if !fragment.is_empty() {
             return Err(Error::FragmentInUrl);
         }
@@ -79,12 +83,8 @@ impl<'a> Target<'a> {
 }
 
 /// Splits before the first of some ASCII characters. For texts this short, a plain loop beats a search.
-fn split_at_first<'t>(text: &'t str, ends: &[u8]) -> (&'t str, &'t str) {
-    text.split_at(
-        text.bytes()
-            .position(|byte| ends.contains(&byte))
-            .unwrap_or(text.len()),
-    )
+fn split_at_first(text: &str, is_end: impl Fn(u8) -> bool) -> (&str, &str) {
+    text.split_at(text.bytes().position(is_end).unwrap_or(text.len()))
 }
 
 fn default_port(scheme: &str) -> Option<u16> {
@@ -98,7 +98,10 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
-    if authority.bytes().any(|byte| byte == b'@') {
+    if authority
+        .bytes()
+        .fold(false, |found, byte| found | (byte == b'@'))
+    {
         return Err(Error::UserInfoInUrl);
     }
     let host_len = match authority.strip_prefix('[') {
@@ -110,7 +113,7 @@ fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
             len + 2
         }
         None => {
-            let (name, _) = split_at_first(authority, b":");
+            let (name, _) = split_at_first(authority, |byte| byte == b':');
             check_name(name)?;
             name.len()
         }
@@ -135,16 +138,12 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 
 /// A DNS name (with underscores, which occur) or an IPv4 address; a dot may end it.
 fn check_name(name: &str) -> Result<(), Error> {
-    let mut label = 0;
-    let mut valid = name.len() <= MAX_NAME && !name.is_empty();
-    for byte in name.bytes() {
-        valid &= if byte == b'.' {
-            std::mem::take(&mut label) > 0
-        } else {
-            label += 1;
-            label <= MAX_LABEL && (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        };
-    }
+    let labels = name.strip_suffix('.').unwrap_or(name).as_bytes();
+    let valid = name.len() <= MAX_NAME
+        && labels.iter().all(|&byte| NAME[byte as usize])
+        && labels
+            .split(|&byte| byte == b'.')
+            .all(|label| !label.is_empty() && label.len() <= MAX_LABEL);
     if valid {
         Ok(())
     } else {
@@ -155,6 +154,25 @@ fn check_name(name: &str) -> Result<(), Error> {
 /// RFC 1035, 2.3.4, with the final dot.
 const MAX_NAME: usize = 254;
 const MAX_LABEL: usize = 63;
+
+const NAME: [bool; 256] = table(b"-_.");
+const PATH: [bool; 256] = table(b"-_.~/!$&'()*+,;=:@");
+
+/// Letters, digits and some more.
+const fn table(more: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < more.len() {
+        table[more[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
 
 /// RFC 3986's path characters, with whole escapes only.
 fn check_path(path: &str) -> Result<(), Error> {
@@ -167,7 +185,7 @@ fn check_path(path: &str) -> Result<(), Error> {
                 tail
             }
             (b'%', _) => return Err(Error::InvalidPath),
-            _ if escape::is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte) => tail,
+            _ if PATH[byte as usize] => tail,
             _ => return Err(Error::InvalidPath),
         };
     }
