@@ -77,3 +77,7 @@ pub use qos::QoS;
 pub use reason::ReasonCode;
 pub use text::{Text, TopicFilter, TopicName};
 pub use version::ProtocolVersion;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,135 @@
+//! Helpers shared by the tests of this crate.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+pub(crate) mod model;
+
+use bytes::{Bytes, BytesMut};
+use mqtt_codec::{
+    DecodeError, Decoder, Malformed, Packet, PacketId, PacketRef, ProtocolVersion, SubscriptionId,
+    Text, TopicFilter, TopicName,
+};
+
+pub(crate) const VERSIONS: [ProtocolVersion; 3] = [
+    ProtocolVersion::V31,
+    ProtocolVersion::V311,
+    ProtocolVersion::V5,
+];
+
+/// Bytes from hexadecimal digits; `'text'` stands for its ASCII bytes, white space for nothing.
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut parts = text.split('\'');
+    while let Some(digits) = parts.next() {
+        let digits: String = digits.split_whitespace().collect();
+        assert!(
+            digits.len().is_multiple_of(2),
+            "odd number of digits in {text}"
+        );
+        for pair in digits.as_bytes().chunks(2) {
+            bytes.push(u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap());
+        }
+        if let Some(ascii) = parts.next() {
+            bytes.extend_from_slice(ascii.as_bytes());
+        }
+    }
+    bytes
+}
+
+pub(crate) fn text(text: &str) -> Text<'_> {
+    Text::new(text).unwrap()
+}
+
+pub(crate) fn topic(name: &str) -> TopicName<'_> {
+    TopicName::new(name).unwrap()
+}
+
+pub(crate) fn filter(filter: &str) -> TopicFilter<'_> {
+    TopicFilter::new(filter).unwrap()
+}
+
+pub(crate) fn id(id: u16) -> PacketId {
+    PacketId::new(id).unwrap()
+}
+
+pub(crate) fn subscription_id(id: u32) -> SubscriptionId {
+    SubscriptionId::new(id).unwrap()
+}
+
+/// The packet as bytes, after checks that hold for every packet that encodes.
+pub(crate) fn encode(packet: &PacketRef<'_>, version: ProtocolVersion) -> Vec<u8> {
+    let mut bytes = vec![0xEE];
+    packet.encode(version, &mut bytes).unwrap();
+    assert_eq!(bytes.remove(0), 0xEE, "encoding appends");
+    assert_eq!(packet.encoded_len(version), Ok(bytes.len()));
+
+    let mut buf = BytesMut::new();
+    packet.encode(version, &mut buf).unwrap();
+    assert_eq!(buf, bytes);
+
+    let mut exact = vec![0; bytes.len()];
+    let mut rest = &mut exact[..];
+    packet.encode(version, &mut rest).unwrap();
+    assert!(rest.is_empty());
+    assert_eq!(exact, bytes);
+
+    let mut short = vec![0; bytes.len() - 1];
+    let mut rest = &mut short[..];
+    assert_eq!(
+        packet.encode(version, &mut rest),
+        Err(mqtt_codec::EncodeError::BufferFull)
+    );
+    assert_eq!(rest.len(), bytes.len() - 1, "nothing is written");
+
+    if let PacketRef::Publish(publish) = packet {
+        let mut header = Vec::new();
+        publish.encode_header(version, &mut header).unwrap();
+        header.extend_from_slice(publish.payload);
+        assert_eq!(header, bytes);
+    }
+    bytes
+}
+
+/// Decodes in every way there is, which must agree, and hands the outcome to `check`.
+pub(crate) fn decode_all_ways(
+    bytes: &[u8],
+    version: ProtocolVersion,
+    check: impl Fn(Result<PacketRef<'_>, DecodeError>),
+) {
+    let whole = PacketRef::decode(bytes, version);
+    check(whole);
+
+    let owned = Packet::decode(Bytes::copy_from_slice(bytes), version);
+    check(owned.as_ref().map(Packet::as_ref).map_err(|error| *error));
+
+    // To a stream, bytes that follow a packet are no error, and neither is a packet that is not all there.
+    let mut buf = BytesMut::from(bytes);
+    let owned = Decoder::new(version).decode(&mut buf);
+    let len = bytes.len() - buf.len();
+    match &owned {
+        Ok(Some(packet)) if buf.is_empty() => check(Ok(packet.as_ref())),
+        Ok(Some(packet)) => {
+            assert_eq!(whole, Err(Malformed::TrailingBytes.into()));
+            assert_eq!(
+                PacketRef::decode(&bytes[..len], version),
+                Ok(packet.as_ref())
+            );
+        }
+        Ok(None) => assert_eq!((whole, len), (Err(Malformed::Overrun.into()), 0)),
+        Err(_) => assert_eq!(len, 0, "nothing is taken from the buffer"),
+    }
+
+    let mut chunk = Bytes::copy_from_slice(bytes);
+    let shared = Decoder::new(version).decode_bytes(&mut chunk);
+    assert_eq!(shared, owned);
+
+    let view = Decoder::new(version).decode_ref(bytes);
+    match (&view, &owned) {
+        (Ok(Some((packet, view_len))), Ok(Some(owned))) => {
+            assert_eq!(*packet, owned.as_ref());
+            assert_eq!(*view_len, len);
+        }
+        (Ok(None), Ok(None)) => {}
+        (Err(view), Err(owned)) => assert_eq!(view, owned),
+        _ => panic!("{view:?} and {owned:?}"),
+    }
+}

@@ -1,0 +1,771 @@
+//! Every packet in every version against bytes written by hand from the specifications.
+
+mod common;
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use common::*;
+use mqtt_codec::*;
+use mqtt_codec::{PacketRef as P, Property as Prop, ProtocolVersion::*, ReasonCode as R};
+
+/// The bytes decode to the packet, and the packet encodes to the bytes.
+#[track_caller]
+fn golden(versions: &[ProtocolVersion], bytes: &str, packet: P<'_>) {
+    for &version in versions {
+        let bytes = hex(bytes);
+        decode_all_ways(&bytes, version, |decoded| {
+            assert_eq!(decoded, Ok(packet), "{version}");
+        });
+        assert_eq!(encode(&packet, version), bytes, "{version}");
+    }
+}
+
+/// The bytes decode to the packet, which has a shorter form.
+#[track_caller]
+fn accepted(versions: &[ProtocolVersion], bytes: &str, packet: P<'_>) {
+    for &version in versions {
+        let bytes = hex(bytes);
+        decode_all_ways(&bytes, version, |decoded| {
+            assert_eq!(decoded, Ok(packet), "{version}");
+        });
+        assert!(encode(&packet, version).len() < bytes.len());
+    }
+}
+
+const OLD: &[ProtocolVersion] = &[V31, V311];
+const ALL: &[ProtocolVersion] = &VERSIONS;
+
+//= test MQTT-3.1.2-1
+//= test MQTT-3.1.2-2
+//= test MQTT-3.1.3-1
+//= test MQTT-3.1.3-3
+//= test v3.1.1 MQTT-3.1.2-1
+//= test v3.1.1 MQTT-3.1.2-2
+//= test v3.1.1 MQTT-3.1.3-1
+//= test v3.1.1 MQTT-3.1.3-3
+#[test]
+fn connect_minimal() {
+    let client = |version| ConnectRef {
+        keep_alive_secs: 10,
+        ..ConnectRef::new(version, text("c"))
+    };
+    golden(
+        &[V31],
+        "10 0F  0006 'MQIsdp' 03 02 000A  0001 'c'",
+        P::Connect(client(V31)),
+    );
+    golden(
+        &[V311],
+        "10 0D  0004 'MQTT' 04 02 000A  0001 'c'",
+        P::Connect(client(V311)),
+    );
+    golden(
+        &[V5],
+        "10 0E  0004 'MQTT' 05 02 000A 00  0001 'c'",
+        P::Connect(client(V5)),
+    );
+    // A server does not know the version before it reads it.
+    for version in VERSIONS {
+        let bytes = hex("10 0E  0004 'MQTT' 05 02 000A 00  0001 'c'");
+        assert_eq!(P::decode(&bytes, version), Ok(P::Connect(client(V5))));
+    }
+    // The server chooses the Client Identifier.
+    let anonymous = |version| ConnectRef {
+        keep_alive_secs: 0,
+        ..ConnectRef::new(version, text(""))
+    };
+    golden(
+        &[V311],
+        "10 0C  0004 'MQTT' 04 02 0000  0000",
+        P::Connect(anonymous(V311)),
+    );
+    golden(
+        &[V5],
+        "10 0D  0004 'MQTT' 05 02 0000 00  0000",
+        P::Connect(anonymous(V5)),
+    );
+    golden(
+        &[V5],
+        "10 0D  0004 'MQTT' 05 00 0000 00  0000",
+        P::Connect(ConnectRef {
+            clean_start: false,
+            ..anonymous(V5)
+        }),
+    );
+}
+
+//= test MQTT-3.1.2-9
+//= test MQTT-3.1.2-17
+//= test MQTT-3.1.2-19
+//= test MQTT-3.1.3-11
+//= test MQTT-3.1.3-12
+//= test v3.1.1 MQTT-3.1.2-19
+//= test v3.1.1 MQTT-3.1.2-21
+//= test v3.1.1 MQTT-3.1.3-10
+//= test v3.1.1 MQTT-3.1.3-11
+#[test]
+fn connect_with_everything() {
+    let connect = ConnectRef {
+        version: V311,
+        clean_start: true,
+        keep_alive_secs: 0x1234,
+        properties: Properties::EMPTY,
+        client_id: text("cl"),
+        will: Some(WillRef {
+            topic: topic("w/t"),
+            payload: b"\x00\xff",
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            properties: Properties::EMPTY,
+        }),
+        user_name: Some(text("u")),
+        password: Some(b"p\x00"),
+    };
+    let payload = "0002 'cl'  0003 'w/t' 0002 00FF  0001 'u'  0002 'p' 00";
+    golden(
+        &[V311],
+        &format!("10 1E  0004 'MQTT' 04 F6 1234  {payload}"),
+        P::Connect(connect),
+    );
+    golden(
+        &[V31],
+        &format!("10 20  0006 'MQIsdp' 03 F6 1234  {payload}"),
+        P::Connect(ConnectRef {
+            version: V31,
+            ..connect
+        }),
+    );
+
+    let properties = [
+        Prop::SessionExpiryInterval(0x0000_0E10),
+        Prop::ReceiveMaximum(NonZeroU16::new(20).unwrap()),
+        Prop::MaximumPacketSize(NonZeroU32::new(0x0002_0000).unwrap()),
+        Prop::TopicAliasMaximum(10),
+        Prop::RequestResponseInformation(true),
+        Prop::RequestProblemInformation(false),
+        Prop::UserProperty(text("k"), text("v1")),
+        Prop::UserProperty(text("k"), text("v2")),
+        Prop::AuthenticationMethod(text("M")),
+        Prop::AuthenticationData(b"\x01\x02"),
+    ];
+    let will = [
+        Prop::WillDelayInterval(5),
+        Prop::PayloadFormatIndicator(PayloadFormat::Utf8),
+        Prop::MessageExpiryInterval(60),
+        Prop::ContentType(text("t")),
+        Prop::ResponseTopic(topic("r")),
+        Prop::CorrelationData(b"\x07"),
+        Prop::UserProperty(text("a"), text("b")),
+    ];
+    let connect = ConnectRef {
+        version: V5,
+        properties: Properties::list(&properties),
+        will: connect.will.map(|w| WillRef {
+            properties: Properties::list(&will),
+            ..w
+        }),
+        ..connect
+    };
+    golden(
+        &[V5],
+        "10 6C  0004 'MQTT' 05 F6 1234
+            2D  11 00000E10  21 0014  27 00020000  22 000A  19 01  17 00
+                26 0001 'k' 0002 'v1'  26 0001 'k' 0002 'v2'  15 0001 'M'  16 0002 0102
+            0002 'cl'
+            1F  18 00000005  01 01  02 0000003C  03 0001 't'  08 0001 'r'  09 0001 07  26 0001 'a' 0001 'b'
+            0003 'w/t' 0002 00FF  0001 'u'  0002 'p' 00",
+        P::Connect(connect),
+    );
+    // A password alone is new in MQTT 5.
+    let token = ConnectRef {
+        keep_alive_secs: 1,
+        password: Some(b"pw"),
+        ..ConnectRef::new(V5, text("c"))
+    };
+    golden(
+        &[V5],
+        "10 12  0004 'MQTT' 05 42 0001 00  0001 'c'  0002 'pw'",
+        P::Connect(token),
+    );
+}
+
+#[test]
+fn connect_of_mqtt_31_may_end_before_the_credentials_that_its_flags_announce() {
+    let client = ConnectRef {
+        keep_alive_secs: 10,
+        ..ConnectRef::new(V31, text("c"))
+    };
+    let bytes = hex("10 0F  0006 'MQIsdp' 03 C2 000A  0001 'c'");
+    assert_eq!(P::decode(&bytes, V31), Ok(P::Connect(client)));
+    let bytes = hex("10 12  0006 'MQIsdp' 03 C2 000A  0001 'c' 0001 'u'");
+    assert_eq!(
+        P::decode(&bytes, V31),
+        Ok(P::Connect(ConnectRef {
+            user_name: Some(text("u")),
+            ..client
+        }))
+    );
+}
+
+//= test MQTT-3.2.2-8
+#[test]
+fn connack() {
+    golden(OLD, "20 02  00 00", P::Connack(ConnackRef::new(R::Success)));
+    golden(
+        &[V311],
+        "20 02  01 00",
+        P::Connack(ConnackRef {
+            session_present: true,
+            ..ConnackRef::new(R::Success)
+        }),
+    );
+    for (byte, code) in [
+        (1, R::UnsupportedProtocolVersion),
+        (2, R::ClientIdentifierNotValid),
+        (3, R::ServerUnavailable),
+        (4, R::BadUserNameOrPassword),
+        (5, R::NotAuthorized),
+    ] {
+        golden(
+            OLD,
+            &format!("20 02  00 {byte:02X}"),
+            P::Connack(ConnackRef::new(code)),
+        );
+    }
+    golden(
+        &[V5],
+        "20 03  00 00 00",
+        P::Connack(ConnackRef::new(R::Success)),
+    );
+    golden(
+        &[V5],
+        "20 03  01 00 00",
+        P::Connack(ConnackRef {
+            session_present: true,
+            ..ConnackRef::new(R::Success)
+        }),
+    );
+    golden(
+        &[V5],
+        "20 03  00 87 00",
+        P::Connack(ConnackRef::new(R::NotAuthorized)),
+    );
+    let properties = [
+        Prop::SessionExpiryInterval(u32::MAX),
+        Prop::ReceiveMaximum(NonZeroU16::new(65535).unwrap()),
+        Prop::MaximumQoS(QoS::AtLeastOnce),
+        Prop::RetainAvailable(true),
+        Prop::MaximumPacketSize(NonZeroU32::new(0x0002_4000).unwrap()),
+        Prop::AssignedClientIdentifier(text("id")),
+        Prop::TopicAliasMaximum(8),
+        Prop::ReasonString(text("ok")),
+        Prop::UserProperty(text("n"), text("v")),
+        Prop::WildcardSubscriptionAvailable(true),
+        Prop::SubscriptionIdentifierAvailable(false),
+        Prop::SharedSubscriptionAvailable(true),
+        Prop::ServerKeepAlive(1200),
+        Prop::ResponseInformation(text("ri")),
+        Prop::ServerReference(text("s")),
+        Prop::AuthenticationMethod(text("m")),
+        Prop::AuthenticationData(b"d"),
+    ];
+    golden(
+        &[V5],
+        "20 42  00 00  3F
+            11 FFFFFFFF  21 FFFF  24 01  25 01  27 00024000  12 0002 'id'  22 0008  1F 0002 'ok'  26 0001 'n' 0001 'v'
+            28 01  29 00  2A 01  13 04B0  1A 0002 'ri'  1C 0001 's'  15 0001 'm'  16 0001 'd'",
+        P::Connack(ConnackRef { properties: Properties::list(&properties), ..ConnackRef::new(R::Success) }),
+    );
+}
+
+//= test MQTT-2.2.1-2
+//= test MQTT-3.3.2-1
+//= test v3.1.1 MQTT-2.3.1-5
+//= test v3.1.1 MQTT-3.3.2-1
+#[test]
+fn publish() {
+    let message = PublishRef::new(topic("a/b"), b"hi");
+    golden(OLD, "30 07  0003 'a/b'  'hi'", P::Publish(message));
+    golden(&[V5], "30 08  0003 'a/b' 00  'hi'", P::Publish(message));
+    golden(
+        OLD,
+        "31 05  0003 'a/b'",
+        P::Publish(PublishRef {
+            retain: true,
+            payload: b"",
+            ..message
+        }),
+    );
+
+    let message = PublishRef {
+        qos: QoS::AtLeastOnce,
+        packet_id: Some(id(10)),
+        ..message
+    };
+    golden(OLD, "32 09  0003 'a/b' 000A  'hi'", P::Publish(message));
+    golden(
+        &[V5],
+        "32 0A  0003 'a/b' 000A 00  'hi'",
+        P::Publish(message),
+    );
+    let message = PublishRef {
+        qos: QoS::ExactlyOnce,
+        packet_id: Some(id(65535)),
+        dup: true,
+        retain: true,
+        ..message
+    };
+    golden(OLD, "3D 09  0003 'a/b' FFFF  'hi'", P::Publish(message));
+    golden(
+        &[V5],
+        "3D 0A  0003 'a/b' FFFF 00  'hi'",
+        P::Publish(message),
+    );
+}
+
+//= test MQTT-2.2.2-1
+//= test MQTT-3.3.2-18
+#[test]
+fn publish_with_properties() {
+    let properties = [
+        Prop::PayloadFormatIndicator(PayloadFormat::Unspecified),
+        Prop::MessageExpiryInterval(1),
+        Prop::TopicAlias(NonZeroU16::new(7).unwrap()),
+        Prop::ResponseTopic(topic("r/1")),
+        Prop::CorrelationData(b""),
+        Prop::UserProperty(text("z"), text("")),
+        Prop::UserProperty(text("a"), text("1")),
+        Prop::SubscriptionIdentifier(subscription_id(1)),
+        Prop::SubscriptionIdentifier(subscription_id(268_435_455)),
+        Prop::ContentType(text("c")),
+    ];
+    let message = PublishRef {
+        properties: Properties::list(&properties),
+        ..PublishRef::new(topic("t"), b"!")
+    };
+    golden(
+        &[V5],
+        "30 30  0001 't'  2B  01 00  02 00000001  23 0007  08 0003 'r/1'  09 0000  26 0001 'z' 0000  26 0001 'a' 0001 '1'
+            0B 01  0B FFFFFF7F  03 0001 'c'  '!'",
+        P::Publish(message),
+    );
+    // The alias stands for the name.
+    let alias = [Prop::TopicAlias(NonZeroU16::new(65535).unwrap())];
+    let message = PublishRef {
+        properties: Properties::list(&alias),
+        ..PublishRef::new(TopicName::EMPTY, b"!")
+    };
+    golden(&[V5], "30 07  0000  03 23 FFFF  '!'", P::Publish(message));
+}
+
+#[test]
+fn publish_with_lengths_of_more_than_one_byte() {
+    // 2 + 1 bytes of topic, so 124 of payload make 127.
+    for (payload, remaining) in [
+        (124, "7F"),
+        (125, "8001"),
+        (16_380, "FF7F"),
+        (16_381, "808001"),
+        (2_097_148, "FFFF7F"),
+        (2_097_149, "80808001"),
+    ] {
+        let payload = vec![0xAB; payload];
+        let mut bytes = hex(&format!("30 {remaining} 0001 't'"));
+        bytes.extend_from_slice(&payload);
+        let packet = P::Publish(PublishRef::new(topic("t"), &payload));
+        assert_eq!(P::decode(&bytes, V311), Ok(packet));
+        assert_eq!(encode(&packet, V311), bytes);
+    }
+    let long = "x".repeat(65_535);
+    let packet = P::Publish(PublishRef::new(topic(&long), b""));
+    let bytes = hex(&format!("30 818004 FFFF '{long}'"));
+    decode_all_ways(&bytes, V311, |decoded| assert_eq!(decoded, Ok(packet)));
+    assert_eq!(encode(&packet, V311), bytes);
+}
+
+//= test MQTT-3.4.2-1
+//= test MQTT-3.5.2-1
+//= test MQTT-3.6.2-1
+//= test MQTT-3.7.2-1
+//= test MQTT-3.6.1-1
+//= test v3.1.1 MQTT-3.6.1-1
+#[test]
+fn acknowledgements() {
+    let ack = AckRef::new(id(0x0102));
+    golden(ALL, "40 02  0102", P::Puback(ack));
+    golden(ALL, "50 02  0102", P::Pubrec(ack));
+    golden(ALL, "62 02  0102", P::Pubrel(ack));
+    golden(ALL, "70 02  0102", P::Pubcomp(ack));
+
+    golden(
+        &[V5],
+        "40 03  0102 10",
+        P::Puback(AckRef {
+            reason_code: R::NoMatchingSubscribers,
+            ..ack
+        }),
+    );
+    golden(
+        &[V5],
+        "50 03  0102 97",
+        P::Pubrec(AckRef {
+            reason_code: R::QuotaExceeded,
+            ..ack
+        }),
+    );
+    golden(
+        &[V5],
+        "62 03  0102 92",
+        P::Pubrel(AckRef {
+            reason_code: R::PacketIdentifierNotFound,
+            ..ack
+        }),
+    );
+    golden(
+        &[V5],
+        "70 03  0102 92",
+        P::Pubcomp(AckRef {
+            reason_code: R::PacketIdentifierNotFound,
+            ..ack
+        }),
+    );
+
+    let properties = [
+        Prop::ReasonString(text("no")),
+        Prop::UserProperty(text("a"), text("b")),
+    ];
+    let ack = AckRef {
+        properties: Properties::list(&properties),
+        ..ack
+    };
+    let block = "0C  1F 0002 'no'  26 0001 'a' 0001 'b'";
+    golden(&[V5], &format!("40 10  0102 00 {block}"), P::Puback(ack));
+    golden(
+        &[V5],
+        &format!("50 10  0102 80 {block}"),
+        P::Pubrec(AckRef {
+            reason_code: R::UnspecifiedError,
+            ..ack
+        }),
+    );
+    golden(&[V5], &format!("62 10  0102 00 {block}"), P::Pubrel(ack));
+    golden(&[V5], &format!("70 10  0102 00 {block}"), P::Pubcomp(ack));
+
+    // Longer than need be.
+    let ack = AckRef::new(id(0x0102));
+    accepted(&[V5], "40 03  0102 00", P::Puback(ack));
+    accepted(&[V5], "40 04  0102 00 00", P::Puback(ack));
+    accepted(
+        &[V5],
+        "50 04  0102 91 00",
+        P::Pubrec(AckRef {
+            reason_code: R::PacketIdentifierInUse,
+            ..ack
+        }),
+    );
+}
+
+#[test]
+fn mqtt_31_marks_repetitions() {
+    let ack = P::Pubrel(AckRef::new(id(1)));
+    assert_eq!(P::decode(&hex("6A 02 0001"), V31), Ok(ack));
+    assert_eq!(
+        P::decode(&hex("6A 02 0001"), V311),
+        Err(Malformed::FixedHeaderFlags.into())
+    );
+    assert_eq!(
+        P::decode(&hex("8A 06 0001 0001 'a' 00"), V31),
+        P::decode(&hex("82 06 0001 0001 'a' 00"), V31)
+    );
+    assert_eq!(
+        P::decode(&hex("AA 05 0001 0001 'a'"), V31),
+        P::decode(&hex("A2 05 0001 0001 'a'"), V31)
+    );
+}
+
+//= test MQTT-3.8.1-1
+//= test MQTT-3.8.3-1
+//= test v3.1.1 MQTT-3.8.1-1
+//= test v3.1.1 MQTT-3.8.3-1
+#[test]
+fn subscribe() {
+    let ask = |name, qos| Subscription {
+        filter: filter(name),
+        options: SubscriptionOptions::new(qos),
+    };
+    let list = [
+        ask("a/+", QoS::AtLeastOnce),
+        ask("#", QoS::ExactlyOnce),
+        ask("$share/g/x", QoS::AtMostOnce),
+    ];
+    let packet = SubscribeRef {
+        packet_id: id(10),
+        properties: Properties::EMPTY,
+        subscriptions: Subscriptions::list(&list),
+    };
+    let payload = "0003 'a/+' 01  0001 '#' 02  000A '$share/g/x' 00";
+    golden(
+        OLD,
+        &format!("82 19  000A  {payload}"),
+        P::Subscribe(packet),
+    );
+    golden(
+        &[V5],
+        &format!("82 1A  000A 00  {payload}"),
+        P::Subscribe(packet),
+    );
+
+    let options = |no_local, retain_as_published, retain_handling| SubscriptionOptions {
+        qos: QoS::AtLeastOnce,
+        no_local,
+        retain_as_published,
+        retain_handling,
+    };
+    let list = [
+        Subscription {
+            filter: filter("a"),
+            options: options(true, false, RetainHandling::SendAtSubscribe),
+        },
+        Subscription {
+            filter: filter("b"),
+            options: options(false, true, RetainHandling::SendIfNew),
+        },
+        Subscription {
+            filter: filter("c"),
+            options: options(true, true, RetainHandling::DoNotSend),
+        },
+    ];
+    let properties = [
+        Prop::SubscriptionIdentifier(subscription_id(128)),
+        Prop::UserProperty(text("u"), text("p")),
+    ];
+    let packet = SubscribeRef {
+        packet_id: id(1),
+        properties: Properties::list(&properties),
+        subscriptions: Subscriptions::list(&list),
+    };
+    golden(
+        &[V5],
+        "82 19  0001  0A 0B 8001 26 0001 'u' 0001 'p'  0001 'a' 05  0001 'b' 19  0001 'c' 2D",
+        P::Subscribe(packet),
+    );
+}
+
+//= test MQTT-3.9.3-1
+//= test MQTT-3.9.3-2
+//= test v3.1.1 MQTT-3.9.3-1
+//= test v3.1.1 MQTT-3.9.3-2
+#[test]
+fn suback() {
+    let codes = [
+        R::Success,
+        R::GrantedQoS1,
+        R::GrantedQoS2,
+        R::UnspecifiedError,
+    ];
+    let packet = SubackRef {
+        packet_id: id(10),
+        properties: Properties::EMPTY,
+        reason_codes: ReasonCodes::list(&codes),
+    };
+    golden(OLD, "90 06  000A  00 01 02 80", P::Suback(packet));
+    golden(&[V5], "90 07  000A 00  00 01 02 80", P::Suback(packet));
+
+    let codes = [
+        R::NotAuthorized,
+        R::TopicFilterInvalid,
+        R::WildcardSubscriptionsNotSupported,
+    ];
+    let properties = [Prop::ReasonString(text("r"))];
+    let packet = SubackRef {
+        packet_id: id(10),
+        properties: Properties::list(&properties),
+        reason_codes: ReasonCodes::list(&codes),
+    };
+    golden(
+        &[V5],
+        "90 0A  000A  04 1F 0001 'r'  87 8F A2",
+        P::Suback(packet),
+    );
+}
+
+//= test MQTT-3.10.1-1
+//= test MQTT-3.10.3-1
+//= test v3.1.1 MQTT-3.10.1-1
+//= test v3.1.1 MQTT-3.10.3-1
+#[test]
+fn unsubscribe() {
+    let filters = [filter("a/b"), filter("+/#")];
+    let packet = UnsubscribeRef {
+        packet_id: id(256),
+        properties: Properties::EMPTY,
+        filters: TopicFilters::list(&filters),
+    };
+    golden(
+        OLD,
+        "A2 0C  0100  0003 'a/b'  0003 '+/#'",
+        P::Unsubscribe(packet),
+    );
+    golden(
+        &[V5],
+        "A2 0D  0100 00  0003 'a/b'  0003 '+/#'",
+        P::Unsubscribe(packet),
+    );
+    let properties = [Prop::UserProperty(text(""), text(""))];
+    let packet = UnsubscribeRef {
+        properties: Properties::list(&properties),
+        ..packet
+    };
+    golden(
+        &[V5],
+        "A2 12  0100 05 26 0000 0000  0003 'a/b'  0003 '+/#'",
+        P::Unsubscribe(packet),
+    );
+}
+
+//= test MQTT-3.11.3-1
+//= test MQTT-3.11.3-2
+#[test]
+fn unsuback() {
+    let packet = SubackRef {
+        packet_id: id(2),
+        properties: Properties::EMPTY,
+        reason_codes: ReasonCodes::EMPTY,
+    };
+    golden(OLD, "B0 02  0002", P::Unsuback(packet));
+    let codes = [
+        R::Success,
+        R::NoSubscriptionExisted,
+        R::PacketIdentifierInUse,
+    ];
+    let packet = SubackRef {
+        reason_codes: ReasonCodes::list(&codes),
+        ..packet
+    };
+    golden(&[V5], "B0 06  0002 00  00 11 91", P::Unsuback(packet));
+}
+
+#[test]
+fn pings() {
+    golden(ALL, "C0 00", P::Pingreq);
+    golden(ALL, "D0 00", P::Pingresp);
+}
+
+//= test MQTT-3.14.2-1
+#[test]
+fn disconnect() {
+    golden(ALL, "E0 00", P::Disconnect(DisconnectRef::new(R::Success)));
+    golden(
+        &[V5],
+        "E0 01  04",
+        P::Disconnect(DisconnectRef::new(R::DisconnectWithWillMessage)),
+    );
+    golden(
+        &[V5],
+        "E0 01  8E",
+        P::Disconnect(DisconnectRef::new(R::SessionTakenOver)),
+    );
+    let properties = [
+        Prop::SessionExpiryInterval(0),
+        Prop::ReasonString(text("x")),
+        Prop::ServerReference(text("y")),
+        Prop::UserProperty(text("k"), text("v")),
+    ];
+    let packet = DisconnectRef {
+        reason_code: R::ServerMoved,
+        properties: Properties::list(&properties),
+    };
+    golden(
+        &[V5],
+        "E0 16  9D  14  11 00000000  1F 0001 'x'  1C 0001 'y'  26 0001 'k' 0001 'v'",
+        P::Disconnect(packet),
+    );
+    accepted(
+        &[V5],
+        "E0 01  00",
+        P::Disconnect(DisconnectRef::new(R::Success)),
+    );
+    accepted(
+        &[V5],
+        "E0 02  00 00",
+        P::Disconnect(DisconnectRef::new(R::Success)),
+    );
+    accepted(
+        &[V5],
+        "E0 02  81 00",
+        P::Disconnect(DisconnectRef::new(R::MalformedPacket)),
+    );
+}
+
+//= test MQTT-3.15.1-1
+//= test MQTT-3.15.2-1
+#[test]
+fn auth() {
+    golden(
+        &[V5],
+        "F0 00",
+        P::Auth(AuthRef {
+            reason_code: R::Success,
+            properties: Properties::EMPTY,
+        }),
+    );
+    accepted(
+        &[V5],
+        "F0 02  00 00",
+        P::Auth(AuthRef {
+            reason_code: R::Success,
+            properties: Properties::EMPTY,
+        }),
+    );
+    let properties = [
+        Prop::AuthenticationMethod(text("SCRAM")),
+        Prop::AuthenticationData(b"\x00\x01"),
+        Prop::ReasonString(text("r")),
+    ];
+    let packet = AuthRef {
+        reason_code: R::ContinueAuthentication,
+        properties: Properties::list(&properties),
+    };
+    golden(
+        &[V5],
+        "F0 13  18  11  15 0005 'SCRAM'  16 0002 0001  1F 0001 'r'",
+        P::Auth(packet),
+    );
+    golden(
+        &[V5],
+        "F0 13  19  11  15 0005 'SCRAM'  16 0002 0001  1F 0001 'r'",
+        P::Auth(AuthRef {
+            reason_code: R::ReAuthenticate,
+            ..packet
+        }),
+    );
+}
+
+//= test MQTT-1.5.4-1
+//= test MQTT-1.5.4-3
+//= test v3.1.1 MQTT-1.5.3-1
+//= test v3.1.1 MQTT-1.5.3-3
+#[test]
+fn text_beyond_ascii_is_kept_as_it_is() {
+    // U+FEFF is kept; so are the non-characters and U+10FFFF.
+    for name in [
+        "\u{feff}a",
+        "größe/µ",
+        "温度/部屋",
+        "a/\u{10ffff}",
+        "\u{ffff}",
+        "\u{1}\u{7f}",
+        "𠜎",
+    ] {
+        let message = PublishRef::new(topic(name), b"x");
+        let mut bytes = vec![0x30, (3 + name.len()) as u8, 0, name.len() as u8];
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(b'x');
+        assert_eq!(P::decode(&bytes, V311), Ok(P::Publish(message)));
+        assert_eq!(encode(&P::Publish(message), V311), bytes);
+        let Ok(Packet::Publish(owned)) = Packet::decode(bytes.into(), V311) else {
+            panic!("not a PUBLISH")
+        };
+        assert_eq!(owned.topic(), name);
+    }
+}
