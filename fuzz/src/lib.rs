@@ -12,13 +12,25 @@
 
 #![forbid(unsafe_code)]
 
+mod differential;
+mod input;
+mod packet;
 pub mod presign;
+
+pub use differential::differential_packet;
+pub use packet::{decode_packet, decode_stream_split, roundtrip_packet};
 
 /// What a target does with its input: panics if something that must hold does not.
 pub type Oracle = fn(&[u8]);
 
 /// Every target with its oracle.
-pub const TARGETS: &[(&str, Oracle)] = &[("presign", presign::oracle)];
+pub const TARGETS: &[(&str, Oracle)] = &[
+    ("decode_packet", decode_packet),
+    ("decode_stream_split", decode_stream_split),
+    ("differential_packet", differential_packet),
+    ("presign", presign::oracle),
+    ("roundtrip_packet", roundtrip_packet),
+];
 
 /// The program of a target, from its oracle: libFuzzer's when that builds it, and otherwise one
 /// that replays the files it is given.

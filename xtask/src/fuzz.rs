@@ -4,7 +4,7 @@ use crate::sh::{Failure, Step, files, find_program, machine, root, today, write}
 
 const TARGETS: &str = "fuzz/fuzz_targets";
 const CORPUS: &str = "fuzz/corpus";
-const DICTIONARY: &str = "fuzz/mqtt.dict";
+const DICTIONARIES: &str = "fuzz/dict";
 const RECORDS: &str = "fuzz/record";
 
 /// How the fuzzer is compiled, best first.
@@ -152,7 +152,14 @@ fn fuzz(way: Way, target: &str, seconds: u32, seed: Option<u32>) -> Result<Statu
         format!("-max_total_time={seconds}"),
         "-print_final_stats=1".to_owned(),
     ]);
-    step = step.arg(format!("-dict={DICTIONARY}"));
+    // One of its own, or else that of the packets.
+    let own = format!("{DICTIONARIES}/{target}.dict");
+    let dictionary = if root().join(&own).is_file() {
+        own
+    } else {
+        format!("{DICTIONARIES}/mqtt.dict")
+    };
+    step = step.arg(format!("-dict={dictionary}"));
     if let Some(seed) = seed {
         step = step.arg(format!("-seed={seed}"));
     }

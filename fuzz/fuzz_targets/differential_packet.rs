@@ -1,0 +1,4 @@
+//! See `fuzz::differential_packet`.
+#![cfg_attr(fuzzing, no_main)]
+
+fuzz::target!(fuzz::differential_packet);

@@ -1,0 +1,4 @@
+//! See `fuzz::roundtrip_packet`.
+#![cfg_attr(fuzzing, no_main)]
+
+fuzz::target!(fuzz::roundtrip_packet);
