@@ -92,8 +92,10 @@ pub(crate) struct Replay {
     pub(crate) next: Option<PacketId>,
     /// How many may be unacknowledged while it lasts.
     pub(crate) window: u16,
-    /// The window grows no further: one at a time, because the broker hung up on one of these more than once.
+    /// The window does not grow: one at a time, because the broker hung up on one of these more than once.
     pub(crate) one_at_a_time: bool,
+    /// How many publishes with a strike are not acknowledged yet. New ones wait, so that these do not hide behind them.
+    pub(crate) suspects: usize,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,7 @@ impl Connection {
                 next: None,
                 window: 1,
                 one_at_a_time: false,
+                suspects: 0,
             },
             ping: PingState::Idle,
             auth: None,
@@ -136,6 +139,11 @@ impl Connection {
 
     pub(crate) const fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected)
+    }
+
+    /// Whether a publish is sent again all alone, and nothing else that might be blamed may be sent beside it.
+    pub(crate) const fn isolates_a_publish(&self) -> bool {
+        self.replay.one_at_a_time && self.replay.suspects > 0 && self.send_quota.used() > 0
     }
 
     pub(crate) const fn stage(&self) -> ConnectionStage {

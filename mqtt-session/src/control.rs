@@ -360,17 +360,19 @@ impl Control {
 
     /// The Network Connection is gone: identifiers are free again, and what was in flight waits in its old order.
     ///
-    /// The session's own resubscribing is dropped; the next CONNACK says whether it is needed again.
+    /// The session's own resubscribing is dropped; the next CONNACK says whether it is needed again. Returns how many filters
+    /// were set aside.
     pub(crate) fn on_disconnected(
         &mut self,
         blame: Blame,
         quarantine_after: u8,
         events: &mut VecDeque<Event>,
-    ) {
+    ) -> u64 {
         let alone = match (self.in_flight.as_slice(), blame) {
             ([batch], Blame::Suspects { others: 0 }) => batch.jobs.len() == 1,
             _ => false,
         };
+        let mut quarantined = 0;
         let batches = core::mem::take(&mut self.in_flight);
         let mut again = VecDeque::new();
         for batch in batches {
@@ -385,6 +387,7 @@ impl Control {
                     }
                 }
                 if alone && job.strikes >= quarantine_after {
+                    quarantined += 1;
                     events.extend(match &job.request {
                         Request::Subscribe { .. } => {
                             self.settle_subscribe(&job, SubscribeOutcome::Quarantined)
@@ -410,6 +413,7 @@ impl Control {
             self.calls.remove(&call);
         }
         self.waiting = again;
+        quarantined
     }
 
     fn open_call(&mut self, results: Results) -> u64 {

@@ -151,6 +151,11 @@ impl Session {
                 Duration::from_secs(u64::from(secs))
             });
         let one_at_a_time = self.in_flight.iter().any(|(_, entry)| entry.strikes >= 2);
+        let suspects = self
+            .in_flight
+            .iter()
+            .filter(|(_, entry)| entry.is_suspect())
+            .count();
         let first = self.in_flight.first();
         let Some(connection) = &mut self.connection else {
             return Ok(());
@@ -162,6 +167,7 @@ impl Session {
         connection.keep_alive = KeepAlive::new(keep_alive, self.config.ping_timeout, self.now);
         connection.replay.next = first;
         connection.replay.one_at_a_time = one_at_a_time;
+        connection.replay.suspects = suspects;
 
         self.has_session = true;
         self.must_start_clean = false;
@@ -537,8 +543,21 @@ impl Session {
         Ok(())
     }
 
+    /// The broker took the publish without hanging up.
+    fn acquit(&mut self, id: PacketId) {
+        let (Some(connection), Some(entry)) = (&mut self.connection, self.in_flight.entry_mut(id))
+        else {
+            return;
+        };
+        if entry.is_suspect() {
+            connection.replay.suspects = connection.replay.suspects.saturating_sub(1);
+            entry.strikes = 0;
+        }
+    }
+
     /// Ends the exchange of a publish: its identifier and its place in the window are free again.
     pub(crate) fn finish(&mut self, id: PacketId, outcome: PublishOutcome) {
+        self.acquit(id);
         if let Some(connection) = &mut self.connection {
             if connection.replay.next == Some(id) {
                 connection.replay.next = self.in_flight.after(id);

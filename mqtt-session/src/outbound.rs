@@ -157,6 +157,13 @@ pub(crate) struct InFlightEntry {
     pub(crate) strikes: u8,
 }
 
+impl InFlightEntry {
+    /// Whether the broker hung up the last time that it had this, and may do so again.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.strikes > 0 && self.stage != Stage::Pubcomp
+    }
+}
+
 /// Publishes in flight, in the order in which they were first sent.
 ///
 /// A table indexed by packet identifier with the order as a linked list through it: every step is O(1), and the table is

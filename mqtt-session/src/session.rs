@@ -368,7 +368,8 @@ impl Session {
         Ok(id)
     }
 
-    /// Takes back a message that was not sent yet. `None` if it was, or is not known: its outcome will be or was reported.
+    /// Takes back a message that was not sent yet; it is not reported on any more. `None` if it was sent or is not known: its
+    /// outcome will be or was reported.
     #[must_use]
     pub fn cancel_publish(&mut self, id: PublishId) -> Option<Publish> {
         self.waiting.remove(id).map(|outgoing| outgoing.publish)
@@ -640,15 +641,10 @@ impl Session {
                 self.complete(publish, PublishOutcome::Quarantined);
             }
         }
-        let settled_before = self.events.len();
-        self.control.on_disconnected(
-            Blame::Suspects {
-                others: suspects.len(),
-            },
-            limit,
-            &mut self.events,
-        );
-        self.counters.quarantined += (self.events.len() - settled_before) as u64;
+        let blame = Blame::Suspects {
+            others: suspects.len(),
+        };
+        self.counters.quarantined += self.control.on_disconnected(blame, limit, &mut self.events);
     }
 
     /// The broker has lost the session: what was in flight becomes new, or cannot be known.

@@ -190,6 +190,7 @@ impl Session {
             return Step::Idle;
         };
         if !self.control.can_send()
+            || connection.isolates_a_publish()
             || (self.control.has_suspects() && connection.send_quota.used() > 0)
         {
             return Step::Idle;
@@ -263,6 +264,7 @@ impl Session {
             return Step::Idle;
         };
         let is_open = connection.replay.next.is_none()
+            && connection.replay.suspects == 0
             && connection.send_quota.has_room()
             && self.in_flight.len() < usize::from(self.config.max_in_flight.get())
             && !self.control.has_suspects();
@@ -569,7 +571,7 @@ fn write_batch(batch: &Batch, version: ProtocolVersion, out: &mut BytesMut) {
                 .filter_map(|job| match &job.request {
                     Request::Subscribe { subscription, .. } => Some(mqtt_codec::Subscription {
                         filter: TopicFilter::new(&subscription.filter).ok()?,
-                        options: options(subscription),
+                        options: options(subscription, version),
                     }),
                     Request::Unsubscribe(_) => None,
                 })
@@ -606,7 +608,11 @@ fn write_batch(batch: &Batch, version: ProtocolVersion, out: &mut BytesMut) {
     }
 }
 
-fn options(subscription: &Subscription) -> SubscriptionOptions {
+fn options(subscription: &Subscription, version: ProtocolVersion) -> SubscriptionOptions {
+    if version != ProtocolVersion::V5 {
+        // Also on a resubscribe, for which the session itself would choose a Retain Handling.
+        return SubscriptionOptions::new(subscription.qos);
+    }
     SubscriptionOptions {
         no_local: subscription.no_local == NoLocal::On,
         retain_as_published: subscription.retain_as_published == RetainAsPublished::Keep,
