@@ -10,7 +10,9 @@ use mqtt_codec::{
 };
 
 use crate::alias::{InboundAliasError, OutboundAliases};
-use crate::config::{AssignedClientId, BrokerOnlySession, CleanStart, Config, Resubscribe};
+use crate::config::{
+    AssignedClientId, BrokerOnlySession, CleanStart, Config, Resubscribe, ResubscribeRetained,
+};
 use crate::connection::{Phase, Reply, ReplyKind};
 use crate::error::{ConnectionError, LocalLimit, ProtocolViolation};
 use crate::event::{
@@ -184,7 +186,12 @@ impl Session {
             (Resubscribe::WhenSessionLost, SessionPresence::Resumed)
                 if self.config.version != ProtocolVersion::V31 => {}
             (Resubscribe::WhenSessionLost | Resubscribe::Always, _) => {
-                self.control.resubscribe(self.config.resubscribe_retained);
+                // Before 5.0 a SUBSCRIBE has no say in what the broker repeats.
+                let retained = match self.config.version {
+                    ProtocolVersion::V5 => self.config.resubscribe_retained,
+                    _ => ResubscribeRetained::AsSubscribed,
+                };
+                self.control.resubscribe(retained);
             }
         }
         let session_expiry = properties
