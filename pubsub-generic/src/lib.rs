@@ -1,1 +1,52 @@
-//! Publish and subscribe over any MQTT broker that speaks WebSocket: an honest publish, subscriptions that survive a reconnect.
+//! Publish and subscribe over any MQTT broker that speaks WebSocket: an honest publish, subscriptions that survive a
+//! reconnect.
+//!
+//! [`MqttProvider`] is a [`Provider`](pubsub_core::Provider) for [`PubSub`]: one task owns the connection, makes it again
+//! when it is lost, and restores the subscriptions. [`MqttOptions`] say how. The protocol itself is in `mqtt-session`, the
+//! WebSocket in `ws-transport`; here is what drives the two.
+//!
+//! Over something other than a WebSocket, or with a URL that is made anew for each attempt, bring your own [`Connect`].
+//!
+//! # Logging
+//!
+//! Events of the `tracing` crate under the target `pubsub_generic`, with no other fields than `client_id`, `attempt`,
+//! `delay`, `error` and `session_resumed`. No payload, topic, credential or URL is ever logged.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "ws")]
+mod config;
+mod connect;
+mod driver;
+mod error;
+mod inbox;
+mod operations;
+mod options;
+mod provider;
+mod reconnect;
+mod stats;
+mod supervisor;
+mod tokens;
+mod transport;
+#[cfg(feature = "ws")]
+mod ws;
+
+pub use connect::{
+    Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Refusal, Retry,
+};
+pub use error::{ConnectRefusal, ConnectionError, LimitExceeded};
+pub use options::{DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OptionsError, SessionMode};
+pub use provider::MqttProvider;
+pub use reconnect::{Jitter, Reconnect};
+pub use stats::Stats;
+pub use transport::{Received, Transport, TransportError, TransportErrorKind};
+#[cfg(feature = "ws")]
+pub use ws::{DEFAULT_SUBPROTOCOL, PlainWs, WsConnect, WsTransport};
+
+// What a program needs beside these.
+pub use mqtt_codec::{ProtocolVersion, ReasonCode};
+pub use mqtt_session::Will;
+pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
+
+#[cfg(all(doctest, feature = "ws"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,552 @@
+//! The one task that owns the socket and the session.
+//!
+//! A poll of it is a few *rounds* of the same steps: take what the handles left, drive the link (connect, or receive), let
+//! the session's clock tick, hand on its events, write. Each step does a bounded amount of work a round, in both
+//! directions, so that neither a flood of messages nor a flood of publishes can hold up the other; and what all rounds of
+//! a poll have written is flushed once, at its end. Reading never waits for anything but the socket.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mqtt_session::{
+    InputProgress, PublishId, Session, SubscribeId, Timestamp, TransportEnd, UnsubscribeId,
+};
+use pubsub_core::{
+    BoxFuture, ConnectionFacts, Delivery, OfflinePolicy, ProviderError, PublishSettler, Refusal,
+    TopicName,
+};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+
+use crate::connect::{Connect, ConnectError, CredentialFreshness};
+use crate::error::ConnectionError;
+use crate::inbox::{Batch, Command, Load, Operation, SubscribeReply, UnsubscribeReply};
+use crate::provider::Shared;
+use crate::reconnect::Backoff;
+use crate::tokens::Tokens;
+use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
+
+/// Rounds in one poll before other tasks of the runtime get a turn.
+const MAX_ROUNDS: usize = 16;
+/// Commands of the handles that are carried out in one round.
+const MAX_COMMANDS_A_ROUND: usize = 256;
+/// Packets that are written in one round.
+const MAX_PACKETS_A_ROUND: usize = 256;
+/// With a limit this low the session hands out one packet a call, which goes into a frame of its own.
+const ONE_PACKET: usize = 1;
+/// What a small message is taken to keep alive: a transport's read buffer, which its chunk is a slice of.
+const READ_BUFFER: usize = 8 * 1024;
+/// How often core is told the time while it holds receipts.
+const CLOCK_TICK: Duration = Duration::from_secs(1);
+
+pub(crate) struct Task {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) session: Session,
+    /// The origin of the session's time.
+    pub(crate) origin: Instant,
+    /// The time of this round.
+    pub(crate) now: Instant,
+
+    pub(crate) link: Link,
+    pub(crate) parting: Option<Parting>,
+    pub(crate) facts: ConnectionFacts,
+    pub(crate) backoff: Backoff,
+    /// Attempts since the last connection that stood.
+    pub(crate) attempts: u32,
+    pub(crate) freshness: CredentialFreshness,
+    /// Connections in a row that the broker accepted and soon closed without a word.
+    pub(crate) cut_short: u32,
+    /// The end of the last connection or attempt, until one stands.
+    pub(crate) last_error: Option<ProviderError>,
+    /// Since when nothing can have arrived; set while there is something to miss.
+    pub(crate) away_since: Option<Instant>,
+    /// Somebody asked for the connection, and it is to stay.
+    pub(crate) wanted: bool,
+    /// Since when nobody has needed the connection.
+    pub(crate) idle_since: Option<Instant>,
+    pub(crate) closing: Option<Closing>,
+    /// It has come to its end in order.
+    pub(crate) is_done: bool,
+    pub(crate) connect_replies: Vec<oneshot::Sender<Result<(), ProviderError>>>,
+
+    pub(crate) batch: Batch,
+    pub(crate) completed: Load,
+    pub(crate) publishes: HashMap<PublishId, PendingPublish>,
+    /// When which publish stops waiting for a connection. Empty while there is one.
+    pub(crate) offline_deadlines: BTreeSet<(Instant, PublishId)>,
+    /// Changes of the subscriptions that the session has no room for yet.
+    pub(crate) operations: VecDeque<Operation>,
+    pub(crate) subscribes: HashMap<SubscribeId, PendingSubscribe>,
+    pub(crate) subscribe_deadlines: BTreeSet<(Instant, SubscribeId)>,
+    pub(crate) unsubscribes: HashMap<UnsubscribeId, Option<UnsubscribeReply>>,
+
+    pub(crate) tokens: Tokens,
+    pub(crate) deliveries: Vec<Delivery>,
+    /// The topic of the last message: a stream of messages on one topic shares one name.
+    pub(crate) last_topic: Option<TopicName>,
+    pub(crate) clock_due: Option<Instant>,
+    /// The size of the buffer that the messages at hand lie in, as far as it is known.
+    pub(crate) chunk_len: usize,
+    chunks: Vec<Bytes>,
+    output: BytesMut,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// Where the connection stands.
+///
+/// ```text
+/// Idle ──wanted──▶ Connecting ──transport──▶ Open ──not wanted──▶ Closing ──▶ Idle
+///   ▲                │    ▲                   │
+///   └──not wanted──Waiting┴──failure, loss────┘
+/// ```
+pub(crate) enum Link {
+    /// There is none, and nobody wants one.
+    Idle,
+    /// The next attempt waits for its time.
+    Waiting {
+        until: Instant,
+    },
+    Connecting {
+        attempt: BoxFuture<'static, Result<Box<dyn Transport>, ConnectError>>,
+        deadline: Instant,
+    },
+    Open(Open),
+    /// DISCONNECT has been written; the transport says goodbye.
+    Closing {
+        transport: Box<dyn Transport>,
+        deadline: Instant,
+    },
+}
+
+/// A transport that stands.
+pub(crate) struct Open {
+    pub(crate) transport: Box<dyn Transport>,
+    /// By when the CONNACK has to be there.
+    pub(crate) deadline: Instant,
+    /// Since when MQTT has been connected; `None` until the CONNACK.
+    pub(crate) up_since: Option<Instant>,
+    pub(crate) last_received: Instant,
+    unflushed: bool,
+}
+
+/// A transport that is given up, and still has a DISCONNECT to write. It does not hold up its successor.
+pub(crate) struct Parting {
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) deadline: Instant,
+}
+
+/// `close` was called.
+pub(crate) struct Closing {
+    pub(crate) deadline: Instant,
+    /// Something accepted could not be sent or confirmed.
+    pub(crate) left_over: bool,
+}
+
+pub(crate) struct PendingPublish {
+    pub(crate) settler: PublishSettler,
+    pub(crate) bytes: usize,
+    pub(crate) offline: OfflinePolicy,
+    /// Whether it has been handed to a transport.
+    pub(crate) written: bool,
+}
+
+pub(crate) struct PendingSubscribe {
+    pub(crate) reply: SubscribeReply,
+    pub(crate) deadline: Option<Instant>,
+    /// One place for each filter of the call: the refusal, where it did not even reach the session.
+    pub(crate) refused_here: Vec<Option<Refusal>>,
+    pub(crate) filters: Vec<Arc<str>>,
+}
+
+impl Task {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        connect: Arc<dyn Connect>,
+        session: Session,
+        backoff: Backoff,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            connect,
+            session,
+            origin: now,
+            now,
+            link: Link::Idle,
+            parting: None,
+            facts: ConnectionFacts::new(),
+            backoff,
+            attempts: 0,
+            freshness: CredentialFreshness::Any,
+            cut_short: 0,
+            last_error: None,
+            away_since: None,
+            wanted: false,
+            idle_since: None,
+            closing: None,
+            is_done: false,
+            connect_replies: Vec::new(),
+            batch: Batch::default(),
+            completed: Load::default(),
+            publishes: HashMap::new(),
+            offline_deadlines: BTreeSet::new(),
+            operations: VecDeque::new(),
+            subscribes: HashMap::new(),
+            subscribe_deadlines: BTreeSet::new(),
+            unsubscribes: HashMap::new(),
+            tokens: Tokens::default(),
+            deliveries: Vec::new(),
+            last_topic: None,
+            clock_due: None,
+            chunk_len: 0,
+            chunks: Vec::new(),
+            output: BytesMut::new(),
+            sleep: Box::pin(tokio::time::sleep_until(now)),
+        }
+    }
+
+    /// The session's view of this round's time.
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        Timestamp::from_origin(self.now.duration_since(self.origin))
+    }
+
+    /// Whether MQTT is connected.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(&self.link, Link::Open(open) if open.up_since.is_some())
+    }
+
+    /// Core counts how long its subscribers hold receipts back, by our clock.
+    pub(crate) fn start_clock(&mut self) {
+        if self.clock_due.is_none() {
+            self.clock_due = Some(self.now + CLOCK_TICK);
+        }
+    }
+
+    /// One round. Returns whether there may be more to do at once.
+    fn round(&mut self, cx: &mut Context<'_>) -> bool {
+        self.now = Instant::now();
+        let mut more = self.take_requests();
+        more |= self.drive_link(cx);
+        more |= self.follow_deadlines();
+        more |= self.handle_events();
+        more |= self.transmit(cx);
+        // What was written may complete publishes at once (QoS 0), and end the connection (DISCONNECT).
+        more |= self.handle_events();
+        more
+    }
+
+    fn take_requests(&mut self) -> bool {
+        self.shared.inbox.take(&mut self.batch, &mut self.completed);
+        self.settle_deliveries();
+        if let Some(farewell) = self.batch.farewell {
+            self.begin_closing(farewell);
+        }
+        let mut more = false;
+        for _ in 0..MAX_COMMANDS_A_ROUND {
+            let Some(command) = self.batch.commands.pop_front() else {
+                break;
+            };
+            more = true;
+            match command {
+                Command::Publish {
+                    publish,
+                    settler,
+                    offline,
+                } => self.publish(publish, settler, offline),
+                Command::Operation(operation) => self.operations.push_back(operation),
+                Command::Connect { reply } => self.connect_asked(reply),
+                Command::Network(network) => self.network_changed(network),
+            }
+        }
+        more | self.feed_operations()
+    }
+
+    /// Moves the link on by what its transport or its attempt has to say.
+    fn drive_link(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(parting) = &mut self.parting
+            && (parting.transport.poll_close(cx).is_ready() || self.now >= parting.deadline)
+        {
+            self.parting = None;
+        }
+        match &mut self.link {
+            Link::Idle | Link::Waiting { .. } => self.start_if_due(),
+            Link::Connecting { attempt, deadline } => match attempt.as_mut().poll(cx) {
+                Poll::Ready(Ok(transport)) => {
+                    let deadline = *deadline;
+                    self.transport_opened(transport, deadline);
+                    true
+                }
+                Poll::Ready(Err(error)) => {
+                    self.attempt_failed(error.into());
+                    true
+                }
+                Poll::Pending if self.now >= *deadline => {
+                    self.attempt_failed(ConnectionError::ConnectTimeout);
+                    true
+                }
+                Poll::Pending => self.give_up_if_unwanted(),
+            },
+            Link::Open(_) => self.receive(cx),
+            Link::Closing {
+                transport,
+                deadline,
+            } => {
+                if transport.poll_close(cx).is_ready() || self.now >= *deadline {
+                    self.closed_as_asked();
+                    return true;
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes one batch off the transport, through the session, to the subscribers.
+    fn receive(&mut self, cx: &mut Context<'_>) -> bool {
+        let Link::Open(open) = &mut self.link else {
+            return false;
+        };
+        let received = match open.transport.poll_receive(cx, &mut self.chunks) {
+            Poll::Ready(received) => received,
+            Poll::Pending => {
+                if open.up_since.is_none() && self.now >= open.deadline {
+                    self.drop_transport(TransportEnd::Failed, ConnectionError::ConnectTimeout);
+                    return true;
+                }
+                return self.close_if_idle();
+            }
+        };
+        match received {
+            Ok(Received::Chunks) => {
+                open.last_received = self.now;
+                self.shared
+                    .counters
+                    .bytes_received(self.chunks.iter().map(Bytes::len).sum());
+                self.handle_chunks();
+            }
+            Ok(Received::End) => {
+                let closed = TransportError::new(TransportErrorKind::Closed);
+                self.drop_transport(TransportEnd::ClosedByPeer, closed.into());
+            }
+            Err(error) => self.transport_failed(error),
+        }
+        true
+    }
+
+    /// Feeds the session. Errors come back as events, and so do messages: those are handed on in between when there are many.
+    fn handle_chunks(&mut self) {
+        let now = self.timestamp();
+        let mut chunks = std::mem::take(&mut self.chunks);
+        for mut chunk in chunks.drain(..) {
+            self.chunk_len = chunk.len().max(READ_BUFFER);
+            while let Ok(InputProgress::DrainEvents) = self.session.handle_input(&mut chunk, now) {
+                self.handle_events();
+            }
+        }
+        self.chunks = chunks;
+    }
+
+    /// The next packet that the session has to write.
+    pub(crate) fn next_packet(&mut self) -> Option<Bytes> {
+        let now = self.timestamp();
+        if self
+            .session
+            .poll_transmit(&mut self.output, ONE_PACKET, now)
+            == 0
+        {
+            return None;
+        }
+        Some(self.output.split().freeze())
+    }
+
+    pub(crate) fn transport_failed(&mut self, error: TransportError) {
+        let end = match error.kind() {
+            TransportErrorKind::Closed => TransportEnd::ClosedByPeer,
+            _ => TransportEnd::Failed,
+        };
+        self.drop_transport(end, error.into());
+    }
+
+    /// Writes what the session has to send, as much as the transport takes now.
+    fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = self.timestamp();
+        let Link::Open(open) = &mut self.link else {
+            return false;
+        };
+        let mut written = 0;
+        let failure = loop {
+            if written == MAX_PACKETS_A_ROUND {
+                break None;
+            }
+            match open.transport.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => break Some(error),
+                Poll::Pending => break None,
+            }
+            if self
+                .session
+                .poll_transmit(&mut self.output, ONE_PACKET, now)
+                == 0
+            {
+                break None;
+            }
+            let packet = self.output.split().freeze();
+            self.shared.counters.bytes_sent(packet.len());
+            if let Err(error) = open.transport.start_send(packet) {
+                break Some(error);
+            }
+            open.unflushed = true;
+            written += 1;
+        };
+        if let Some(error) = failure {
+            self.transport_failed(error);
+            return true;
+        }
+        written > 0
+    }
+
+    /// Hands what this poll has written to the operating system.
+    fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        let Link::Open(open) = &mut self.link else {
+            return false;
+        };
+        if !open.unflushed {
+            return false;
+        }
+        match open.transport.poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                open.unflushed = false;
+                false
+            }
+            Poll::Ready(Err(error)) => {
+                self.transport_failed(error);
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    /// Sleeps until the earliest deadline. Returns whether it has passed already.
+    fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.next_deadline() else {
+            return false;
+        };
+        if self.sleep.deadline() != deadline {
+            self.sleep.as_mut().reset(deadline);
+        }
+        self.sleep.as_mut().poll(cx).is_ready()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let link = match &self.link {
+            Link::Idle => None,
+            Link::Waiting { until } => self.may_connect().then_some(*until),
+            Link::Connecting { deadline, .. } | Link::Closing { deadline, .. } => Some(*deadline),
+            Link::Open(open) if open.up_since.is_none() => Some(open.deadline),
+            Link::Open(_) => self.idle_deadline(),
+        };
+        let session = self
+            .session
+            .poll_timeout()
+            .and_then(|at| self.origin.checked_add(at.since_origin()));
+        [
+            link,
+            session,
+            self.parting.as_ref().map(|parting| parting.deadline),
+            self.closing.as_ref().map(|closing| closing.deadline),
+            self.offline_deadlines.first().map(|(at, _)| *at),
+            self.subscribe_deadlines.first().map(|(at, _)| *at),
+            self.clock_due,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Acts on every deadline that has passed, but the link's own.
+    fn follow_deadlines(&mut self) -> bool {
+        let mut more = false;
+        if self
+            .session
+            .poll_timeout()
+            .is_some_and(|at| at <= self.timestamp())
+        {
+            self.session.handle_timeout(self.timestamp());
+            more = true;
+        }
+        while let Some(&(at, id)) = self.offline_deadlines.first()
+            && at <= self.now
+        {
+            self.offline_deadlines.pop_first();
+            self.offline_too_long(id);
+            more = true;
+        }
+        while let Some(&(at, id)) = self.subscribe_deadlines.first()
+            && at <= self.now
+        {
+            self.subscribe_deadlines.pop_first();
+            self.subscribe_took_too_long(id);
+            more = true;
+        }
+        if self.clock_due.is_some_and(|at| at <= self.now) {
+            self.clock_due = (!self.tokens.is_empty()).then(|| self.now + CLOCK_TICK);
+            self.tell_time();
+        }
+        if self
+            .closing
+            .as_ref()
+            .is_some_and(|closing| closing.deadline <= self.now)
+        {
+            more |= self.stop_draining();
+        }
+        more
+    }
+}
+
+impl Open {
+    pub(crate) fn new(transport: Box<dyn Transport>, deadline: Instant, now: Instant) -> Self {
+        Self {
+            transport,
+            deadline,
+            up_since: None,
+            last_received: now,
+            unflushed: false,
+        }
+    }
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        for _ in 0..MAX_ROUNDS {
+            if this.round(cx) || this.flush(cx) {
+                if this.is_finished() {
+                    this.finish();
+                    return Poll::Ready(());
+                }
+                continue;
+            }
+            if this.is_finished() {
+                this.finish();
+                return Poll::Ready(());
+            }
+            if !this.sleep(cx)
+                && this.completed == Load::default()
+                && this.shared.inbox.sleep(cx, this.batch.farewell)
+            {
+                return Poll::Pending;
+            }
+        }
+        let _ = this.flush(cx);
+        // There is more to do; after the others.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,260 @@
+//! What the handles leave for the task: a queue behind a short lock, and a wake only when the task sleeps.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use mqtt_session::{Publish, Subscription};
+use pubsub_core::{
+    Network, OfflinePolicy, ProviderError, ProviderErrorKind, PublishSettler, QoS, Refusal,
+    Settlement,
+};
+use tokio::sync::oneshot;
+
+/// The most subscribe, unsubscribe and connect calls that may be under way. Each stands for a caller that waits, so
+/// this is generous; it keeps a loop that never awaits from eating the memory.
+pub(crate) const MAX_OPERATIONS: usize = 4096;
+
+/// What a handle asks of the task.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Publish {
+        publish: Publish,
+        settler: PublishSettler,
+        offline: OfflinePolicy,
+    },
+    Operation(Operation),
+    Connect {
+        reply: oneshot::Sender<Result<(), ProviderError>>,
+    },
+    Network(Network),
+}
+
+/// A change of the subscriptions. These take effect in the order of the calls.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Subscribe {
+        subscriptions: Vec<Subscription>,
+        reply: SubscribeReply,
+    },
+    /// Without a reply where a subscription was just dropped.
+    Unsubscribe {
+        filters: Vec<Arc<str>>,
+        reply: Option<UnsubscribeReply>,
+    },
+}
+
+pub(crate) type SubscribeReply = oneshot::Sender<Result<Vec<Result<QoS, Refusal>>, ProviderError>>;
+pub(crate) type UnsubscribeReply = oneshot::Sender<Result<(), ProviderError>>;
+
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    commands: VecDeque<Command>,
+    settlements: Vec<(u64, Settlement)>,
+    /// Set only while the task sleeps: whoever takes it has to wake it.
+    sleeper: Option<Waker>,
+    /// Publishes accepted and not completed, here or in the task, and their topic and payload bytes.
+    load: Load,
+    door: Door,
+}
+
+/// What was accepted and is not completed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    pub(crate) operations: usize,
+}
+
+/// Whether anything is still accepted.
+#[derive(Debug, Default, Clone)]
+enum Door {
+    #[default]
+    Open,
+    /// The provider has stopped for this reason; `connect` opens it again.
+    Stopped(ProviderError),
+    /// `close` was called, or the last handle is gone.
+    Closing(Farewell),
+}
+
+/// How to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// Send what was accepted first.
+    Drain,
+    /// The last handle was dropped; nobody waits.
+    AtOnce,
+}
+
+/// What the task takes out in one go. Kept by the task, so that the capacity is reused.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) commands: VecDeque<Command>,
+    pub(crate) settlements: Vec<(u64, Settlement)>,
+    pub(crate) farewell: Option<Farewell>,
+}
+
+impl Inbox {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            max_messages,
+            max_bytes,
+        }
+    }
+
+    /// Accepts a publish within the bounds. A single message is taken into an empty queue whatever its size.
+    pub(crate) fn publish(
+        &self,
+        publish: Publish,
+        offline: OfflinePolicy,
+        settler: PublishSettler,
+    ) -> Result<(), (ProviderError, PublishSettler)> {
+        let size = publish.topic.len() + publish.payload.len();
+        let mut state = self.lock();
+        if let Err(error) = state.admit() {
+            return Err((error, settler));
+        }
+        let load = state.load;
+        if load.messages > 0
+            && (load.messages >= self.max_messages
+                || load.bytes.saturating_add(size) > self.max_bytes)
+        {
+            return Err((ProviderErrorKind::QueueFull.into(), settler));
+        }
+        state.load.messages += 1;
+        state.load.bytes = load.bytes.saturating_add(size);
+        state.commands.push_back(Command::Publish {
+            publish,
+            settler,
+            offline,
+        });
+        Self::wake(state);
+        Ok(())
+    }
+
+    /// Accepts a call that a caller waits for.
+    pub(crate) fn call(&self, command: Command) -> Result<(), ProviderError> {
+        let mut state = self.lock();
+        match (&state.door, &command) {
+            // Asking for a connection is what ends a stop.
+            (Door::Stopped(_), Command::Connect { .. }) => state.door = Door::Open,
+            _ => state.admit()?,
+        }
+        if state.load.operations >= MAX_OPERATIONS {
+            return Err(ProviderErrorKind::QueueFull.into());
+        }
+        state.load.operations += 1;
+        state.commands.push_back(command);
+        Self::wake(state);
+        Ok(())
+    }
+
+    /// Accepts what cannot be refused: what it concerns is bounded by what was accepted before.
+    pub(crate) fn notify(&self, command: Command) {
+        let mut state = self.lock();
+        if matches!(state.door, Door::Closing(_)) {
+            return;
+        }
+        if let Command::Operation(_) = command {
+            state.load.operations += 1;
+        }
+        state.commands.push_back(command);
+        Self::wake(state);
+    }
+
+    pub(crate) fn settle(&self, token: u64, settlement: Settlement) {
+        let mut state = self.lock();
+        state.settlements.push((token, settlement));
+        Self::wake(state);
+    }
+
+    /// Lets nothing more in. The first farewell counts, unless a later one wants to drain less.
+    pub(crate) fn close(&self, farewell: Farewell) {
+        let mut state = self.lock();
+        state.door = match state.door {
+            Door::Closing(Farewell::AtOnce) => Door::Closing(Farewell::AtOnce),
+            _ => Door::Closing(farewell),
+        };
+        Self::wake(state);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.lock().door, Door::Closing(_))
+    }
+
+    /// Fails new calls with this reason until somebody asks for a connection.
+    pub(crate) fn stop(&self, reason: ProviderError) {
+        let mut state = self.lock();
+        if let Door::Open = state.door {
+            state.door = Door::Stopped(reason);
+        }
+    }
+
+    /// Takes everything, and accounts for what was completed since.
+    pub(crate) fn take(&self, batch: &mut Batch, completed: &mut Load) {
+        let mut state = self.lock();
+        state.sleeper = None;
+        state.load.messages -= completed.messages;
+        state.load.bytes -= completed.bytes;
+        state.load.operations -= completed.operations;
+        *completed = Load::default();
+        if batch.commands.is_empty() {
+            std::mem::swap(&mut batch.commands, &mut state.commands);
+        } else {
+            batch.commands.append(&mut state.commands);
+        }
+        batch.settlements.append(&mut state.settlements);
+        if let Door::Closing(farewell) = state.door {
+            batch.farewell = Some(farewell);
+        }
+    }
+
+    /// Goes to sleep, unless something has come in since [`take`](Self::take). Returns whether the task may sleep.
+    pub(crate) fn sleep(&self, cx: &Context<'_>, farewell_seen: Option<Farewell>) -> bool {
+        let mut state = self.lock();
+        let farewell = match state.door {
+            Door::Closing(farewell) => Some(farewell),
+            _ => None,
+        };
+        if !state.commands.is_empty() || !state.settlements.is_empty() || farewell != farewell_seen
+        {
+            return false;
+        }
+        state.sleeper = Some(cx.waker().clone());
+        true
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        self.lock().load
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        let sleeper = state.sleeper.take();
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn admit(&self) -> Result<(), ProviderError> {
+        match &self.door {
+            Door::Open => Ok(()),
+            Door::Stopped(reason) => Err(reason.clone()),
+            Door::Closing(_) => Err(ProviderErrorKind::Closed.into()),
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! Everything that can be chosen about an MQTT provider, checked as a whole before anything is sent.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mqtt_codec::ProtocolVersion;
+use mqtt_session::{BrokerOnlySession, CleanStart, Config, ConfigError};
+use pubsub_core::{MatchingRules, OfflinePolicy, QoS};
+
+use crate::reconnect::Reconnect;
+
+/// The name that Amplify gives this kind of provider; a good one to
+/// [add](pubsub_core::PubSub::add_provider) it under, as long as there is but one.
+pub const DEFAULT_NAME: &str = "MqttOverWSProvider";
+
+/// How an [`MqttProvider`](crate::MqttProvider) connects, and how it behaves.
+///
+/// Nothing is checked until the provider is made, which then names the first rule that is broken.
+///
+/// ```
+/// use std::time::Duration;
+/// use pubsub_core::OfflinePolicy;
+/// use pubsub_generic::MqttOptions;
+///
+/// let options = MqttOptions::new("wss://broker.example:8084/mqtt")
+///     .user_name("alice")
+///     .password("correct horse battery staple")
+///     .keep_alive(Duration::from_secs(30))
+///     .offline(OfflinePolicy::Fail);
+/// # let shown = format!("{options:?}");
+/// # assert!(!shown.contains("horse") && !shown.contains("alice"));
+/// ```
+///
+/// `Debug` shows no password and no user name, and of the URL the host and the path.
+#[derive(Clone)]
+pub struct MqttOptions {
+    #[cfg(feature = "ws")]
+    pub(crate) ws: crate::ws::WsOptions,
+    /// `None`: a random one is made with the provider.
+    pub(crate) client_id: Option<String>,
+    /// All that concerns the session alone; its `client_id` is filled in when the provider is made.
+    pub(crate) session: Config,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) subscribe_timeout: Duration,
+    pub(crate) reconnect: Reconnect,
+    pub(crate) offline: OfflinePolicy,
+    pub(crate) idle: IdleConnection,
+    pub(crate) limits: Limits,
+    pub(crate) matching: MatchingRules,
+}
+
+/// What the broker keeps of us between two Network Connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionMode {
+    /// Nothing: every connection starts clean (Clean Start), and the provider subscribes anew. The default, as in
+    /// Amplify. What is published while we are away is missed, at every QoS.
+    Clean,
+    /// The Session, from the first connection of this provider on: subscriptions stay, and the broker queues QoS 1 and 2
+    /// messages while we are away.
+    Resumed {
+        /// How long the broker keeps it after a connection is lost (MQTT 5; an MQTT 3.1.1 broker decides by itself).
+        /// Whole seconds; [`Duration::MAX`] means for ever.
+        expiry: Duration,
+    },
+    /// The Session, also from one run of the program to the next. It needs a
+    /// [client identifier](MqttOptions::client_id) of your own, or the next run would not find it again.
+    Persistent {
+        /// As with [`Resumed`](Self::Resumed).
+        expiry: Duration,
+    },
+}
+
+/// What becomes of the connection when nobody needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IdleConnection {
+    /// It stays until [`close`](pubsub_core::Provider::close). The default.
+    Keep,
+    /// It is closed after this long without a subscription or a publish under way; the next call opens it again.
+    /// Zero is what Amplify does.
+    CloseAfter(Duration),
+}
+
+/// What a service allows, where that is less than MQTT does. Checked before anything is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The highest QoS, for publishing and subscribing. Default QoS 2.
+    pub max_qos: QoS,
+    /// The longest topic or filter in bytes. Default 65,535, as MQTT has it.
+    pub max_topic_bytes: usize,
+    /// The largest payload in bytes. Default: what MQTT's largest packet has room for. The broker may announce less.
+    pub max_payload_bytes: usize,
+    /// The longest client identifier in bytes. Default 65,535.
+    pub max_client_id_bytes: usize,
+}
+
+impl MqttOptions {
+    /// Options for the broker at this URL: `ws://` or `wss://`, a host, perhaps a port, and a path (most brokers expect
+    /// `/mqtt`).
+    #[cfg(feature = "ws")]
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            ws: crate::ws::WsOptions::new(url.into()),
+            ..Self::without_url()
+        }
+    }
+
+    /// Options for a provider that brings its own [`Connect`](crate::Connect).
+    #[must_use]
+    pub fn without_url() -> Self {
+        Self {
+            #[cfg(feature = "ws")]
+            ws: crate::ws::WsOptions::default(),
+            client_id: None,
+            session: default_session(),
+            connect_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
+            subscribe_timeout: Duration::from_secs(60),
+            reconnect: Reconnect::default(),
+            offline: OfflinePolicy::WaitUpTo(Duration::from_secs(30)),
+            idle: IdleConnection::Keep,
+            limits: Limits::default(),
+            matching: MatchingRules::default(),
+        }
+    }
+
+    /// The Client Identifier. Default: a random UUID (version 4), made when the provider is and kept for its life. An
+    /// empty one asks the broker to assign one.
+    ///
+    /// Two clients with the same identifier throw each other out of the broker.
+    #[must_use]
+    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = Some(client_id.into());
+        self
+    }
+
+    /// The user name of the CONNECT. Default none.
+    #[must_use]
+    pub fn user_name(mut self, user_name: impl Into<String>) -> Self {
+        self.session.username = Some(user_name.into());
+        self
+    }
+
+    /// The password of the CONNECT; text or bytes. Default none. Before MQTT 5 it needs a
+    /// [user name](Self::user_name) beside it.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<Vec<u8>>) -> Self {
+        self.session.password = Some(Bytes::from(password.into()));
+        self
+    }
+
+    /// The MQTT version to speak. Default 3.1.1; MQTT 3.1 is for compatibility with old brokers.
+    #[must_use]
+    pub fn protocol_version(mut self, version: ProtocolVersion) -> Self {
+        self.session.version = version;
+        self
+    }
+
+    /// After how long a silence, in either direction, the broker is asked for a sign of life. Up to 65,535 s; zero
+    /// switches it off. Default 60 s. An MQTT 5 broker may order another value.
+    #[must_use]
+    pub fn keep_alive(mut self, interval: Duration) -> Self {
+        self.session.keep_alive = interval;
+        self
+    }
+
+    /// How long that sign of life may take before the connection counts as lost. Default 10 s.
+    #[must_use]
+    pub fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.session.ping_timeout = timeout;
+        self
+    }
+
+    /// What the broker keeps of us between connections. Default [`SessionMode::Clean`].
+    #[must_use]
+    pub fn session(mut self, session: SessionMode) -> Self {
+        let (clean_start, expiry, broker_only) = match session {
+            SessionMode::Clean => (
+                CleanStart::Always,
+                Duration::ZERO,
+                BrokerOnlySession::Refuse,
+            ),
+            SessionMode::Resumed { expiry } => {
+                (CleanStart::OnFirst, expiry, BrokerOnlySession::Refuse)
+            }
+            SessionMode::Persistent { expiry } => {
+                (CleanStart::Never, expiry, BrokerOnlySession::Accept)
+            }
+        };
+        self.session.clean_start = clean_start;
+        self.session.session_expiry = expiry;
+        self.session.broker_only_session = broker_only;
+        self
+    }
+
+    /// The message that the broker publishes when this client disappears without a word. Default none.
+    #[must_use]
+    pub fn will(mut self, will: mqtt_session::Will) -> Self {
+        self.session.will = Some(will);
+        self
+    }
+
+    /// How long one attempt may take, from the name's resolution to the CONNACK. Default 30 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long closing may take: to send what was accepted and have it acknowledged, and to say goodbye. Default 5 s.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// How long a subscribe call waits for the broker's answer, the connecting before it included, until it fails and
+    /// takes its filters back. Default 60 s.
+    #[must_use]
+    pub fn subscribe_timeout(mut self, timeout: Duration) -> Self {
+        self.subscribe_timeout = timeout;
+        self
+    }
+
+    /// When to try again. Default [`Reconnect::default`].
+    #[must_use]
+    pub fn reconnect(mut self, policy: Reconnect) -> Self {
+        self.reconnect = policy;
+        self
+    }
+
+    /// What a publish does while there is no connection, unless the message says otherwise. Default: wait for one, 30 s.
+    /// Either way, publishing makes the provider connect.
+    #[must_use]
+    pub fn offline(mut self, policy: OfflinePolicy) -> Self {
+        self.offline = policy;
+        self
+    }
+
+    /// How many publishes, and how many bytes of topic and payload, may be accepted and not yet acknowledged or, at
+    /// QoS 0, sent. Default 10,000 and 16 MiB: about a kilobyte each.
+    #[must_use]
+    pub fn queue(mut self, messages: NonZeroUsize, bytes: NonZeroUsize) -> Self {
+        self.session.max_queued_messages = messages.get();
+        self.session.max_outbound_bytes = bytes.get();
+        self
+    }
+
+    /// The largest packet that is received, in bytes; announced to an MQTT 5 broker. Default 1 MiB, at least 64. A larger
+    /// one ends the connection.
+    #[must_use]
+    pub fn max_packet_size(mut self, bytes: u32) -> Self {
+        self.session.maximum_packet_size = bytes;
+        self
+    }
+
+    /// How many filters go into one SUBSCRIBE or UNSUBSCRIBE. Default 32; some services allow fewer.
+    #[must_use]
+    pub fn filters_per_packet(mut self, filters: NonZeroU16) -> Self {
+        self.session.max_filters_per_packet = filters;
+        self
+    }
+
+    /// Everything else that the session lets one choose: windows, aliases, enhanced authentication, what becomes of
+    /// messages in flight when the broker forgets us.
+    ///
+    /// The client identifier in it is overwritten; set that with [`client_id`](Self::client_id).
+    #[must_use]
+    pub fn configure_session(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.session);
+        self
+    }
+
+    /// What becomes of the connection when nobody needs it. Default: it stays.
+    #[must_use]
+    pub fn idle(mut self, idle: IdleConnection) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// What the service allows. Default: what MQTT does.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How the service matches topics, where it departs from the specification. Default: to the letter.
+    #[must_use]
+    pub fn matching(mut self, rules: MatchingRules) -> Self {
+        self.matching = rules;
+        self
+    }
+
+    /// Checks everything but the URL and what the session checks itself, and names the first rule that is broken.
+    pub(crate) fn validate(&self) -> Result<(), OptionsError> {
+        if let Some(client_id) = &self.client_id
+            && client_id.len() > self.limits.max_client_id_bytes
+        {
+            return Err(OptionsError::ClientIdTooLong {
+                max_bytes: self.limits.max_client_id_bytes,
+            });
+        }
+        if self.session.clean_start == CleanStart::Never
+            && self.client_id.as_deref().is_none_or(str::is_empty)
+        {
+            return Err(OptionsError::PersistentWithoutClientId);
+        }
+        if let Some(will) = &self.session.will
+            && u8::from(will.qos) > self.limits.max_qos as u8
+        {
+            return Err(OptionsError::WillQos {
+                max: self.limits.max_qos,
+            });
+        }
+        positive(self.connect_timeout, "connect timeout")?;
+        positive(self.close_timeout, "close timeout")?;
+        positive(self.subscribe_timeout, "subscribe timeout")?;
+        if let OfflinePolicy::WaitUpTo(time) = self.offline {
+            positive(time, "offline wait")?;
+        }
+        self.reconnect.validate()
+    }
+}
+
+fn default_session() -> Config {
+    let mut config = Config::new(ProtocolVersion::V311, "");
+    config.max_queued_messages = 10_000;
+    config
+}
+
+fn positive(value: Duration, what: &'static str) -> Result<(), OptionsError> {
+    if value.is_zero() {
+        Err(OptionsError::Zero { what })
+    } else {
+        Ok(())
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_qos: QoS::ExactlyOnce,
+            max_topic_bytes: 65_535,
+            max_payload_bytes: 268_435_455,
+            max_client_id_bytes: 65_535,
+        }
+    }
+}
+
+impl fmt::Debug for MqttOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("MqttOptions");
+        #[cfg(feature = "ws")]
+        out.field("ws", &self.ws);
+        out.field("client_id", &self.client_id)
+            .field("session", &self.session)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("close_timeout", &self.close_timeout)
+            .field("subscribe_timeout", &self.subscribe_timeout)
+            .field("reconnect", &self.reconnect)
+            .field("offline", &self.offline)
+            .field("idle", &self.idle)
+            .field("limits", &self.limits)
+            .field("matching", &self.matching)
+            .finish()
+    }
+}
+
+/// Which rule the options break.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// There is no URL, and no [`Connect`](crate::Connect) in its place.
+    MissingUrl,
+    /// The URL, or an option of the connection to it, cannot be used; the source says why.
+    Url(Box<dyn StdError + Send + Sync>),
+    /// A URL that is not encrypted leads beyond this machine, and nobody said that this is meant.
+    PlainUrl,
+    /// A URL, or an option of the connection to it, was given to a provider that brings its own
+    /// [`Connect`](crate::Connect) and would not use it.
+    UnusedUrl,
+    /// Roots or a dialler were given beside a connector that has its own.
+    ConnectorConflict,
+    /// Root certificates were given to a build without TLS.
+    NoTls,
+    /// The client identifier is longer than the [`Limits`] allow.
+    ClientIdTooLong {
+        /// How many bytes it may have.
+        max_bytes: usize,
+    },
+    /// A persistent session is found again by its client identifier, so it needs one that outlives the process.
+    PersistentWithoutClientId,
+    /// The will asks for more than the [`Limits`] allow.
+    WillQos {
+        /// What they allow.
+        max: QoS,
+    },
+    /// A time that has to be more than zero.
+    Zero {
+        /// Which one.
+        what: &'static str,
+    },
+    /// The cap of the [`Reconnect`] policy is below one of its delays.
+    ReconnectCap,
+    /// A rule of the MQTT session is broken; the source names it.
+    Session(ConfigError),
+    /// The system's source of randomness, which makes client identifiers, does not answer.
+    NoRandomness,
+}
+
+impl fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingUrl => f.write_str("the options have no URL"),
+            Self::Url(_) => f.write_str("the URL or an option of its connection cannot be used"),
+            Self::PlainUrl => f.write_str(
+                "the URL is not encrypted and leads beyond this machine; if that is meant, say so with `plain_ws`",
+            ),
+            Self::UnusedUrl => f.write_str("a provider with its own `Connect` uses no URL and no option of it"),
+            Self::ConnectorConflict => f.write_str("roots or a dialler beside a connector that has its own"),
+            Self::NoTls => f.write_str("root certificates in a build without TLS; enable a feature for it"),
+            Self::ClientIdTooLong { max_bytes } => write!(f, "the client identifier has more than {max_bytes} bytes"),
+            Self::PersistentWithoutClientId => f.write_str("a persistent session needs a client identifier"),
+            Self::WillQos { max } => write!(f, "the will's quality of service is above {max:?}"),
+            Self::Zero { what } => write!(f, "the {what} is zero"),
+            Self::ReconnectCap => f.write_str("the cap of the reconnect policy is below one of its delays"),
+            Self::Session(_) => f.write_str("an option breaks a rule of MQTT"),
+            Self::NoRandomness => f.write_str("the system's source of randomness does not answer"),
+        }
+    }
+}
+
+impl StdError for OptionsError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Url(source) => Some(source.as_ref()),
+            Self::Session(error) => Some(error),
+            _ => None,
+        }
+    }
+}

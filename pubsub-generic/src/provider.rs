@@ -1,0 +1,468 @@
+//! The provider: a handle on the task that does the work.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use mqtt_session::Session;
+use pubsub_core::{
+    BoxFuture, DeliverySink, FilterRequest, MatchingRules, Network, OfflinePolicy, OutboundMessage,
+    Provider, ProviderError, ProviderErrorKind, PublishError, PublishReceipt, QoS, ReceiptSink,
+    Refusal, RefusalKind, Settlement, TopicFilter,
+};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::connect::Connect;
+use crate::driver::Task;
+use crate::error::LimitExceeded;
+use crate::inbox::{Command, Farewell, Inbox, Operation};
+use crate::operations::{session_publish, session_subscription};
+use crate::options::{MqttOptions, OptionsError};
+use crate::reconnect::{Backoff, Random};
+use crate::stats::{Counters, Stats};
+
+/// Publishes and subscribes through an MQTT broker.
+///
+/// It belongs into a [`PubSub`](pubsub_core::PubSub), whose `publish` and `subscribe` are what an application calls. To
+/// keep a handle on the methods here, add an `Arc` of it.
+///
+/// Nothing happens until the first publish, subscribe or [`connect`](Self::connect). Then one task is started on the
+/// current tokio runtime; it owns the connection, makes it again when it is lost, and restores the subscriptions.
+/// [`close`](Provider::close) ends it in order. Dropping the provider ends it too, without sending what is left.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use pubsub_core::{Json, PubSub};
+/// use pubsub_generic::{DEFAULT_NAME, MqttOptions, MqttProvider};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider = Arc::new(MqttProvider::new(MqttOptions::new("wss://broker.example/mqtt"))?);
+/// let pubsub = PubSub::new();
+/// pubsub.add_provider(DEFAULT_NAME, Arc::clone(&provider))?;
+///
+/// provider.connect().await?;
+/// pubsub.publish("chat/lobby", Json(&"hello")).await?;
+/// println!("{:?}", provider.stats());
+/// # Ok(()) }
+/// ```
+pub struct MqttProvider {
+    shared: Arc<Shared>,
+    task: Mutex<TaskState>,
+    finished: watch::Receiver<Option<Result<(), ProviderError>>>,
+}
+
+enum TaskState {
+    /// Started by the first call, so that a provider can be made outside of a runtime.
+    Idle(Box<dyn FnOnce() -> Task + Send>),
+    Running(JoinHandle<()>),
+    /// Somebody waits for its end, or it never ran.
+    Taken,
+}
+
+/// What the handle, the receipts and the task have in common.
+pub(crate) struct Shared {
+    pub(crate) options: MqttOptions,
+    pub(crate) client_id: String,
+    pub(crate) inbox: Inbox,
+    pub(crate) sink: OnceLock<DeliverySink>,
+    pub(crate) counters: Counters,
+    up: AtomicBool,
+    finished: watch::Sender<Option<Result<(), ProviderError>>>,
+    this: std::sync::Weak<Self>,
+}
+
+impl MqttProvider {
+    /// A provider for the broker at the options' URL.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the options break. Nothing is sent, and no runtime is needed.
+    #[cfg(feature = "ws")]
+    pub fn new(options: MqttOptions) -> Result<Self, OptionsError> {
+        let connect = crate::ws::WsConnect::from_options(&options)?;
+        Self::assemble(options, Arc::new(connect))
+    }
+
+    /// A provider that connects in a way of its own: over another transport, or with something made anew for each attempt.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); and a URL or an option of its connection is refused, since nothing would use it.
+    pub fn with_connect(options: MqttOptions, connect: impl Connect) -> Result<Self, OptionsError> {
+        #[cfg(feature = "ws")]
+        if options.ws.is_used() {
+            return Err(OptionsError::UnusedUrl);
+        }
+        Self::assemble(options, Arc::new(connect))
+    }
+
+    fn assemble(mut options: MqttOptions, connect: Arc<dyn Connect>) -> Result<Self, OptionsError> {
+        options.validate()?;
+        let client_id = match &options.client_id {
+            Some(client_id) => client_id.clone(),
+            None => random_uuid()?,
+        };
+        options.session.client_id.clone_from(&client_id);
+        // Our own deadline covers the CONNACK; the session's must not come before it.
+        options.session.connack_timeout = options.connect_timeout.saturating_mul(2);
+        // The inbox counts what is in the session too, so the session's bounds are never what refuses.
+        let inbox = Inbox::new(
+            options.session.max_queued_messages,
+            options.session.max_outbound_bytes,
+        );
+        let session = Session::new(options.session.clone()).map_err(OptionsError::Session)?;
+        let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random_seed()?));
+        let (finished, watch) = watch::channel(None);
+        let shared = Arc::new_cyclic(|this| Shared {
+            options,
+            client_id,
+            inbox,
+            sink: OnceLock::new(),
+            counters: Counters::default(),
+            up: AtomicBool::new(false),
+            finished,
+            this: this.clone(),
+        });
+        let task = {
+            let shared = Arc::clone(&shared);
+            Box::new(move || Task::new(shared, connect, session, backoff))
+        };
+        Ok(Self {
+            shared,
+            task: Mutex::new(TaskState::Idle(task)),
+            finished: watch,
+        })
+    }
+
+    /// The Client Identifier, chosen or made up.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.shared.client_id
+    }
+
+    /// Connects now, instead of with the first publish or subscribe, and resolves when MQTT is connected. After a failure
+    /// that ended all attempts it starts them again.
+    ///
+    /// # Errors
+    ///
+    /// Why the attempt failed, or the next one where none was under way. Unless the error says that retrying is
+    /// pointless, the provider goes on trying by its [`Reconnect`](crate::Reconnect) policy.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the answer, not the connection.
+    pub async fn connect(&self) -> Result<(), ProviderError> {
+        let (reply, answer) = oneshot::channel();
+        self.call(Command::Connect { reply })?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(ProviderErrorKind::Closed.into()))
+    }
+
+    /// Tells that the host's network came up or went down, where the host knows. While it is down no attempts are made;
+    /// when it comes up the next one is made at once.
+    pub fn network(&self, network: Network) {
+        if self.start().is_ok() {
+            self.shared.inbox.notify(Command::Network(network));
+        }
+    }
+
+    /// What has happened so far, and what is under way.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared
+            .counters
+            .snapshot(self.shared.is_up(), self.shared.inbox.load())
+    }
+
+    fn call(&self, command: Command) -> Result<(), ProviderError> {
+        self.start()?;
+        self.shared.inbox.call(command)
+    }
+
+    /// Sees to it that the task runs.
+    fn start(&self) -> Result<(), ProviderError> {
+        let mut state = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*state, TaskState::Idle(_)) {
+            return Ok(());
+        }
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|error| ProviderError::new(ProviderErrorKind::Other).with_source(error))?;
+        if let TaskState::Idle(make) = std::mem::replace(&mut *state, TaskState::Taken) {
+            // The task makes a timer, which it can only do inside the runtime.
+            *state = TaskState::Running(runtime.spawn(async move { make().await }));
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self, message: &OutboundMessage) -> Result<(), LimitExceeded> {
+        let limits = &self.shared.options.limits;
+        if message.qos > limits.max_qos {
+            return Err(LimitExceeded::QoS {
+                max: limits.max_qos,
+            });
+        }
+        if message.topic.as_str().len() > limits.max_topic_bytes {
+            return Err(LimitExceeded::Topic {
+                max_bytes: limits.max_topic_bytes,
+            });
+        }
+        if message.payload.len() > limits.max_payload_bytes {
+            return Err(LimitExceeded::Payload {
+                max_bytes: limits.max_payload_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    fn subscribe_now(
+        &self,
+        requests: Vec<FilterRequest>,
+    ) -> Result<(Vec<Option<Refusal>>, Option<Answer>), ProviderError> {
+        let limits = &self.shared.options.limits;
+        let version = self.shared.options.session.version;
+        let mut refused = Vec::with_capacity(requests.len());
+        let mut subscriptions = Vec::with_capacity(requests.len());
+        for mut request in requests {
+            if request.filter.as_str().len() > limits.max_topic_bytes {
+                let error = LimitExceeded::Topic {
+                    max_bytes: limits.max_topic_bytes,
+                };
+                refused.push(Some(Refusal::from(ProviderError::from(error))));
+                continue;
+            }
+            request.qos = request.qos.min(limits.max_qos);
+            refused.push(None);
+            subscriptions.push(session_subscription(&request, version));
+        }
+        if subscriptions.is_empty() {
+            return Ok((refused, None));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.call(Command::Operation(Operation::Subscribe {
+            subscriptions,
+            reply,
+        }))?;
+        Ok((refused, Some(answer)))
+    }
+}
+
+type Answer = oneshot::Receiver<Result<Vec<Result<QoS, Refusal>>, ProviderError>>;
+
+impl Provider for MqttProvider {
+    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
+        if self.shared.inbox.is_closed() {
+            return Err(ProviderErrorKind::Closed.into());
+        }
+        self.shared
+            .sink
+            .set(sink)
+            .map_err(|_| ProviderErrorKind::Invalid.into())
+    }
+
+    fn matching_rules(&self) -> MatchingRules {
+        self.shared.options.matching
+    }
+
+    /// Resolves at QoS 0 when the message is handed to the socket, at QoS 1 with its PUBACK and at QoS 2 with its
+    /// PUBCOMP.
+    fn publish(&self, message: OutboundMessage) -> PublishReceipt {
+        if let Err(error) = self.check_limits(&message) {
+            return failed(error.into());
+        }
+        let policy = match message.offline {
+            OfflinePolicy::ProviderDefault => self.shared.options.offline,
+            policy => policy,
+        };
+        if let Err(error) = self.start() {
+            return failed(error);
+        }
+        let (settler, receipt) = PublishReceipt::pair();
+        let publish = session_publish(message, self.shared.options.session.version);
+        match self.shared.inbox.publish(publish, policy, settler) {
+            Ok(()) => receipt,
+            Err((error, settler)) => {
+                settler.settle(Err(PublishError::NotSent(error)));
+                receipt
+            }
+        }
+    }
+
+    /// Resolves when the broker has answered for every filter, or the subscribe timeout has passed.
+    fn subscribe(
+        &self,
+        requests: Vec<FilterRequest>,
+    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
+        let asked = self.subscribe_now(requests);
+        Box::pin(async move {
+            let (refused, answer) = asked?;
+            let answers = match answer {
+                Some(answer) => answer
+                    .await
+                    .unwrap_or_else(|_| Err(ProviderErrorKind::Closed.into()))?,
+                None => Vec::new(),
+            };
+            let mut answers = answers.into_iter();
+            Ok(refused
+                .into_iter()
+                .map(|refusal| match refusal {
+                    Some(refusal) => Err(refusal),
+                    None => answers
+                        .next()
+                        .unwrap_or_else(|| Err(RefusalKind::Unspecified.into())),
+                })
+                .collect())
+        })
+    }
+
+    fn unsubscribe(
+        &self,
+        filters: Vec<TopicFilter>,
+    ) -> BoxFuture<'static, Result<(), ProviderError>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.call(Command::Operation(Operation::Unsubscribe {
+            filters: texts(&filters),
+            reply: Some(reply),
+        }));
+        Box::pin(async move {
+            asked?;
+            answer
+                .await
+                .unwrap_or_else(|_| Err(ProviderErrorKind::Closed.into()))
+        })
+    }
+
+    fn release(&self, filters: Vec<TopicFilter>) {
+        // What was subscribed has started the task.
+        self.shared
+            .inbox
+            .notify(Command::Operation(Operation::Unsubscribe {
+                filters: texts(&filters),
+                reply: None,
+            }));
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
+        self.shared.inbox.close(Farewell::Drain);
+        let task = {
+            let mut state = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+            match std::mem::replace(&mut *state, TaskState::Taken) {
+                TaskState::Idle(_) => {
+                    self.shared.finished(Ok(()));
+                    None
+                }
+                TaskState::Running(task) => Some(task),
+                TaskState::Taken => None,
+            }
+        };
+        let mut finished = self.finished.clone();
+        Box::pin(async move {
+            if let Some(task) = task {
+                // It ends by itself; should it have panicked, the panic has been reported already.
+                let _ = task.await;
+            }
+            match finished.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+                // The task is gone with its runtime.
+                Err(_) => Err(ProviderErrorKind::Closed.into()),
+            }
+        })
+    }
+}
+
+impl Drop for MqttProvider {
+    fn drop(&mut self) {
+        self.shared.inbox.close(Farewell::AtOnce);
+    }
+}
+
+impl fmt::Debug for MqttProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MqttProvider")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn finished(&self, outcome: Result<(), ProviderError>) {
+        self.finished.send_replace(Some(outcome));
+    }
+
+    /// A session that knows of nothing. The configuration was checked when the provider was made.
+    pub(crate) fn new_session(&self) -> Option<Session> {
+        Session::new(self.options.session.clone()).ok()
+    }
+
+    /// Where the receipts of deliveries report to.
+    pub(crate) fn receipts(&self) -> Option<Arc<dyn ReceiptSink>> {
+        Some(self.this.upgrade()?)
+    }
+}
+
+impl ReceiptSink for Shared {
+    fn settle(&self, token: u64, settlement: Settlement) {
+        self.inbox.settle(token, settlement);
+    }
+}
+
+fn failed(error: ProviderError) -> PublishReceipt {
+    PublishReceipt::ready(Err(PublishError::NotSent(error)))
+}
+
+fn texts(filters: &[TopicFilter]) -> Vec<Arc<str>> {
+    filters
+        .iter()
+        .map(|filter| Arc::from(filter.as_str()))
+        .collect()
+}
+
+fn random_seed() -> Result<u64, OptionsError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|_| OptionsError::NoRandomness)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// RFC 9562, section 5.4.
+fn random_uuid() -> Result<String, OptionsError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| OptionsError::NoRandomness)?;
+    let random = u128::from_be_bytes(bytes);
+    let version_4 = random & !(0xf << 76) | 4 << 76;
+    let variant_1 = version_4 & !(0b11 << 62) | 0b10 << 62;
+    let hex = format!("{variant_1:032x}");
+    let groups = [
+        hex.get(..8),
+        hex.get(8..12),
+        hex.get(12..16),
+        hex.get(16..20),
+        hex.get(20..),
+    ];
+    Ok(groups.map(Option::unwrap_or_default).join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_id_made_up_is_a_uuid_of_version_4() {
+        for _ in 0..100 {
+            let uuid = random_uuid().unwrap();
+            let lengths: Vec<usize> = uuid.split('-').map(str::len).collect();
+            assert_eq!(lengths, [8, 4, 4, 4, 12], "{uuid}");
+            assert_eq!(uuid.as_bytes()[14], b'4', "{uuid}");
+            assert!(b"89ab".contains(&uuid.as_bytes()[19]), "{uuid}");
+        }
+        assert_ne!(random_uuid().unwrap(), random_uuid().unwrap());
+    }
+}

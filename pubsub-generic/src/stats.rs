@@ -1,0 +1,109 @@
+//! What can be counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::inbox::Load;
+
+/// A snapshot of what an [`MqttProvider`](crate::MqttProvider) has done and has under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Whether MQTT is connected.
+    pub connected: bool,
+    /// How many connections were accepted by the broker.
+    pub connections: u64,
+    /// Messages that arrived.
+    pub messages_received: u64,
+    /// Publishes that were sent, or confirmed where they are to be.
+    pub publishes_delivered: u64,
+    /// Publishes that were not, for whatever reason.
+    pub publishes_failed: u64,
+    /// Publishes accepted and not settled yet, waiting and in flight.
+    pub publishes_pending: usize,
+    /// Their topics and payloads, in bytes.
+    pub publish_bytes_pending: usize,
+    /// Subscribe, unsubscribe and connect calls not answered yet.
+    pub calls_pending: usize,
+    /// MQTT bytes received.
+    pub bytes_received: u64,
+    /// MQTT bytes handed to the transport.
+    pub bytes_sent: u64,
+    /// How long the last sign of life took that was asked for; `None` before the first.
+    pub round_trip: Option<Duration>,
+}
+
+/// Written by the task alone, read by anybody.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    connections: AtomicU64,
+    messages_received: AtomicU64,
+    publishes_delivered: AtomicU64,
+    publishes_failed: AtomicU64,
+    bytes_received: AtomicU64,
+    bytes_sent: AtomicU64,
+    /// In nanoseconds, plus one; zero before the first.
+    round_trip: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn connected(&self) {
+        add(&self.connections, 1);
+    }
+
+    pub(crate) fn messages_received(&self, messages: usize) {
+        add(&self.messages_received, messages as u64);
+    }
+
+    pub(crate) fn publish_settled(&self, delivered: bool) {
+        add(
+            if delivered {
+                &self.publishes_delivered
+            } else {
+                &self.publishes_failed
+            },
+            1,
+        );
+    }
+
+    pub(crate) fn bytes_received(&self, bytes: usize) {
+        add(&self.bytes_received, bytes as u64);
+    }
+
+    pub(crate) fn bytes_sent(&self, bytes: usize) {
+        add(&self.bytes_sent, bytes as u64);
+    }
+
+    pub(crate) fn round_trip(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.round_trip
+            .store(nanos.saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self, connected: bool, load: Load) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            connected,
+            connections: read(&self.connections),
+            messages_received: read(&self.messages_received),
+            publishes_delivered: read(&self.publishes_delivered),
+            publishes_failed: read(&self.publishes_failed),
+            publishes_pending: load.messages,
+            publish_bytes_pending: load.bytes,
+            calls_pending: load.operations,
+            bytes_received: read(&self.bytes_received),
+            bytes_sent: read(&self.bytes_sent),
+            round_trip: read(&self.round_trip)
+                .checked_sub(1)
+                .map(Duration::from_nanos),
+        }
+    }
+}
+
+/// One writer: no read-modify-write is needed.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(n),
+        Ordering::Relaxed,
+    );
+}

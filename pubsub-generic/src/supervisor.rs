@@ -1,0 +1,552 @@
+//! When there is to be a connection, and what to do when there is none: the task's judgement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mqtt_codec::ReasonCode;
+use mqtt_session::{
+    ConnectRefused, Connected, Disconnect, DisconnectCause, Disconnected, SessionPresence,
+    TransportEnd,
+};
+use pubsub_core::{
+    Continuity, Gap, Network, OfflinePolicy, ProviderError, ProviderErrorKind, PublishError,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::connect::{Attempt, CredentialFreshness, Retry};
+use crate::driver::{Closing, Link, Open, Parting, Task};
+use crate::error::{ConnectRefusal, ConnectionError};
+use crate::inbox::{Farewell, Operation};
+use crate::options::IdleConnection;
+use crate::transport::Transport;
+
+/// A connection that the broker accepts and closes within this time was not a good one.
+const CUT_SHORT: Duration = Duration::from_secs(5);
+/// So many of these in a row look like two clients that throw each other out.
+const CUT_SHORT_MEANS_TAKEN_OVER: u32 = 3;
+/// How long a transport that was given up may take to write its last words.
+const PARTING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Stands for "no deadline" where a moment is needed.
+const FAR_AWAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+impl Task {
+    /// Whether something needs a connection right now.
+    fn has_work(&self) -> bool {
+        if self.closing.is_some() {
+            return !self.publishes.is_empty();
+        }
+        !self.publishes.is_empty()
+            || !self.operations.is_empty()
+            || !self.subscribes.is_empty()
+            || !self.unsubscribes.is_empty()
+            || self.session.subscriptions().len() > 0
+    }
+
+    /// Whether there is to be a connection.
+    fn wants_connection(&self) -> bool {
+        self.has_work() || (self.wanted && self.closing.is_none())
+    }
+
+    /// Somebody needs a connection: from now on it is kept as the options say.
+    pub(crate) fn demand(&mut self) {
+        if self.shared.options.idle == IdleConnection::Keep {
+            self.wanted = true;
+        }
+    }
+
+    pub(crate) fn connect_asked(&mut self, reply: oneshot::Sender<Result<(), ProviderError>>) {
+        if self.is_up() {
+            self.completed.operations += 1;
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        self.wanted = true;
+        self.connect_replies.push(reply);
+        if let Link::Waiting { .. } = self.link {
+            // Asked by name, it does not wait for the policy's next turn.
+            self.link = Link::Waiting { until: self.now };
+        }
+    }
+
+    pub(crate) fn network_changed(&mut self, network: Network) {
+        self.facts.network(network);
+        if network == Network::Up {
+            self.backoff.reset();
+            if let Link::Waiting { .. } = self.link {
+                self.link = Link::Waiting { until: self.now };
+            }
+        } else if let Link::Connecting { .. } = self.link {
+            self.attempt_failed(ConnectionError::NetworkDown);
+            return;
+        }
+        self.report_state(None);
+    }
+
+    /// Whether an attempt could be made, as far as the host knows.
+    pub(crate) fn may_connect(&self) -> bool {
+        self.facts.network == Network::Up
+    }
+
+    pub(crate) fn start_if_due(&mut self) -> bool {
+        if !self.wants_connection() {
+            if let Link::Waiting { .. } = self.link {
+                self.link = Link::Idle;
+                self.facts.failed();
+                self.report_state(None);
+                return true;
+            }
+            return false;
+        }
+        let due = match self.link {
+            Link::Idle => true,
+            Link::Waiting { until } => until <= self.now,
+            _ => false,
+        };
+        if !due || !self.may_connect() {
+            if due && matches!(self.link, Link::Idle) {
+                // Wanted, and not to be had: that is "disrupted", not "disconnected".
+                self.link = Link::Waiting { until: self.now };
+                self.facts.opening();
+                self.facts.closed();
+                self.report_state(None);
+            }
+            return false;
+        }
+        self.start_attempt();
+        true
+    }
+
+    fn start_attempt(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+        let timeout = self.shared.options.connect_timeout;
+        let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
+            .numbered(self.attempts, self.freshness);
+        tracing::debug!(client_id = %self.shared.client_id, attempt = self.attempts, "connecting");
+        let connect = Arc::clone(&self.connect);
+        self.link = Link::Connecting {
+            attempt: Box::pin(async move { connect.connect(&attempt).await }),
+            deadline: self.now + timeout.min(FAR_AWAY),
+        };
+        self.facts.opening();
+        self.report_state(None);
+    }
+
+    pub(crate) fn transport_opened(&mut self, transport: Box<dyn Transport>, deadline: Instant) {
+        self.link = Link::Open(Open::new(transport, deadline, self.now));
+        if let Err(error) = self.session.transport_opened(self.timestamp()) {
+            // The session still has the last one: ours to report, so this cannot be.
+            debug_assert!(false, "{error}");
+        }
+    }
+
+    /// An attempt under way is given up when the last one who wanted it has left.
+    pub(crate) fn give_up_if_unwanted(&mut self) -> bool {
+        if self.wants_connection() {
+            return false;
+        }
+        self.link = Link::Idle;
+        self.facts.failed();
+        self.report_state(None);
+        true
+    }
+
+    pub(crate) fn connected(&mut self, connected: &Connected) {
+        let Link::Open(open) = &mut self.link else {
+            return;
+        };
+        open.up_since = Some(self.now);
+        self.attempts = 0;
+        self.freshness = CredentialFreshness::Any;
+        self.last_error = None;
+        self.offline_deadlines.clear();
+        self.shared.set_up(true);
+        self.shared.counters.connected();
+        tracing::info!(
+            client_id = %self.shared.client_id,
+            session_resumed = connected.session == SessionPresence::Resumed,
+            "connected"
+        );
+        self.facts.established();
+        if let Some(since) = self.away_since.take() {
+            let continuity = match connected.session {
+                SessionPresence::Resumed => Continuity::Kept,
+                _ => Continuity::Lost,
+            };
+            if let Some(sink) = self.shared.sink.get() {
+                sink.gap(Gap::new(self.now.duration_since(since), continuity));
+            }
+        }
+        self.report_state(None);
+        for reply in self.connect_replies.drain(..) {
+            self.completed.operations += 1;
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    pub(crate) fn refused(&mut self, refused: ConnectRefused) {
+        let text = refused.reason_string.map(Arc::from);
+        self.part();
+        self.attempt_failed(ConnectionError::Refused(ConnectRefusal::new(
+            refused.reason,
+            text,
+        )));
+    }
+
+    pub(crate) fn disconnected(&mut self, disconnected: Disconnected) {
+        let error = match disconnected.cause {
+            DisconnectCause::Requested => return self.disconnect_written(),
+            // Whoever told the session has told us more.
+            DisconnectCause::Transport(_) => return,
+            DisconnectCause::Server(server) if server.reason == ReasonCode::SessionTakenOver => {
+                ConnectionError::TakenOver
+            }
+            DisconnectCause::Server(server) => ConnectionError::ServerDisconnect(server.reason),
+            DisconnectCause::Error(error) => ConnectionError::Session(error),
+            _ => return,
+        };
+        let was = self.part();
+        self.lost(was, error);
+    }
+
+    /// The transport has failed, or is to be dropped: tells the session, and goes on from there.
+    pub(crate) fn drop_transport(&mut self, end: TransportEnd, error: ConnectionError) {
+        let Link::Open(open) = std::mem::replace(&mut self.link, Link::Idle) else {
+            return;
+        };
+        let was = Was {
+            up_since: open.up_since,
+            last_received: open.last_received,
+        };
+        drop(open);
+        self.session.transport_closed(end, self.timestamp());
+        // What arrived before the end counts.
+        self.handle_events();
+        self.lost(was, error);
+    }
+
+    /// Leaves the transport to itself: it writes what it still has to and goes.
+    fn part(&mut self) -> Was {
+        let Link::Open(mut open) = std::mem::replace(&mut self.link, Link::Idle) else {
+            return Was {
+                up_since: None,
+                last_received: self.now,
+            };
+        };
+        let was = Was {
+            up_since: open.up_since,
+            last_received: open.last_received,
+        };
+        // At most a DISCONNECT and what is before it; a peer that does not read will not get it.
+        while let Some(packet) = self.next_packet() {
+            if open.transport.start_send(packet).is_err() {
+                return was;
+            }
+        }
+        self.parting = Some(Parting {
+            transport: open.transport,
+            deadline: self.now + PARTING_TIMEOUT,
+        });
+        was
+    }
+
+    fn lost(&mut self, was: Was, mut error: ConnectionError) {
+        let Some(up_since) = was.up_since else {
+            return self.attempt_failed(error);
+        };
+        let up = self.now.duration_since(up_since);
+        self.shared.set_up(false);
+        if self.session.subscriptions().len() > 0 {
+            self.away_since.get_or_insert(was.last_received);
+        }
+        self.backoff.connection_ended(up);
+        let wordless = matches!(&error, ConnectionError::Transport(_));
+        self.cut_short = if wordless && up < CUT_SHORT {
+            self.cut_short.saturating_add(1)
+        } else {
+            0
+        };
+        if self.cut_short >= CUT_SHORT_MEANS_TAKEN_OVER {
+            error = ConnectionError::TakenOver;
+        }
+        if let ConnectionError::TakenOver = error {
+            self.backoff.skip_the_quick_one();
+        }
+        self.publishes_go_offline();
+        self.down(error);
+    }
+
+    pub(crate) fn attempt_failed(&mut self, error: ConnectionError) {
+        self.link = Link::Idle;
+        for reply in std::mem::take(&mut self.connect_replies) {
+            self.completed.operations += 1;
+            let _ = reply.send(Err(error.clone().into()));
+        }
+        self.down(error);
+    }
+
+    /// There is no connection any more, or none came about: waits for the next attempt, or stops.
+    fn down(&mut self, error: ConnectionError) {
+        self.facts.closed();
+        let retry = error.retry();
+        let reason = ProviderError::from(error.clone());
+        self.last_error = Some(reason.clone());
+        if !self.wants_connection() {
+            self.link = Link::Idle;
+            self.facts.failed();
+            self.report_state(Some(reason));
+            return;
+        }
+        let delay = if retry == Retry::Never {
+            None
+        } else {
+            self.backoff.next_delay()
+        };
+        let Some(delay) = delay else {
+            tracing::warn!(client_id = %self.shared.client_id, error = %error, "giving up");
+            return self.stop(reason);
+        };
+        self.freshness = match retry {
+            Retry::WithFreshCredentials => CredentialFreshness::Renew,
+            _ => CredentialFreshness::Any,
+        };
+        tracing::info!(client_id = %self.shared.client_id, error = %error, delay = ?delay, "not connected");
+        self.link = Link::Waiting {
+            until: self.now + delay.min(FAR_AWAY),
+        };
+        self.report_state(Some(reason));
+    }
+
+    /// Gives up: fails everything under way and every call until somebody asks for a connection again.
+    fn stop(&mut self, reason: ProviderError) {
+        self.shared.inbox.stop(reason.clone());
+        self.link = Link::Idle;
+        self.wanted = false;
+        self.facts.failed();
+        self.fail_everything(&reason);
+        self.report_state(Some(reason.clone()));
+        if let Some(sink) = self.shared.sink.get() {
+            sink.failed(reason);
+        }
+    }
+
+    /// Settles all that is under way, and starts with a session that knows nothing of it.
+    fn fail_everything(&mut self, reason: &ProviderError) {
+        self.settle_everything(reason);
+        self.tokens.disarm();
+        self.away_since = None;
+        if let Some(session) = self.shared.new_session() {
+            self.session = session;
+        }
+    }
+
+    fn settle_everything(&mut self, reason: &ProviderError) {
+        for (_, pending) in std::mem::take(&mut self.publishes) {
+            self.completed.messages += 1;
+            self.completed.bytes += pending.bytes;
+            let outcome = if pending.written {
+                PublishError::Indeterminate(reason.clone())
+            } else {
+                PublishError::NotSent(reason.clone())
+            };
+            pending.settler.settle(Err(outcome));
+        }
+        for (_, pending) in std::mem::take(&mut self.subscribes) {
+            self.completed.operations += 1;
+            let _ = pending.reply.send(Err(reason.clone()));
+        }
+        for (_, reply) in std::mem::take(&mut self.unsubscribes) {
+            self.completed.operations += 1;
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(reason.clone()));
+            }
+        }
+        for operation in std::mem::take(&mut self.operations) {
+            self.completed.operations += 1;
+            match operation {
+                Operation::Subscribe { reply, .. } => drop(reply.send(Err(reason.clone()))),
+                Operation::Unsubscribe {
+                    reply: Some(reply), ..
+                } => drop(reply.send(Err(reason.clone()))),
+                Operation::Unsubscribe { reply: None, .. } => {}
+            }
+        }
+        for reply in std::mem::take(&mut self.connect_replies) {
+            self.completed.operations += 1;
+            let _ = reply.send(Err(reason.clone()));
+        }
+        self.offline_deadlines.clear();
+        self.subscribe_deadlines.clear();
+    }
+
+    /// A subscriber is too slow, and its options say that the broker shall keep what it has not confirmed.
+    pub(crate) fn drop_for_slow_subscriber(&mut self) {
+        if !self.is_up() {
+            return;
+        }
+        self.drop_transport(TransportEnd::ClosedLocally, ConnectionError::SlowSubscriber);
+    }
+
+    /// When the connection has been idle for long enough, if it is.
+    pub(crate) fn idle_deadline(&self) -> Option<Instant> {
+        match (self.shared.options.idle, self.idle_since) {
+            (IdleConnection::CloseAfter(linger), Some(since)) => Some(since + linger.min(FAR_AWAY)),
+            _ => None,
+        }
+    }
+
+    /// Asks for a DISCONNECT when nobody has needed the connection for as long as the options say, or when closing has
+    /// nothing left to wait for.
+    pub(crate) fn close_if_idle(&mut self) -> bool {
+        if self.has_work() || !self.is_up() {
+            self.idle_since = None;
+            return false;
+        }
+        if self.closing.is_none() {
+            self.idle_since.get_or_insert(self.now);
+            if self.idle_deadline().is_none_or(|at| self.now < at) {
+                return false;
+            }
+        }
+        self.disconnect()
+    }
+
+    fn disconnect(&mut self) -> bool {
+        self.wanted = false;
+        self.idle_since = None;
+        self.facts.closing();
+        self.report_state(None);
+        // It fails only without a connection, and there is one.
+        let _ = self
+            .session
+            .disconnect(Disconnect::default(), self.timestamp());
+        true
+    }
+
+    /// The session has handed out our DISCONNECT.
+    fn disconnect_written(&mut self) {
+        let Link::Open(open) = std::mem::replace(&mut self.link, Link::Idle) else {
+            return;
+        };
+        self.shared.set_up(false);
+        self.backoff.connection_ended(
+            open.up_since
+                .map_or(Duration::ZERO, |since| self.now.duration_since(since)),
+        );
+        let timeout = self.shared.options.close_timeout.min(PARTING_TIMEOUT);
+        self.link = Link::Closing {
+            transport: open.transport,
+            deadline: self.now + timeout,
+        };
+        self.publishes_go_offline();
+    }
+
+    pub(crate) fn closed_as_asked(&mut self) {
+        self.link = Link::Idle;
+        self.away_since = None;
+        self.facts.closed();
+        tracing::info!(client_id = %self.shared.client_id, "disconnected");
+        self.report_state(None);
+    }
+
+    /// `close` was called, or the last handle is gone.
+    pub(crate) fn begin_closing(&mut self, farewell: Farewell) {
+        let now = self.now;
+        let deadline = match farewell {
+            Farewell::Drain => now + self.shared.options.close_timeout.min(FAR_AWAY),
+            Farewell::AtOnce => now,
+        };
+        match &mut self.closing {
+            Some(closing) => closing.deadline = closing.deadline.min(deadline),
+            None => {
+                self.closing = Some(Closing {
+                    deadline,
+                    left_over: false,
+                });
+            }
+        }
+    }
+
+    /// The time for sending what was accepted is over.
+    pub(crate) fn stop_draining(&mut self) -> bool {
+        if self.publishes.is_empty() && self.operations.is_empty() {
+            return false;
+        }
+        if let Some(closing) = &mut self.closing {
+            closing.left_over = true;
+        }
+        let reason = self.last_error.clone().map_or_else(
+            || ProviderErrorKind::Closed.into(),
+            |last| ProviderError::new(ProviderErrorKind::Closed).with_source(last),
+        );
+        self.settle_everything(&reason);
+        true
+    }
+
+    /// Whether closing has come to its end.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.closing.is_some()
+            && matches!(self.link, Link::Idle)
+            && self.parting.is_none()
+            && self.publishes.is_empty()
+            && self.batch.commands.is_empty()
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.is_done = true;
+        let closed = ProviderError::new(ProviderErrorKind::Closed);
+        self.fail_everything(&closed);
+        self.facts.failed();
+        self.report_state(None);
+        let left_over = self
+            .closing
+            .as_ref()
+            .is_some_and(|closing| closing.left_over);
+        self.shared.finished(if left_over {
+            Err(ProviderErrorKind::TimedOut.into())
+        } else {
+            Ok(())
+        });
+    }
+
+    pub(crate) fn report_state(&self, reason: Option<ProviderError>) {
+        if let Some(sink) = self.shared.sink.get() {
+            sink.set_connection_state(self.facts, reason);
+        }
+    }
+
+    /// What a publish does offline, its own choice or ours.
+    pub(crate) fn offline_policy(&self, chosen: OfflinePolicy) -> OfflinePolicy {
+        match chosen {
+            OfflinePolicy::ProviderDefault => self.shared.options.offline,
+            chosen => chosen,
+        }
+    }
+}
+
+impl Drop for Task {
+    /// Ended by a panic, or with its runtime: nobody is to wait for an answer that cannot come.
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        self.shared.inbox.close(Farewell::AtOnce);
+        self.shared.inbox.take(&mut self.batch, &mut self.completed);
+        let gone = ProviderError::from(ProviderErrorKind::Closed);
+        self.settle_everything(&gone);
+        self.batch.commands.clear();
+        self.shared.set_up(false);
+        self.facts.failed();
+        self.report_state(Some(gone.clone()));
+        if let Some(sink) = self.shared.sink.get() {
+            sink.failed(gone.clone());
+        }
+        self.shared.finished(Err(gone));
+    }
+}
+
+/// What matters of a transport that is gone.
+struct Was {
+    up_since: Option<Instant>,
+    last_received: Instant,
+}
