@@ -1,18 +1,90 @@
 //! An index from topic filters to values, asked with topic names.
+//!
+//! Filters are kept in three ways, each simpler than one tree for all and faster:
+//!
+//! * A filter without wildcards is one entry in a hash table, found by the hash of the whole topic.
+//! * Filters with wildcards fall into few *shapes* (which levels are `+`, how many there are, whether `#`
+//!   follows). Each level has a key that depends on its place, and a filter lies in the same table under
+//!   the sum of the keys of its literal levels. So a topic is taken apart once, and then each shape costs
+//!   a subtraction and one look-up, none of which waits for another.
+//! * What has too many levels, or comes when there are [`MAX_SHAPES`] shapes already, goes to a tree. It
+//!   bounds what a hostile set of filters can cost.
 
-use std::collections::HashMap;
+mod hash;
+mod index;
+mod levels;
+mod tree;
 
-use crate::topic::{MatchingRules, TopicFilter, TopicName};
+use std::fmt;
+
+use crate::topic::{MatchingRules, ParentLevel, ReservedTopics, TopicFilter, TopicName};
+use hash::Seed;
+use index::Index;
+use levels::{Levels, Shape};
+use tree::{Rules, Tree};
+
+/// How many shapes of filters with wildcards are looked up one by one. Real sets have around ten; at the
+/// bound a match that finds nothing costs some 64 look-ups of a few nanoseconds, as much as a walk.
+const MAX_SHAPES: usize = 64;
 
 /// A map from topic filters to values that finds the values of all filters matching a topic.
 ///
+/// A match allocates nothing, does not recurse, and costs what the topic and the filters that match it
+/// cost, not what the set costs: the number of other filters does not matter, and of a topic of
+/// thousands of levels no more is looked at than the filters reach. A removed filter leaves nothing
+/// behind.
+///
 /// The key is the filter's [pattern](TopicFilter::pattern): `$share/GROUP/a` and `a` share an entry, so
 /// keep the group in the value where it matters.
-#[derive(Clone, Debug, Default)]
+///
+/// ```
+/// use pubsub_core::{TopicFilter, TopicName, TopicTrie};
+///
+/// let mut trie = TopicTrie::new();
+/// trie.insert(&TopicFilter::new("sport/+/player1")?, 1);
+/// trie.insert(&TopicFilter::new("sport/#")?, 2);
+/// trie.insert(&TopicFilter::new("news")?, 3);
+///
+/// let mut found = Vec::new();
+/// trie.for_each_match(&TopicName::new("sport/tennis/player1")?, |value| found.push(*value));
+/// found.sort_unstable();
+/// assert_eq!(found, [1, 2]);
+/// # Ok::<(), pubsub_core::TopicError>(())
+/// ```
+#[derive(Clone)]
 pub struct TopicTrie<V> {
     rules: MatchingRules,
-    exact: HashMap<Box<str>, V>,
-    wild: Vec<(TopicFilter, V)>,
+    seed: Seed,
+    /// Every filter, in no order. `index` or `tree` knows each by its number here.
+    entries: Vec<Entry<V>>,
+    /// Filters without wildcards and those of a listed shape.
+    index: Index,
+    shapes: Vec<Shape>,
+    max_shapes: usize,
+    tree: Tree,
+}
+
+#[derive(Clone)]
+struct Entry<V> {
+    pattern: Text,
+    value: V,
+    home: Home,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Index,
+    Tree,
+}
+
+/// How a filter is kept, or would be.
+enum Kind {
+    /// In the index, without wildcards.
+    Exact(u64),
+    /// With wildcards, in the index if its shape is listed, possibly in the tree all the same.
+    Shaped(Shape, u64),
+    /// In the tree.
+    Deep,
 }
 
 impl<V> TopicTrie<V> {
@@ -27,8 +99,12 @@ impl<V> TopicTrie<V> {
     pub fn with_rules(rules: MatchingRules) -> Self {
         Self {
             rules,
-            exact: HashMap::new(),
-            wild: Vec::new(),
+            seed: Seed::default(),
+            entries: Vec::new(),
+            index: Index::default(),
+            shapes: Vec::new(),
+            max_shapes: MAX_SHAPES,
+            tree: Tree::default(),
         }
     }
 
@@ -41,21 +117,25 @@ impl<V> TopicTrie<V> {
     /// How many filters it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.exact.len() + self.wild.len()
+        self.entries.len()
     }
 
     /// Whether it holds no filter.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.entries.is_empty()
     }
 
     /// Sets the value of a filter and returns the one it had.
+    ///
+    /// # Panics
+    /// When there are 2³² − 1 filters already.
     pub fn insert(&mut self, filter: &TopicFilter, value: V) -> Option<V> {
-        match self.get_mut(filter) {
-            Some(old) => Some(std::mem::replace(old, value)),
+        let kind = self.kind_of(filter);
+        match self.number_of(filter, &kind) {
+            Some(number) => Some(std::mem::replace(&mut self.entries[number].value, value)),
             None => {
-                self.add(filter, value);
+                self.add(filter, kind, value);
                 None
             }
         }
@@ -64,63 +144,424 @@ impl<V> TopicTrie<V> {
     /// The value of this very filter.
     #[must_use]
     pub fn get(&self, filter: &TopicFilter) -> Option<&V> {
-        if filter.has_wildcards() {
-            let same = |(other, _): &&(TopicFilter, V)| other.pattern() == filter.pattern();
-            self.wild.iter().find(same).map(|(_, value)| value)
-        } else {
-            self.exact.get(filter.pattern())
-        }
+        let number = self.number_of(filter, &self.kind_of(filter))?;
+        self.entries.get(number).map(|entry| &entry.value)
     }
 
     /// The value of this very filter, to change.
     pub fn get_mut(&mut self, filter: &TopicFilter) -> Option<&mut V> {
-        if filter.has_wildcards() {
-            let same = |(other, _): &&mut (TopicFilter, V)| other.pattern() == filter.pattern();
-            self.wild.iter_mut().find(same).map(|(_, value)| value)
-        } else {
-            self.exact.get_mut(filter.pattern())
-        }
+        let number = self.number_of(filter, &self.kind_of(filter))?;
+        self.entries.get_mut(number).map(|entry| &mut entry.value)
     }
 
     /// The value of a filter, made first if there is none.
-    #[expect(clippy::missing_panics_doc, reason = "it was just added")]
+    ///
+    /// # Panics
+    /// When there are 2³² − 1 filters already.
     pub fn get_or_insert_with(&mut self, filter: &TopicFilter, make: impl FnOnce() -> V) -> &mut V {
-        if self.get(filter).is_none() {
-            self.add(filter, make());
-        }
-        self.get_mut(filter).expect("just added")
+        let kind = self.kind_of(filter);
+        let number = match self.number_of(filter, &kind) {
+            Some(number) => number,
+            None => self.add(filter, kind, make()),
+        };
+        &mut self.entries[number].value
     }
 
     /// Removes a filter and returns its value.
     pub fn remove(&mut self, filter: &TopicFilter) -> Option<V> {
-        if filter.has_wildcards() {
-            let at = self
-                .wild
-                .iter()
-                .position(|(other, _)| other.pattern() == filter.pattern())?;
-            Some(self.wild.swap_remove(at).1)
-        } else {
-            self.exact.remove(filter.pattern())
+        let kind = self.kind_of(filter);
+        let number = self.number_of(filter, &kind)?;
+        match (self.entries[number].home, kind) {
+            (Home::Index, Kind::Exact(key)) => self.index.remove(key, number as u32),
+            (Home::Index, Kind::Shaped(shape, key)) => {
+                self.index.remove(key, number as u32);
+                self.unlist(&shape);
+            }
+            _ => self.tree.remove(filter.pattern(), &self.seed),
         }
+        let removed = self.entries.swap_remove(number);
+        self.renumber(self.entries.len(), number);
+        if self.entries.len() * 4 < self.entries.capacity() {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        Some(removed.value)
     }
 
     /// Calls `visit` with the value of each filter that matches, in no particular order.
     pub fn for_each_match<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(&'a V)) {
-        if let Some(value) = self.exact.get(topic.as_str()) {
-            visit(value);
+        let text = topic.as_str().as_bytes();
+        let exact = self.index.find(self.seed.text(text), |number| {
+            self.has_pattern(number, text)
+        });
+        if let Some(number) = exact {
+            self.visit(number, &mut visit);
         }
-        for (filter, value) in &self.wild {
-            if filter.matches_with(topic, self.rules) {
-                visit(value);
+        if self.shapes.is_empty() && self.tree.is_empty() {
+            return;
+        }
+        let levels = Levels::new(text, &self.seed);
+        let rules = Rules {
+            parent_matches: self.rules.parent_level == ParentLevel::Matches,
+            root_is_reserved: topic.is_reserved()
+                && self.rules.reserved_topics == ReservedTopics::NamedExplicitly,
+        };
+        for shape in &self.shapes {
+            if !shape.fits(levels.count, rules.parent_matches)
+                || rules.root_is_reserved && shape.begins_with_wildcard()
+            {
+                continue;
+            }
+            let found = self.index.find(levels.key_for(shape), |number| {
+                let entry = self.entries.get(number as usize);
+                entry.is_some_and(|entry| levels.has_text(text, shape, entry.pattern.as_bytes()))
+            });
+            if let Some(number) = found {
+                self.visit(number, &mut visit);
+            }
+        }
+        if !self.tree.is_empty() {
+            let visit = |number| self.visit(number, &mut visit);
+            self.tree
+                .for_each_match(topic.as_str(), &levels, &self.seed, rules, visit);
+        }
+    }
+
+    fn visit<'a>(&'a self, number: u32, visit: &mut impl FnMut(&'a V)) {
+        if let Some(entry) = self.entries.get(number as usize) {
+            visit(&entry.value);
+        }
+    }
+
+    fn kind_of(&self, filter: &TopicFilter) -> Kind {
+        if !filter.has_wildcards() {
+            return Kind::Exact(self.seed.text(filter.pattern().as_bytes()));
+        }
+        match Shape::of(filter.pattern(), &self.seed) {
+            Some((shape, key)) => Kind::Shaped(shape, key),
+            None => Kind::Deep,
+        }
+    }
+
+    fn number_of(&self, filter: &TopicFilter, kind: &Kind) -> Option<usize> {
+        let pattern = filter.pattern();
+        let indexed = match kind {
+            Kind::Exact(key) | Kind::Shaped(_, key) => self
+                .index
+                .find(*key, |number| self.has_pattern(number, pattern.as_bytes())),
+            Kind::Deep => None,
+        };
+        let number = match (indexed, kind) {
+            (Some(number), _) => Some(number),
+            (None, Kind::Exact(_)) => None,
+            (None, _) => self.tree.get(pattern, &self.seed),
+        };
+        number.map(|number| number as usize)
+    }
+
+    #[inline]
+    fn has_pattern(&self, number: u32, pattern: &[u8]) -> bool {
+        self.entries
+            .get(number as usize)
+            .is_some_and(|entry| entry.pattern.as_bytes() == pattern)
+    }
+
+    /// Adds a filter that is not there.
+    fn add(&mut self, filter: &TopicFilter, kind: Kind, value: V) -> usize {
+        let number = u32::try_from(self.entries.len())
+            .ok()
+            .filter(|number| *number < u32::MAX);
+        let number = number.expect("fewer than 2^32 - 1 filters");
+        let home = match kind {
+            Kind::Exact(key) => {
+                self.index.insert(key, number);
+                Home::Index
+            }
+            Kind::Shaped(shape, key) if self.list(&shape) => {
+                self.index.insert(key, number);
+                Home::Index
+            }
+            Kind::Shaped(..) | Kind::Deep => {
+                self.tree.set(filter.pattern(), number, &self.seed);
+                Home::Tree
+            }
+        };
+        self.entries.push(Entry {
+            pattern: Text::new(filter.pattern()),
+            value,
+            home,
+        });
+        number as usize
+    }
+
+    /// One more filter of this shape; false if there are too many shapes.
+    fn list(&mut self, shape: &Shape) -> bool {
+        if let Some(listed) = self.shapes.iter_mut().find(|listed| listed.is_like(shape)) {
+            listed.filters += 1;
+        } else if self.shapes.len() < self.max_shapes {
+            self.shapes.push(*shape);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// One filter of this shape less.
+    fn unlist(&mut self, shape: &Shape) {
+        if let Some(at) = self.shapes.iter().position(|listed| listed.is_like(shape)) {
+            self.shapes[at].filters -= 1;
+            if self.shapes[at].filters == 0 {
+                self.shapes.swap_remove(at);
             }
         }
     }
 
-    fn add(&mut self, filter: &TopicFilter, value: V) {
-        if filter.has_wildcards() {
-            self.wild.push((filter.clone(), value));
-        } else {
-            self.exact.insert(filter.pattern().into(), value);
+    /// The entry with the number `old` has become `new`.
+    fn renumber(&mut self, old: usize, new: usize) {
+        let Some(entry) = self.entries.get(new) else {
+            return;
+        };
+        let pattern = entry.pattern.as_str();
+        match entry.home {
+            Home::Tree => self.tree.set(pattern, new as u32, &self.seed),
+            Home::Index => {
+                let key = if pattern.contains(['+', '#']) {
+                    Shape::of(pattern, &self.seed).map_or(0, |(_, key)| key)
+                } else {
+                    self.seed.text(pattern.as_bytes())
+                };
+                self.index.renumber(key, old as u32, new as u32);
+            }
         }
+    }
+}
+
+impl<V> Default for TopicTrie<V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<V> fmt::Debug for TopicTrie<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicTrie")
+            .field("rules", &self.rules)
+            .field("filters", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A filter's text, short ones in place: with a value of up to 8 bytes an entry fills one cache line.
+#[derive(Clone)]
+enum Text {
+    Short { len: u8, bytes: [u8; Self::SHORT] },
+    Long(Box<str>),
+}
+
+impl Text {
+    const SHORT: usize = 46;
+
+    fn new(text: &str) -> Self {
+        let mut bytes = [0; Self::SHORT];
+        match bytes.get_mut(..text.len()) {
+            Some(place) => {
+                place.copy_from_slice(text.as_bytes());
+                Self::Short {
+                    len: text.len() as u8,
+                    bytes,
+                }
+            }
+            None => Self::Long(text.into()),
+        }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Long(text) => text.as_bytes(),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Short { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Self::Long(text) => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn filter(text: &str) -> TopicFilter {
+        TopicFilter::new(text).unwrap()
+    }
+
+    fn found(trie: &TopicTrie<usize>, topic: &str) -> Vec<usize> {
+        let mut found = Vec::new();
+        trie.for_each_match(&TopicName::new(topic).unwrap(), |value| found.push(*value));
+        found.sort_unstable();
+        found
+    }
+
+    /// Levels that meet often, with an empty one, a reserved one and one too long to lie in an entry.
+    fn level() -> impl Strategy<Value = &'static str> {
+        prop_oneof![
+            4 => Just("a"), 4 => Just("b"), 1 => Just(""), 1 => Just("$s"), 1 => Just("é"),
+            1 => Just("a-level-longer-than-any-entry-has-room-for-in-its-line"),
+        ]
+    }
+
+    fn topic() -> impl Strategy<Value = String> {
+        prop_oneof![
+            9 => proptest::collection::vec(level(), 1..6),
+            1 => proptest::collection::vec(level(), 14..20),
+        ]
+        .prop_map(|levels| levels.join("/"))
+        .prop_filter("not empty", |topic| !topic.is_empty())
+    }
+
+    fn any_filter() -> impl Strategy<Value = String> {
+        (topic(), any::<u32>(), any::<bool>(), 0..3_u8)
+            .prop_map(|(topic, plus, all, ways)| {
+                let mut levels: Vec<_> = topic.split('/').collect();
+                if ways > 0 {
+                    for (place, level) in levels.iter_mut().enumerate() {
+                        if plus >> place & 1 == 1 {
+                            *level = "+";
+                        }
+                    }
+                }
+                if ways > 0 && all {
+                    let last = levels.len() - 1;
+                    levels[last] = "#";
+                }
+                levels.join("/")
+            })
+            .prop_filter("not empty", |filter| !filter.is_empty())
+    }
+
+    fn rules() -> impl Strategy<Value = MatchingRules> {
+        (any::<bool>(), any::<bool>()).prop_map(|(parent, reserved)| {
+            let mut rules = MatchingRules::new();
+            if parent {
+                rules = rules.with_parent_level(ParentLevel::BelowOnly);
+            }
+            if reserved {
+                rules = rules.with_reserved_topics(ReservedTopics::Ordinary);
+            }
+            rules
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Against the naive matcher, through insertions and removals, with none, few and all of the
+        /// shapes allowed.
+        #[test]
+        fn finds_what_a_naive_search_finds(
+            rules in rules(),
+            max_shapes in prop_oneof![Just(0_usize), Just(2), Just(MAX_SHAPES)],
+            steps in proptest::collection::vec((any_filter(), 0..4_u8), 0..60),
+            topics in proptest::collection::vec(topic(), 1..10),
+        ) {
+            let mut trie = TopicTrie::with_rules(rules);
+            trie.max_shapes = max_shapes;
+            let mut model = BTreeMap::new();
+            for (value, (text, way)) in steps.iter().enumerate() {
+                let filter = filter(text);
+                if *way == 0 {
+                    prop_assert_eq!(trie.remove(&filter), model.remove(&filter));
+                } else {
+                    prop_assert_eq!(trie.insert(&filter, value), model.insert(filter.clone(), value));
+                }
+                prop_assert_eq!(trie.get(&filter), model.get(&filter));
+                prop_assert_eq!(trie.len(), model.len());
+            }
+            for topic in &topics {
+                let name = TopicName::new(topic.as_str()).unwrap();
+                let mut want: Vec<_> = model
+                    .iter()
+                    .filter(|(filter, _)| filter.matches_with(&name, rules))
+                    .map(|(_, value)| *value)
+                    .collect();
+                want.sort_unstable();
+                prop_assert_eq!(found(&trie, topic), want, "{}", topic);
+            }
+            for filter in model.keys() {
+                prop_assert!(trie.remove(filter).is_some());
+            }
+            prop_assert!(trie.is_empty() && trie.shapes.is_empty() && trie.tree.is_empty());
+            for topic in &topics {
+                prop_assert!(found(&trie, topic).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_with_a_small_value_is_a_cache_line() {
+        assert_eq!(size_of::<Entry<[u32; 2]>>(), 64);
+    }
+
+    /// Every combination of `+` and a literal over ten levels: 1,024 shapes, more than are listed.
+    fn branching(tail: &str) -> TopicTrie<usize> {
+        let mut trie = TopicTrie::new();
+        for bits in 0..1_024_usize {
+            let levels: Vec<_> = (0..10)
+                .map(|place| if bits >> place & 1 == 1 { "+" } else { "l" })
+                .collect();
+            trie.insert(&filter(&(levels.join("/") + tail)), bits);
+        }
+        trie
+    }
+
+    #[test]
+    fn branching_filters_are_bounded() {
+        let topic = ["l"; 10].join("/");
+        let all = branching("");
+        assert_eq!(all.shapes.len(), MAX_SHAPES);
+        assert!(all.tree.nodes() <= 2_047);
+        assert_eq!(found(&all, &topic), (0..1_024).collect::<Vec<_>>());
+        assert!(found(&branching("/never"), &topic).is_empty());
+    }
+
+    #[test]
+    fn deep_filters_and_topics_are_walked_without_recursion() {
+        let deep = "a/".repeat(30_000) + "a";
+        let mut trie = TopicTrie::new();
+        trie.insert(&filter(&deep), 1);
+        trie.insert(&filter(&("+/".repeat(30_000) + "a")), 2);
+        trie.insert(&filter(&("a/".repeat(29_999) + "#")), 3);
+        trie.insert(&filter("a/#"), 4);
+        assert_eq!(found(&trie, &deep), [1, 2, 3, 4]);
+        assert_eq!(found(&trie, &("a/".repeat(20_000) + "b")), [4]);
+        for text in [
+            &*deep,
+            &("+/".repeat(30_000) + "a"),
+            &("a/".repeat(29_999) + "#"),
+            "a/#",
+        ] {
+            assert!(trie.remove(&filter(text)).is_some());
+        }
+        assert!(trie.is_empty() && trie.tree.is_empty());
+    }
+
+    #[test]
+    fn a_removed_filter_leaves_no_node_behind() {
+        let mut trie = TopicTrie::new();
+        trie.max_shapes = 0;
+        trie.insert(&filter("a/+/c/#"), 1);
+        let nodes = trie.tree.nodes();
+        for n in 0..100 {
+            trie.insert(&filter(&format!("a/+/c/{n}/+/d")), n);
+        }
+        for n in 0..100 {
+            trie.remove(&filter(&format!("a/+/c/{n}/+/d")));
+        }
+        assert_eq!(trie.tree.nodes(), nodes);
     }
 }
