@@ -98,33 +98,27 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
-    if authority
-        .bytes()
-        .fold(false, |found, byte| found | (byte == b'@'))
-    {
+    let host_len = match authority.strip_prefix('[') {
+        Some(rest) => rest
+            .split_once(']')
+            .filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
+            .map(|(address, _)| address.len() + 2),
+        None => name_len(authority),
+    };
+    let split = host_len.ok_or(Error::InvalidHost).and_then(|len| {
+        let (host, port) = authority.split_at(len);
+        let port = match port {
+            // An empty port means none (RFC 3986, 3.2.3).
+            "" | ":" => None,
+            _ => Some(parse_port(port)?),
+        };
+        Ok((host, port))
+    });
+    // Neither a host nor a port can hold the sign that ends user information.
+    if split.is_err() && authority.contains('@') {
         return Err(Error::UserInfoInUrl);
     }
-    let host_len = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let len = rest.find(']').ok_or(Error::InvalidHost)?;
-            rest[..len]
-                .parse::<Ipv6Addr>()
-                .map_err(|_| Error::InvalidHost)?;
-            len + 2
-        }
-        None => {
-            let (name, _) = split_at_first(authority, |byte| byte == b':');
-            check_name(name)?;
-            name.len()
-        }
-    };
-    let (host, port) = authority.split_at(host_len);
-    let port = match port {
-        // An empty port means none (RFC 3986, 3.2.3).
-        "" | ":" => None,
-        _ => Some(parse_port(port)?),
-    };
-    Ok((host, port))
+    split
 }
 
 fn parse_port(text: &str) -> Result<u16, Error> {
@@ -136,26 +130,28 @@ fn parse_port(text: &str) -> Result<u16, Error> {
         .ok_or(Error::InvalidPort)
 }
 
-/// A DNS name (with underscores, which occur) or an IPv4 address; a dot may end it.
-fn check_name(name: &str) -> Result<(), Error> {
-    let labels = name.strip_suffix('.').unwrap_or(name).as_bytes();
-    let valid = name.len() <= MAX_NAME
-        && labels.iter().all(|&byte| NAME[byte as usize])
-        && labels
-            .split(|&byte| byte == b'.')
-            .all(|label| !label.is_empty() && label.len() <= MAX_LABEL);
-    if valid {
-        Ok(())
-    } else {
-        Err(Error::InvalidHost)
+/// The length of the DNS name (underscores occur) or IPv4 address before the port. A dot may end it.
+fn name_len(authority: &str) -> Option<usize> {
+    let mut label = 0;
+    let mut len = 0;
+    for byte in authority.bytes() {
+        match byte {
+            b'.' if label == 0 => return None,
+            b'.' => label = 0,
+            b':' => break,
+            _ if NAME[byte as usize] && label < MAX_LABEL => label += 1,
+            _ => return None,
+        }
+        len += 1;
     }
+    (1..=MAX_NAME).contains(&len).then_some(len)
 }
 
 /// RFC 1035, 2.3.4, with the final dot.
 const MAX_NAME: usize = 254;
 const MAX_LABEL: usize = 63;
 
-const NAME: [bool; 256] = table(b"-_.");
+const NAME: [bool; 256] = table(b"-_");
 const PATH: [bool; 256] = table(b"-_.~/!$&'()*+,;=:@");
 
 /// Letters, digits and some more.
