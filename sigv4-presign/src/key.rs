@@ -42,12 +42,11 @@ impl SigningKey {
         Self(keyed(&signing_key.0))
     }
 
-    pub(crate) fn sign(self, string_to_sign: &[u8]) -> [u8; 32] {
-        self.0
-            .chain_update(string_to_sign)
-            .finalize()
-            .into_bytes()
-            .into()
+    pub(crate) fn sign(mut self, string_to_sign: &[u8]) -> [u8; 32] {
+        self.0.update(string_to_sign);
+        let mut signature = [0; 32];
+        self.0.finalize_into((&mut signature).into());
+        signature
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) struct List<T> {
 }
 
 /// Enough for the parameters of a signature and a few of the caller's, or for the headers of most requests.
-pub(crate) const INLINE: usize = 16;
+pub(crate) const INLINE: usize = 12;
 
 impl<T: Copy + Default> List<T> {
     pub(crate) fn new() -> Self {

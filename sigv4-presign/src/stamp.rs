@@ -7,7 +7,6 @@ use time::UtcDateTime;
 use crate::error::Error;
 
 /// `YYYYMMDDThhmmssZ`. The day of the scope is its beginning, so the two cannot disagree around midnight.
-#[derive(Clone, Copy)]
 pub(crate) struct Stamp([u8; 16]);
 
 /// `YYYYMMDD`.
@@ -30,14 +29,16 @@ impl Stamp {
             .filter(|year| *year <= 9_999)
             .ok_or(Error::TimeOutOfRange)?;
 
-        let mut stamp = *b"00000000T000000Z";
-        put(&mut stamp, 0, year / 100);
-        put(&mut stamp, 2, year % 100);
-        put(&mut stamp, 4, u32::from(u8::from(utc.month())));
-        put(&mut stamp, 6, u32::from(utc.day()));
-        put(&mut stamp, 9, u32::from(utc.hour()));
-        put(&mut stamp, 11, u32::from(utc.minute()));
-        put(&mut stamp, 13, u32::from(utc.second()));
+        let [y1, y2] = two_digits(year / 100);
+        let [y3, y4] = two_digits(year % 100);
+        let [m1, m2] = two_digits(u8::from(utc.month()).into());
+        let [d1, d2] = two_digits(utc.day().into());
+        let [h1, h2] = two_digits(utc.hour().into());
+        let [n1, n2] = two_digits(utc.minute().into());
+        let [s1, s2] = two_digits(utc.second().into());
+        let stamp = [
+            y1, y2, y3, y4, m1, m2, d1, d2, b'T', h1, h2, n1, n2, s1, s2, b'Z',
+        ];
         Ok(Self(stamp))
     }
 
@@ -55,10 +56,9 @@ impl Stamp {
     }
 }
 
-/// Two digits of a number below 100.
-fn put(stamp: &mut [u8; 16], at: usize, number: u32) {
-    stamp[at] = b'0' + (number / 10 % 10) as u8;
-    stamp[at + 1] = b'0' + (number % 10) as u8;
+/// Of a number below 100.
+fn two_digits(number: u32) -> [u8; 2] {
+    [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
 }
 
 #[cfg(test)]
