@@ -2,9 +2,10 @@
 //!
 //! It is the `mqtt5` crate's broker (MQTT 3.1.1 and 5), with one WebSocket listener on an ephemeral
 //! loopback port and everything in memory. It is never the reference in a test: that is
-//! [`mosquitto`](crate::mosquitto). Two of its habits are worth knowing: under MQTT 5 it adds the
-//! user property `x-mqtt-client-id` to each message, and while one upgrade stalls it accepts no
-//! other connection.
+//! [`mosquitto`](crate::mosquitto). Some of its habits are worth knowing: under MQTT 5 it adds the
+//! user property `x-mqtt-client-id` to each message, a client that is thrown out by another of its
+//! identifier is sent a DISCONNECT also under MQTT 3.1.1, which has none from a server, and while
+//! one upgrade stalls it accepts no other connection.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testkit::embedded::StartError> {

@@ -1,17 +1,10 @@
 //! What became of each request for a connection.
 
 use std::{
-    collections::VecDeque,
     fmt,
     hash::{Hash, Hasher},
     time::{Duration, SystemTime},
 };
-
-use tokio::sync::watch;
-
-/// How many attempts are remembered; older ones are forgotten first. A test makes a few, a soak over
-/// a night some thousands.
-pub const MAX_ATTEMPTS: usize = 16_384;
 
 /// One request for a connection. It holds no secret and shows none.
 #[derive(Clone, Debug)]
@@ -118,63 +111,4 @@ pub enum Refusal {
     Signature,
     /// A custom authorizer said no.
     Authorizer,
-}
-
-/// The attempts so far, with a way to wait for more.
-#[derive(Debug)]
-pub(super) struct Record(watch::Sender<Attempts>);
-
-#[derive(Debug, Default)]
-pub(super) struct Attempts {
-    pub(super) total: u64,
-    pub(super) kept: VecDeque<Attempt>,
-}
-
-impl Record {
-    pub(super) fn new() -> Self {
-        Self(watch::Sender::new(Attempts::default()))
-    }
-
-    pub(super) fn add(&self, attempt: Attempt) {
-        self.0.send_modify(|attempts| {
-            if attempts.kept.len() == MAX_ATTEMPTS {
-                attempts.kept.pop_front();
-            }
-            attempts.kept.push_back(attempt);
-            attempts.total += 1;
-        });
-    }
-
-    pub(super) fn all(&self) -> Vec<Attempt> {
-        self.0.borrow().kept.iter().cloned().collect()
-    }
-
-    pub(super) async fn wait_for_total(&self, total: u64) -> Vec<Attempt> {
-        let mut attempts = self.0.subscribe();
-        let seen = attempts.wait_for(|attempts| attempts.total >= total).await;
-        let seen = seen.expect("the sender is in self");
-        seen.kept.iter().cloned().collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_attempts_are_forgotten() {
-        let record = Record::new();
-        let begin = SystemTime::UNIX_EPOCH;
-        for second in 0..=MAX_ATTEMPTS as u64 {
-            record.add(Attempt {
-                at: begin + Duration::from_secs(second),
-                access_key_id: None,
-                signature: None,
-                outcome: Outcome::Accepted,
-            });
-        }
-        let kept = record.all();
-        assert_eq!(kept.len(), MAX_ATTEMPTS);
-        assert_eq!(kept[0].at, begin + Duration::from_secs(1));
-    }
 }

@@ -7,6 +7,8 @@ use std::{
     time::SystemTime,
 };
 
+use super::policy::Policy;
+
 /// An access key as the service knows it. `Debug` shows its id only.
 #[derive(Clone)]
 pub struct AccessKey {
@@ -14,6 +16,8 @@ pub struct AccessKey {
     pub(super) secret: String,
     pub(super) session_token: Option<String>,
     pub(super) expires_at: Option<SystemTime>,
+    pub(super) policy: Option<Policy>,
+    pub(super) identity_id: Option<String>,
 }
 
 impl AccessKey {
@@ -25,6 +29,8 @@ impl AccessKey {
             secret: secret.to_owned(),
             session_token: None,
             expires_at: None,
+            policy: None,
+            identity_id: None,
         }
     }
 
@@ -39,6 +45,20 @@ impl AccessKey {
     #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);
+        self
+    }
+
+    /// What its connections may do; everything unless set.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// The Cognito identity that it belongs to, for policies that speak of it.
+    #[must_use]
+    pub fn identity_id(mut self, id: &str) -> Self {
+        self.identity_id = Some(id.to_owned());
         self
     }
 }

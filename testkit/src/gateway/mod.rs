@@ -12,6 +12,11 @@
 //! sign a request without `X-Amz-Expires`, which most clients of this service leave out, so the
 //! canonical request is put together here.
 //!
+//! Once a client is in, each of its packets is looked at. What its policy or the quotas do not allow
+//! ends the connection without a word under MQTT 3.1.1 and with a reason code under MQTT 5, QoS 2
+//! gets no answer, a filter `a/#` is not for `a`, and wildcards get no retained messages; the
+//! CONNACK of MQTT 5 announces the service's limits. [`Gateway::incidents`] says what it was.
+//!
 //! ```no_run
 //! # async fn example(broker_url: &str) -> std::io::Result<()> {
 //! use testkit::gateway::{AccessKey, GatewayOptions, Outcome};
@@ -27,14 +32,25 @@
 //! ```
 //!
 //! What nobody outside the service knows for sure is set here to the stricter reading: a skew of
-//! five minutes, and an `X-Amz-Expires` that can shorten the life of a URL but not stretch it.
+//! five minutes, and an `X-Amz-Expires` that can shorten the life of a URL but not stretch it. The
+//! same goes for some reason codes of MQTT 5: a client should not depend on which of the documented
+//! ones comes. What is not there: the limits of an account, the throughput of a connection,
+//! sessions that outlive their broker's, `$aws` topics that answer.
 
 mod attempt;
+mod authorizer;
 mod clock;
+mod incident;
+mod inspect;
 mod keys;
+mod log;
+mod packet;
+mod policy;
+mod quotas;
 mod relay;
 mod serve;
 mod sigv4;
+mod takeover;
 
 use std::{
     collections::VecDeque,
@@ -49,9 +65,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 pub use self::{
-    attempt::{Attempt, MAX_ATTEMPTS, Outcome, Refusal, Signature},
+    attempt::{Attempt, Outcome, Refusal, Signature},
+    authorizer::Authorizer,
     clock::Clock,
+    incident::Incident,
     keys::{AccessKey, KeyRing},
+    log::MAX_REMEMBERED,
+    policy::{ACCOUNT, Action, MAX_POLICY_LENGTH, Policy, PolicyError},
+    quotas::Quotas,
 };
 use crate::certs::Identity;
 
@@ -70,6 +91,8 @@ pub struct GatewayOptions {
     max_skew: Duration,
     identity: Option<Identity>,
     keys: KeyRing,
+    authorizers: authorizer::Authorizers,
+    quotas: Quotas,
     clock: Clock,
 }
 
@@ -85,6 +108,8 @@ impl GatewayOptions {
             max_skew: MAX_SKEW,
             identity: None,
             keys: KeyRing::default(),
+            authorizers: authorizer::Authorizers::default(),
+            quotas: Quotas::default(),
             clock: Clock::default(),
         }
     }
@@ -125,6 +150,21 @@ impl GatewayOptions {
         self
     }
 
+    /// Also lets clients in that name this authorizer and give its token: in the query or the headers
+    /// of the upgrade, or in the user name of the CONNECT.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Authorizer) -> Self {
+        self.authorizers.0.push(authorizer);
+        self
+    }
+
+    /// The limits on each connection: [`Quotas::aws`] unless set.
+    #[must_use]
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
     /// Listens on an ephemeral port of 127.0.0.1. The broker is first needed when a client comes.
     ///
     /// # Errors
@@ -152,7 +192,9 @@ impl GatewayOptions {
         let shared = Arc::new(Shared {
             tls,
             broker,
-            record: attempt::Record::new(),
+            attempts: log::Log::new(),
+            incidents: log::Log::new(),
+            holders: takeover::Holders::default(),
             faults: Mutex::new(VecDeque::new()),
             closed: watch::Sender::new(0),
             open: watch::Sender::new(0),
@@ -188,7 +230,9 @@ struct Shared {
     options: GatewayOptions,
     tls: Option<TlsAcceptor>,
     broker: Broker,
-    record: attempt::Record,
+    attempts: log::Log<Attempt>,
+    incidents: log::Log<(String, Incident)>,
+    holders: takeover::Holders,
     faults: Mutex<VecDeque<Fault>>,
     /// How many times all connections have been closed.
     closed: watch::Sender<u64>,
@@ -250,16 +294,29 @@ impl Gateway {
         &self.shared.options.keys
     }
 
-    /// What became of the requests so far, the oldest first; at most [`MAX_ATTEMPTS`].
+    /// What became of the requests so far, the oldest first; at most [`MAX_REMEMBERED`].
     #[must_use]
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.shared.record.all()
+        self.shared.attempts.all()
     }
 
     /// Waits until there have been this many attempts since the start, and gives them all. It waits
     /// for ever if they never come: bound it. Cancel safe.
     pub async fn wait_for_attempts(&self, total: u64) -> Vec<Attempt> {
-        self.shared.record.wait_for_total(total).await
+        self.shared.attempts.wait_for_total(total).await
+    }
+
+    /// What the service would not let pass so far, each with the client identifier, the oldest first;
+    /// at most [`MAX_REMEMBERED`].
+    #[must_use]
+    pub fn incidents(&self) -> Vec<(String, Incident)> {
+        self.shared.incidents.all()
+    }
+
+    /// Waits until there have been this many incidents since the start, and gives them all. It waits
+    /// for ever if they never come: bound it. Cancel safe.
+    pub async fn wait_for_incidents(&self, total: u64) -> Vec<(String, Incident)> {
+        self.shared.incidents.wait_for_total(total).await
     }
 
     /// Waits until this many connections are being relayed. It waits for ever if that never happens:

@@ -1,19 +1,27 @@
 //! Carries control packets between a client that was let in and the broker.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{
     SinkExt as _, StreamExt as _,
     stream::{SplitSink, SplitStream},
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue, protocol::Role},
 };
 
-use super::{Broker, Shared};
+use super::{
+    Broker, Shared,
+    inspect::{Inspector, Verdict},
+    packet::{kind, kind_of},
+};
 use crate::{
     net::{Duplex, Stream},
     wire,
@@ -49,27 +57,88 @@ pub(super) async fn dial(broker: &Broker) -> io::Result<BrokerSocket> {
     tokio::time::timeout(DIAL_TIMEOUT, dialling).await?
 }
 
-/// Relays until either side ends, then ends the other.
-pub(super) async fn relay(client: Stream, broker: BrokerSocket, shared: &Shared) -> io::Result<()> {
+/// How many packets may wait for a side that does not read; then nobody is read for it.
+const QUEUE: usize = 16;
+
+/// Relays what the inspector lets pass, until either side ends; then ends the other.
+pub(super) async fn relay(
+    client: Stream,
+    broker: BrokerSocket,
+    inspector: Inspector,
+    shared: &Shared,
+) -> io::Result<()> {
     let _open = Open::count(shared);
     let client = WebSocketStream::from_raw_socket(client, Role::Server, None).await;
     let (mut client_sink, client_source) = client.split();
     let (mut broker_sink, broker_source) = broker.split();
     let mut client_source = Packets::from(client_source);
     let mut broker_source = Packets::from(broker_source);
+    let (to_client, for_client) = mpsc::channel(QUEUE);
+    let (to_broker, for_broker) = mpsc::channel(QUEUE);
+    let inspector = Mutex::new(inspector);
+    let inspect = |packet: Bytes, from: Side| {
+        let mut inspector = inspector.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = match from {
+            Side::Client => inspector.handle_client_packet(packet),
+            Side::Broker => inspector.handle_broker_packet(packet),
+        };
+        for incident in inspector.take_incidents() {
+            let client_id = inspector.client_id().to_owned();
+            shared.incidents.add((client_id, incident));
+        }
+        verdict
+    };
+    let up = async {
+        let mut hold = None;
+        while let Ok(Some(packet)) = client_source.next().await {
+            let connects = kind_of(&packet) == kind::CONNECT;
+            let verdict = inspect(packet, Side::Client);
+            if connects && matches!(verdict, Verdict::Forward(_)) {
+                let inspector = inspector.lock().unwrap_or_else(PoisonError::into_inner);
+                let (id, level) = (inspector.client_id(), inspector.level());
+                // Before the broker hears of it, which might end the old one in its own way.
+                hold = (!id.is_empty()).then(|| shared.holders.take(id, level, to_client.clone()));
+            }
+            match verdict {
+                Verdict::Forward(packet) => send(&to_broker, Order::Send(packet)).await,
+                Verdict::Answer(packet) => send(&to_client, Order::Send(packet)).await,
+                Verdict::Swallow => {}
+                Verdict::End(last) => end(&to_client, last).await,
+            }
+        }
+        // What was sent last is to arrive: a DISCONNECT, for instance.
+        send(&to_broker, Order::End).await;
+        // The identifier is held until the relay is over, which drops this.
+        std::future::pending::<()>().await;
+        drop(hold);
+    };
+    let down = async {
+        while let Ok(Some(packet)) = broker_source.next().await {
+            match inspect(packet, Side::Broker) {
+                Verdict::Forward(packet) => send(&to_client, Order::Send(packet)).await,
+                Verdict::Answer(packet) => send(&to_broker, Order::Send(packet)).await,
+                Verdict::Swallow => {}
+                Verdict::End(last) => end(&to_client, last).await,
+            }
+        }
+        send(&to_client, Order::End).await;
+        std::future::pending::<()>().await;
+    };
     // Each way by itself, so that a side that does not read stops only what is meant for it.
-    let ended = tokio::select! {
-        _ = pump(&mut client_source, &mut broker_sink) => Side::Client,
-        _ = pump(&mut broker_source, &mut client_sink) => Side::Broker,
+    let over = tokio::select! {
+        () = up => Side::Client,
+        () = down => Side::Broker,
+        () = write(for_client, &mut client_sink) => Side::Broker,
+        () = write(for_broker, &mut broker_sink) => Side::Client,
     };
     let ending = async {
-        match ended {
+        match over {
             Side::Client => {
-                // The broker reads what it was sent last, a DISCONNECT for instance, and then this.
                 broker_sink.close().await.map_err(io::Error::other)?;
                 broker_source.drain().await;
             }
             Side::Broker => {
+                drop((broker_sink, broker_source));
                 // The service sends no close frame.
                 let client = client_source.into_inner().reunite(client_sink);
                 let mut client = client.map_err(io::Error::other)?.into_inner();
@@ -82,24 +151,41 @@ pub(super) async fn relay(client: Stream, broker: BrokerSocket, shared: &Shared)
     tokio::time::timeout(END_TIMEOUT, ending).await?
 }
 
+#[derive(Clone, Copy)]
 enum Side {
     Client,
     Broker,
 }
 
-async fn pump<S>(
-    from: &mut Packets<S>,
-    to: &mut SplitSink<WebSocketStream<impl Duplex>, Message>,
-) -> io::Result<()>
-where
-    S: Duplex,
-{
-    while let Some(packet) = from.next().await? {
-        to.send(Message::Binary(packet))
-            .await
-            .map_err(io::Error::other)?;
+pub(super) enum Order {
+    Send(Bytes),
+    End,
+}
+
+async fn send(queue: &mpsc::Sender<Order>, order: Order) {
+    // It fails when the writer has ended, and with it the connection.
+    let _ = queue.send(order).await;
+}
+
+/// Has the connection ended once everything before has been written, and never returns.
+async fn end(to_client: &mpsc::Sender<Order>, last: Option<Bytes>) {
+    if let Some(packet) = last {
+        send(to_client, Order::Send(packet)).await;
     }
-    Ok(())
+    send(to_client, Order::End).await;
+    std::future::pending::<()>().await;
+}
+
+/// Writes until it is told to end, or cannot.
+async fn write(
+    mut queue: mpsc::Receiver<Order>,
+    to: &mut SplitSink<WebSocketStream<impl Duplex>, Message>,
+) {
+    while let Some(Order::Send(packet)) = queue.recv().await {
+        if to.send(Message::Binary(packet)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The control packets of one side, however they are cut into messages.

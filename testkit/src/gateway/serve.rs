@@ -22,6 +22,8 @@ use tokio::{
 use super::{
     Fault, MAX_CONNECTIONS, Shared,
     attempt::{Attempt, Outcome, Refusal},
+    authorizer::Principal,
+    inspect::{self, Inspector},
     relay,
     sigv4::{Query, Rules, verify},
 };
@@ -80,6 +82,7 @@ async fn accept(
 
 async fn connection(tcp: TcpStream, shared: &Shared) -> io::Result<()> {
     tcp.set_nodelay(true)?;
+    let source = tcp.peer_addr()?.ip();
     let head = async {
         let mut stream = match &shared.tls {
             None => Stream::Tcp(tcp),
@@ -93,7 +96,7 @@ async fn connection(tcp: TcpStream, shared: &Shared) -> io::Result<()> {
     let head = match head {
         Ok(head) => head,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            shared.record.add(Attempt {
+            shared.attempts.add(Attempt {
                 at: now,
                 access_key_id: None,
                 signature: None,
@@ -108,7 +111,7 @@ async fn connection(tcp: TcpStream, shared: &Shared) -> io::Result<()> {
     let query = Query::of(&head);
     let claim = query.claim();
     let record = |outcome| {
-        shared.record.add(Attempt {
+        shared.attempts.add(Attempt {
             at: now,
             access_key_id: claim.access_key_id.clone(),
             signature: claim.signature.clone(),
@@ -131,10 +134,13 @@ async fn connection(tcp: TcpStream, shared: &Shared) -> io::Result<()> {
         record(Outcome::NotAnUpgrade);
         return answer(stream, 426, "UpgradeRequired:", now, "Upgrade Required").await;
     };
-    if let Err(refusal) = judge(&head, &query, shared, now) {
-        record(Outcome::Refused(refusal));
-        return answer(stream, 403, "ForbiddenException:", now, "Forbidden").await;
-    }
+    let principal = match judge(&head, &query, shared, now) {
+        Ok(principal) => principal,
+        Err(refusal) => {
+            record(Outcome::Refused(refusal));
+            return answer(stream, 403, "ForbiddenException:", now, "Forbidden").await;
+        }
+    };
     let Ok(broker) = relay::dial(&shared.broker).await else {
         record(Outcome::BrokerUnreachable);
         let (kind, message) = kind_of(503);
@@ -144,15 +150,22 @@ async fn connection(tcp: TcpStream, shared: &Shared) -> io::Result<()> {
     record(Outcome::Accepted);
     stream.write_all(granted.as_bytes()).await?;
     stream.flush().await?;
-    relay::relay(stream, broker, shared).await
+    let rules = inspect::Rules {
+        region: shared.options.region.clone(),
+        quotas: shared.options.quotas.clone(),
+        authorizers: shared.options.authorizers.clone(),
+    };
+    let inspector = Inspector::new(rules, principal, source);
+    relay::relay(stream, broker, inspector, shared).await
 }
 
+/// Who is let in: somebody, or whom the CONNECT will name.
 fn judge(
     head: &RequestHead,
     query: &Query<'_>,
     shared: &Shared,
     now: SystemTime,
-) -> Result<(), Refusal> {
+) -> Result<Option<Principal>, Refusal> {
     if head.target().split('?').next() != Some("/mqtt") {
         return Err(Refusal::Path);
     }
@@ -169,7 +182,15 @@ fn judge(
         keys: &shared.options.keys,
         now,
     };
-    verify(head, query, &rules)
+    let authorizers = &shared.options.authorizers;
+    if let Some(judged) = authorizers.by_request(head, query) {
+        return judged.map(Some);
+    }
+    if !authorizers.is_empty() && query.first("X-Amz-Algorithm").is_none() {
+        // The CONNECT has to say who it is.
+        return Ok(None);
+    }
+    verify(head, query, &rules).map(Some)
 }
 
 /// Answers as the service does, then waits for the client to go.

@@ -20,6 +20,7 @@ use time::{
 
 use super::{
     attempt::{Refusal, Signature},
+    authorizer::Principal,
     keys::KeyRing,
 };
 use crate::net::RequestHead;
@@ -77,6 +78,13 @@ impl<'a> Query<'a> {
         value.map(Some).map_err(|_| Refusal::Malformed(name))
     }
 
+    /// The decoded value of the first parameter of this name.
+    pub(super) fn first(&self, name: &str) -> Option<String> {
+        let mut parameters = self.0.iter();
+        let (_, value) = parameters.find(|(n, _)| decode(n) == name.as_bytes())?;
+        String::from_utf8(decode(value).into_owned()).ok()
+    }
+
     fn needed(&self, name: &'static str) -> Result<String, Refusal> {
         self.once(name)?.ok_or(Refusal::Missing(name))
     }
@@ -113,7 +121,7 @@ pub(super) fn verify(
     request: &RequestHead,
     query: &Query<'_>,
     rules: &Rules<'_>,
-) -> Result<(), Refusal> {
+) -> Result<Principal, Refusal> {
     if query.needed("X-Amz-Algorithm")? != ALGORITHM {
         return Err(Refusal::Algorithm);
     }
@@ -179,7 +187,11 @@ pub(super) fn verify(
         &recompute(&["X-Amz-Signature", "X-Amz-Security-Token"]),
         &signature,
     ) {
-        return Ok(());
+        return Ok(Principal {
+            policy: key.policy,
+            identity_id: key.identity_id,
+            life: None,
+        });
     }
     if token.is_some() && same(&recompute(&["X-Amz-Signature"]), &signature) {
         return Err(Refusal::SignedSessionToken);
