@@ -12,7 +12,7 @@ use std::{env, error::Error, path::PathBuf, process::ExitCode, time::Duration};
 use testkit::{
     certs::Authority,
     embedded::Broker,
-    gateway::{AccessKey, Gateway, GatewayOptions, Outcome},
+    gateway::{AccessKey, Gateway, GatewayOptions, Outcome, Policy},
 };
 
 const HELP: &str = "\
@@ -25,11 +25,13 @@ Options:
   --region REGION   the region to sign for [default: us-east-1]
   --port PORT       listen on this port [default: any free one]
   --tls FILE        speak TLS, and write the certificate to trust (PEM) to FILE
+  --policy FILE     what the credentials may do, as an IoT policy document for account
+                    123456789012 [default: everything]
   --clock-ahead N   run the gateway's clock N seconds ahead, to see clock skew corrected
   --help            print this
 
-It prints the endpoint and the credentials to sign with, then a line for each attempt, and ends
-with Ctrl-C.";
+It prints the endpoint and the credentials to sign with, then a line for each attempt to connect and
+for each packet that the service would not let pass, and ends with Ctrl-C.";
 
 const ACCESS_KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
@@ -65,9 +67,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             (broker.url(), Some(broker))
         }
     };
+    let mut key = AccessKey::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY).session_token(SESSION_TOKEN);
+    if let Some(file) = &arguments.policy {
+        let document = tokio::fs::read_to_string(file).await?;
+        key = key.policy(Policy::parse(&document)?);
+    }
     let mut options = GatewayOptions::new(&broker_url)
         .region(&arguments.region)
-        .access_key(AccessKey::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY).session_token(SESSION_TOKEN));
+        .access_key(key);
     if let Some(file) = &arguments.tls {
         let authority = Authority::new();
         tokio::fs::write(file, authority.pem()).await?;
@@ -89,20 +96,33 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!();
     println!("Attempts to connect follow; Ctrl-C ends.");
     tokio::select! {
-        () = report(&gateway) => {}
+        () = report_attempts(&gateway) => {}
+        () = report_incidents(&gateway) => {}
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
     Ok(())
 }
 
-async fn report(gateway: &Gateway) {
+async fn report_incidents(gateway: &Gateway) {
+    for number in 1.. {
+        let incidents = gateway.wait_for_incidents(number).await;
+        let Some((client_id, incident)) = nth(&incidents, number) else {
+            return;
+        };
+        println!("   client {client_id:?}: {incident:?}");
+    }
+}
+
+/// The entry of this number, counted from 1. Several may have come at once; all are still there, up
+/// to a bound far above what comes at once.
+fn nth<T>(entries: &[T], number: u64) -> Option<&T> {
+    entries.get(usize::try_from(number - 1).ok()?)
+}
+
+async fn report_attempts(gateway: &Gateway) {
     for number in 1.. {
         let attempts = gateway.wait_for_attempts(number).await;
-        // Several may have come at once; all are still there, up to a bound far above that.
-        let Some(attempt) = usize::try_from(number - 1)
-            .ok()
-            .and_then(|n| attempts.get(n))
-        else {
+        let Some(attempt) = nth(&attempts, number) else {
             return;
         };
         let key = attempt.access_key_id.as_deref().unwrap_or("nobody");
@@ -119,6 +139,7 @@ struct Arguments {
     region: String,
     port: u16,
     tls: Option<PathBuf>,
+    policy: Option<PathBuf>,
     clock_ahead: Duration,
 }
 
@@ -130,6 +151,7 @@ impl Arguments {
             region: "us-east-1".to_owned(),
             port: 0,
             tls: None,
+            policy: None,
             clock_ahead: Duration::ZERO,
         };
         while let Some(word) = words.next() {
@@ -139,6 +161,7 @@ impl Arguments {
                 "--region" => arguments.region = value()?,
                 "--port" => arguments.port = number(&value()?)?,
                 "--tls" => arguments.tls = Some(value()?.into()),
+                "--policy" => arguments.policy = Some(value()?.into()),
                 "--clock-ahead" => {
                     arguments.clock_ahead = Duration::from_secs(number(&value()?)?);
                 }
