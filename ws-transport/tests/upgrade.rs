@@ -432,7 +432,7 @@ async fn a_slow_or_silent_server_meets_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_read_meets_the_deadline() {
     let (ours, theirs) = tokio::io::duplex(16);
-    let stalled = Stalled(std::sync::Mutex::new(Some(ours)));
+    let stalled = common::Once(std::sync::Mutex::new(Some(ours)));
     let connector = Connector::new()
         .dialer(stalled)
         .timeout(Duration::from_secs(10));
@@ -445,15 +445,6 @@ async fn a_server_that_does_not_read_meets_the_deadline() {
         "{error:?}"
     );
     drop(theirs);
-}
-
-struct Stalled(std::sync::Mutex<Option<DuplexStream>>);
-
-impl ws_transport::Dial for Stalled {
-    fn dial<'a>(&'a self, _target: &'a ws_transport::Target) -> ws_transport::DialFuture<'a> {
-        let io = self.0.lock().unwrap().take().unwrap();
-        Box::pin(async move { Ok(Box::new(io) as ws_transport::BoxedIo) })
-    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Servers to connect to.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod chop;
+pub mod frames;
+
 use std::{future::Future, net::SocketAddr, sync::Mutex};
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -13,7 +16,7 @@ use tokio_tungstenite::tungstenite::{
     Message,
     handshake::server::{Request, Response},
 };
-use ws_transport::{BoxedIo, Dial, DialFuture, Endpoint, Target, UpgradeRequest};
+use ws_transport::{BoxedIo, Dial, DialFuture, Endpoint, Io, Target, UpgradeRequest};
 
 pub const SUBPROTOCOL: &str = "test.bytes";
 
@@ -71,8 +74,11 @@ where
     }
 }
 
-/// Hands out one end of an in-memory pipe, once.
-pub struct InMemory(Mutex<Option<DuplexStream>>);
+/// Hands out its stream, once, whatever the target.
+pub struct Once<S>(pub Mutex<Option<S>>);
+
+/// One end of an in-memory pipe.
+pub type InMemory = Once<DuplexStream>;
 
 impl InMemory {
     /// The dialler and the other end.
@@ -82,7 +88,7 @@ impl InMemory {
     }
 }
 
-impl Dial for InMemory {
+impl<S: Io + 'static> Dial for Once<S> {
     fn dial<'a>(&'a self, _target: &'a Target) -> DialFuture<'a> {
         Box::pin(async move {
             let io = self.0.lock().unwrap().take();
