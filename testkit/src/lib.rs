@@ -8,6 +8,7 @@
 //! | [`certs`] | an authority, and certificates good and bad | |
 //! | [`peer`] | the other side of a connection, played by the test | |
 //! | [`proxy`] | cuts, delays and black holes between a client and a broker | |
+//! | [`null_broker`] | acknowledges, counts and floods, for benchmarks of clients | |
 //! | [`probe`] | a small MQTT 3.1.1 client made of bytes | |
 #![cfg_attr(
     feature = "embedded",
@@ -30,6 +31,7 @@ pub mod embedded;
 pub mod gateway;
 pub mod mosquitto;
 mod net;
+pub mod null_broker;
 pub mod peer;
 pub mod probe;
 pub mod proxy;

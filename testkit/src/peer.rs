@@ -32,7 +32,7 @@ use tokio_tungstenite::{
     tungstenite::{
         self, Message,
         handshake::derive_accept_key,
-        protocol::{CloseFrame, Role},
+        protocol::{CloseFrame, Role, WebSocketConfig},
     },
 };
 
@@ -148,6 +148,10 @@ impl PeerConnection {
         Self { stream }
     }
 
+    pub(crate) fn over_stream(stream: Stream) -> Self {
+        Self { stream }
+    }
+
     /// Reads the head of the request, and nothing after it.
     ///
     /// # Errors
@@ -166,6 +170,18 @@ impl PeerConnection {
     pub async fn upgrade(mut self) -> io::Result<PeerSocket> {
         let request = self.request().await?;
         self.grant(&request, &[]).await
+    }
+
+    /// The same, for a part of this crate that reads frames by itself.
+    pub(crate) async fn upgrade_with(
+        mut self,
+        config: WebSocketConfig,
+    ) -> io::Result<WebSocketStream<Stream>> {
+        let request = self.request().await?;
+        let answer = switching_protocols(&request, &[])
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no upgrade"))?;
+        self.send(answer.as_bytes()).await?;
+        Ok(WebSocketStream::from_raw_socket(self.stream, Role::Server, Some(config)).await)
     }
 
     /// Grants a request that was read with [`request`](Self::request), with more headers if wanted.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use testkit::{
     certs::Authority,
-    mosquitto::{StartError, find_or_skip},
+    mosquitto::{PROGRAM_VARIABLE, REQUIRE_VARIABLE, StartError, find_or_skip},
     probe::{Probe, ProbeError, ProbeOptions},
 };
 use tokio::net::TcpStream;
@@ -198,4 +198,29 @@ async fn a_port_that_somebody_else_took_meanwhile_is_an_error_that_names_it() {
     assert!(error.to_string().contains(&address.port().to_string()));
     drop(thief);
     broker.start().await.unwrap();
+}
+
+/// The one rule for all tests of the workspace, tried on a test of this file in a process of its own.
+#[test]
+fn without_a_broker_a_test_is_left_out_loudly_or_fails() {
+    let run = |require: &str| {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_message_travels_over_websocket"])
+            .env(PROGRAM_VARIABLE, "/nonexistent/mosquitto")
+            .env(REQUIRE_VARIABLE, require)
+            .output()
+            .unwrap()
+    };
+    let left_out = run("0");
+    let said = String::from_utf8_lossy(&left_out.stderr);
+    assert!(left_out.status.success(), "{said}");
+    assert!(
+        said.contains("SKIPPED: a_message_travels_over_websocket needs mosquitto")
+            && said.contains("apt-get install mosquitto"),
+        "{said}"
+    );
+    let failed = run("1");
+    let said = String::from_utf8_lossy(&failed.stdout);
+    assert!(!failed.status.success());
+    assert!(said.contains("forbids to leave it out"), "{said}");
 }
