@@ -38,8 +38,8 @@ pub use connector::{Connector, PlaintextCredentials};
 pub use dial::{Dial, DialFuture, TcpDialer};
 pub use endpoint::{Endpoint, EndpointError, Host, MAX_URL_LEN, Scheme, Security, Target};
 pub use error::{
-    ConnectError, ConnectStage, DialError, ProtocolViolation, ProxyError, Refusal, RequestError,
-    TlsConfigError, TlsError, UpgradeError, WebSocketError,
+    ConnectError, ConnectStage, DialError, ProxyError, Refusal, RequestError, TlsConfigError,
+    TlsError, UpgradeError,
 };
 pub use proxy::{EnvProxies, Proxy, ProxyConfigError, SocksReply};
 pub use stream::{BoxedIo, Io, Stream};
@@ -49,4 +49,6 @@ pub use upgrade::{
     MAX_ANSWER_HEAD_LEN, MAX_ANSWER_HEADERS, MAX_REFUSAL_BODY_LEN, MAX_REQUEST_HEADERS_LEN,
     SubprotocolPolicy, UpgradeRequest,
 };
-pub use websocket::{CloseFrame, CloseOutcome, Message, WebSocket};
+pub use websocket::{
+    CloseFrame, CloseOutcome, Message, ProtocolViolation, WebSocket, WebSocketError,
+};

@@ -1,5 +1,8 @@
 //! An open WebSocket: bytes in and out, with back-pressure both ways.
 
+mod close;
+mod error;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -11,12 +14,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink as _, Stream as _};
 use http::HeaderValue;
-use tokio::{io::AsyncWrite as _, time};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error as Tungstenite,
-        error::ProtocolError,
         protocol::{
             CloseFrame as TungsteniteClose, Message as Frame, Role,
             frame::{
@@ -27,10 +28,12 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{
-    FramePacking, Io, ProtocolViolation, Stream, TextMessages, WebSocketConfig, WebSocketError,
-    upgrade::Upgraded,
+use self::{close::Closing, error::translate};
+pub use self::{
+    close::{CloseFrame, CloseOutcome},
+    error::{ProtocolViolation, WebSocketError},
 };
+use crate::{FramePacking, Io, Stream, TextMessages, WebSocketConfig, upgrade::Upgraded};
 
 /// An open WebSocket that carries a stream of bytes, in binary messages.
 ///
@@ -97,21 +100,6 @@ enum State {
     Ended(CloseOutcome),
     Closing(Closing),
     Closed(CloseOutcome),
-}
-
-struct Closing {
-    step: CloseStep,
-    deadline: Pin<Box<time::Sleep>>,
-    outcome: CloseOutcome,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CloseStep {
-    /// What was accepted before the close goes out first.
-    Send,
-    Flush,
-    AwaitPeer,
-    Shutdown,
 }
 
 impl WebSocket {
@@ -297,40 +285,6 @@ impl WebSocket {
         self.poll_flush_all(cx)
     }
 
-    /// Closes: sends what was accepted and a close frame (1000), reads on until the peer's close frame or its
-    /// end, and shuts the connection down; all within the close timeout. What still arrives is discarded.
-    ///
-    /// To be polled until it is ready; afterwards it says the same again.
-    #[must_use = "a poll that is not looked at does nothing"]
-    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<CloseOutcome> {
-        loop {
-            match &mut self.state {
-                State::Open => self.begin_close(CloseStep::Send, CloseOutcome::Dropped),
-                // Our reply or our own close frame is with tungstenite already, or there is nobody to tell.
-                State::Ended(outcome) => {
-                    let outcome = *outcome;
-                    self.begin_close(CloseStep::Flush, outcome);
-                }
-                State::Closed(outcome) => return Poll::Ready(*outcome),
-                State::Closing(closing) => {
-                    if closing.deadline.as_mut().poll(cx).is_ready() {
-                        self.state = State::Closed(CloseOutcome::TimedOut);
-                        continue;
-                    }
-                    let (step, outcome) = (closing.step, closing.outcome);
-                    let (step, outcome) = ready!(self.poll_close_step(cx, step, outcome));
-                    match (&mut self.state, step) {
-                        (State::Closing(closing), Some(step)) => {
-                            closing.step = step;
-                            closing.outcome = outcome;
-                        }
-                        _ => self.state = State::Closed(outcome),
-                    }
-                }
-            }
-        }
-    }
-
     /// Received bytes; `None` after the end. See [`poll_recv`](Self::poll_recv).
     ///
     /// # Errors
@@ -371,16 +325,6 @@ impl WebSocket {
     /// Dropping the future loses nothing: what is left goes out with the next flush.
     pub async fn flush(&mut self) -> Result<(), WebSocketError> {
         poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
-    /// Closes; see [`poll_close`](Self::poll_close).
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future leaves the closing where it is; calling again goes on with it, under the deadline
-    /// of the first call.
-    pub async fn close(&mut self) -> CloseOutcome {
-        poll_fn(|cx| self.poll_close(cx)).await
     }
 
     fn merge(&mut self, mut bytes: &[u8]) -> Result<(), WebSocketError> {
@@ -469,61 +413,6 @@ impl WebSocket {
         // One try; `poll_close` finishes it.
         let _pending_or_failed = Pin::new(&mut self.inner).poll_flush(cx);
     }
-
-    fn begin_close(&mut self, step: CloseStep, outcome: CloseOutcome) {
-        self.state = State::Closing(Closing {
-            step,
-            deadline: Box::pin(time::sleep(self.config.close_timeout)),
-            outcome,
-        });
-    }
-
-    /// One step of closing; the next step, or `None` at the end.
-    fn poll_close_step(
-        &mut self,
-        cx: &mut Context<'_>,
-        step: CloseStep,
-        outcome: CloseOutcome,
-    ) -> Poll<(Option<CloseStep>, CloseOutcome)> {
-        match step {
-            CloseStep::Send => {
-                let sent = ready!(self.poll_flush_all(cx)).is_ok() && {
-                    let close = Frame::Close(Some(TungsteniteClose {
-                        code: CloseCode::Normal,
-                        reason: "".into(),
-                    }));
-                    Pin::new(&mut self.inner).start_send(close).is_ok()
-                };
-                let next = if sent {
-                    CloseStep::AwaitPeer
-                } else {
-                    CloseStep::Shutdown
-                };
-                Poll::Ready((Some(next), outcome))
-            }
-            CloseStep::AwaitPeer => {
-                // Reading goes on while the close frame waits for room: the peer may be blocked on us.
-                if let Poll::Ready(Err(_)) = Pin::new(&mut self.inner).poll_flush(cx) {
-                    return Poll::Ready((Some(CloseStep::Shutdown), outcome));
-                }
-                let outcome = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
-                    Some(Ok(Frame::Close(_))) => CloseOutcome::Closed,
-                    Some(Ok(_)) => return Poll::Ready((Some(step), outcome)),
-                    Some(Err(_)) | None => outcome,
-                };
-                Poll::Ready((Some(CloseStep::Shutdown), outcome))
-            }
-            CloseStep::Flush => {
-                let _failed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
-                Poll::Ready((Some(CloseStep::Shutdown), outcome))
-            }
-            CloseStep::Shutdown => {
-                let stream = Pin::new(self.inner.get_mut());
-                let _failed = ready!(stream.poll_shutdown(cx));
-                Poll::Ready((None, outcome))
-            }
-        }
-    }
 }
 
 impl fmt::Debug for WebSocket {
@@ -551,73 +440,9 @@ pub enum Message {
     Text(String),
 }
 
-/// The peer's reason for closing (RFC 6455 section 7.4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CloseFrame {
-    /// The status code.
-    pub code: u16,
-    /// The peer's words, at most 123 bytes. Untrusted; often empty.
-    pub reason: Box<str>,
-}
-
-impl From<TungsteniteClose> for CloseFrame {
-    fn from(frame: TungsteniteClose) -> Self {
-        Self {
-            code: frame.code.into(),
-            reason: frame.reason.as_str().into(),
-        }
-    }
-}
-
-/// How closing went. The connection is gone in every case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CloseOutcome {
-    /// Both sides have said goodbye.
-    Closed,
-    /// The connection ended before both sides had: the peer dropped it, it failed, or the peer broke the
-    /// protocol.
-    Dropped,
-    /// The close timeout passed first.
-    TimedOut,
-}
-
 /// Control frames, or empty messages, passed over in one poll before the task gets its turn again.
 const MAX_SKIPPED_FRAMES_PER_POLL: usize = 64;
 
 fn fragment(opcode: Data, payload: Bytes, is_final: bool) -> Frame {
     Frame::Frame(RawFrame::message(payload, OpCode::Data(opcode), is_final))
-}
-
-fn translate(error: Tungstenite) -> WebSocketError {
-    use ProtocolError as P;
-    match error {
-        Tungstenite::ConnectionClosed
-        | Tungstenite::AlreadyClosed
-        | Tungstenite::Protocol(P::ResetWithoutClosingHandshake) => WebSocketError::Disconnected,
-        Tungstenite::Io(error) => match error.kind() {
-            // TLS reports an end without close_notify as an unexpected end of file.
-            std::io::ErrorKind::UnexpectedEof
-            | std::io::ErrorKind::ConnectionReset
-            | std::io::ErrorKind::ConnectionAborted
-            | std::io::ErrorKind::BrokenPipe => WebSocketError::Disconnected,
-            _ => WebSocketError::Io(error),
-        },
-        Tungstenite::Capacity(_) => WebSocketError::TooLong,
-        Tungstenite::Protocol(P::SendAfterClosing) => WebSocketError::SendAfterClose,
-        Tungstenite::Protocol(error) => WebSocketError::Protocol(match error {
-            P::NonZeroReservedBits => ProtocolViolation::ReservedBits,
-            P::UnknownControlFrameType(_) | P::UnknownDataFrameType(_) | P::InvalidOpcode(_) => {
-                ProtocolViolation::Opcode
-            }
-            P::MaskedFrameFromServer => ProtocolViolation::Masked,
-            P::FragmentedControlFrame | P::ControlFrameTooBig => ProtocolViolation::ControlFrame,
-            P::UnexpectedContinueFrame | P::ExpectedFragment(_) => ProtocolViolation::Fragmentation,
-            P::InvalidCloseSequence | P::ReceivedAfterClosing => ProtocolViolation::Close,
-            _ => ProtocolViolation::Other,
-        }),
-        Tungstenite::Utf8(_) => WebSocketError::Protocol(ProtocolViolation::Utf8),
-        _ => WebSocketError::Protocol(ProtocolViolation::Other),
-    }
 }

@@ -46,7 +46,7 @@ enum Part {
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        4 => vec(any::<u8>(), 0..200),
+        24 => vec(any::<u8>(), 0..200),
         // The places where the length changes its form.
         1 => prop_oneof![Just(125), Just(126), Just(65_535), Just(65_536)]
             .prop_map(|len: usize| (0..len).map(|at| at.to_le_bytes()[0]).collect()),
@@ -113,7 +113,7 @@ fn encode(parts: &[Part]) -> (Vec<u8>, Vec<(Vec<u8>, usize)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_the_packing_the_bytes_arrive(
