@@ -72,7 +72,10 @@ pub fn oracle(data: &[u8]) {
 
     let (front, query) = signed.as_str().split_once('?').expect("a query");
     assert!(signed.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
-    assert!(!front.contains(['@', '#', '\\']));
+    let authority = front.split('/').nth(2).expect("a host");
+    assert!(!authority.is_empty() && !authority.contains(['@', '%', '\\']));
+    assert_eq!(authority, authority.to_ascii_lowercase());
+    assert!(!front.contains(['#', '\\']));
     let pieces: Vec<&str> = query.split('&').collect();
     let at = pieces
         .iter()
