@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask bench --peers                               CPU time per packet, allocations
 //! cargo xtask bench --peers -- --filter decode/v4         only these
+//! cargo xtask bench --peers -- --filter presign           signed URLs, beside the SDK's signer
 //! cargo xtask bench --peers -- --instructions             instructions per packet of ours (valgrind)
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod adapters;
 mod measure;
+mod sign;
 mod stream;
 
 use std::process::{Command, ExitCode};
@@ -93,6 +95,10 @@ fn main() -> ExitCode {
         } else {
             times(&group, &streams, &rows, options.rounds);
         }
+    }
+    let signs = !options.instructions && options.peer.is_empty();
+    if signs && "presign".contains(&options.filter) {
+        sign::run(options.rounds);
     }
     ExitCode::SUCCESS
 }
