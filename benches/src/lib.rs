@@ -1,1 +1,3 @@
 //! Benchmarks of each layer.
+
+#![forbid(unsafe_code)]

@@ -16,9 +16,13 @@ mod differential;
 mod input;
 mod packet;
 pub mod presign;
+mod session;
+mod trie;
 
 pub use differential::differential_packet;
 pub use packet::{decode_packet, decode_stream_split, roundtrip_packet};
+pub use session::{session_bytes, session_ops};
+pub use trie::trie_vs_naive;
 
 /// What a target does with its input: panics if something that must hold does not.
 pub type Oracle = fn(&[u8]);
@@ -30,6 +34,9 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("differential_packet", differential_packet),
     ("presign", presign::oracle),
     ("roundtrip_packet", roundtrip_packet),
+    ("session_bytes", session_bytes),
+    ("session_ops", session_ops),
+    ("trie_vs_naive", trie_vs_naive),
 ];
 
 /// The program of a target, from its oracle: libFuzzer's when that builds it, and otherwise one

@@ -1,0 +1,4 @@
+//! See `fuzz::session_ops`.
+#![cfg_attr(fuzzing, no_main)]
+
+fuzz::target!(fuzz::session_ops);

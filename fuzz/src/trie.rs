@@ -1,0 +1,118 @@
+//! pubsub-core's topic index beside a list that is searched from end to end.
+
+use std::collections::BTreeMap;
+
+use pubsub_core::{MatchingRules, ParentLevel, ReservedTopics, TopicFilter, TopicName, TopicTrie};
+
+use crate::input::Input;
+
+/// Levels that meet each other often.
+const LEVELS: [&str; 8] = ["a", "b", "", "ab", "+", "#", "$s", "+"];
+
+/// Runs a sequence of insertions, removals and questions on the index and on the list.
+///
+/// They must agree on every answer; the list matches by taking the rules of section 4.7 literally.
+pub fn trie_vs_naive(data: &[u8]) {
+    let mut input = Input::new(data);
+    let switches = input.u8();
+    let parent = if switches & 1 == 0 {
+        ParentLevel::Matches
+    } else {
+        ParentLevel::BelowOnly
+    };
+    let reserved = if switches & 2 == 0 {
+        ReservedTopics::NamedExplicitly
+    } else {
+        ReservedTopics::Ordinary
+    };
+    let rules = MatchingRules::new()
+        .with_parent_level(parent)
+        .with_reserved_topics(reserved);
+    let mut trie: TopicTrie<u8> = TopicTrie::with_rules(rules);
+    let mut list: BTreeMap<String, u8> = BTreeMap::new();
+
+    for _ in 0..64 {
+        let operation = input.u8();
+        let text = levels(&mut input);
+        match operation % 4 {
+            kind @ (0 | 1) => {
+                let Ok(filter) = TopicFilter::new(text.clone()) else {
+                    assert!(!is_filter(&text), "{text:?} is a filter");
+                    continue;
+                };
+                assert!(is_filter(&text), "{text:?} is no filter");
+                if kind == 0 {
+                    let value = input.u8();
+                    assert_eq!(trie.insert(&filter, value), list.insert(text, value));
+                } else {
+                    assert_eq!(trie.remove(&filter), list.remove(&text));
+                }
+            }
+            2 => {
+                let Ok(filter) = TopicFilter::new(text.clone()) else {
+                    continue;
+                };
+                assert_eq!(trie.get(&filter), list.get(&text));
+                if operation & 4 != 0 {
+                    let value = *trie.get_or_insert_with(&filter, || operation);
+                    assert_eq!(value, *list.entry(text).or_insert(operation));
+                }
+            }
+            _ => {
+                let Ok(topic) = TopicName::new(text.clone()) else {
+                    continue;
+                };
+                let mut found = Vec::new();
+                trie.for_each_match(&topic, |value| found.push(*value));
+                found.sort_unstable();
+                let fits = |filter: &&String| matches(filter, &text, parent, reserved);
+                let mut expected: Vec<u8> = list
+                    .keys()
+                    .filter(fits)
+                    .map(|filter| list[filter])
+                    .collect();
+                expected.sort_unstable();
+                assert_eq!(found, expected, "{text:?} against {:?}", list.keys());
+            }
+        }
+        assert_eq!((trie.len(), trie.is_empty()), (list.len(), list.is_empty()));
+    }
+}
+
+/// One to eight levels of the small vocabulary.
+fn levels(input: &mut Input<'_>) -> String {
+    let count = 1 + input.below(8);
+    let chosen: Vec<&str> = (0..count)
+        .map(|_| LEVELS[usize::from(input.below(8))])
+        .collect();
+    chosen.join("/")
+}
+
+/// Whether a text of the vocabulary is a filter: `+` always fills a level there, so only the place of
+/// `#` is left to check.
+fn is_filter(text: &str) -> bool {
+    !text.is_empty() && text.find('#').is_none_or(|at| at + 1 == text.len())
+}
+
+fn matches(filter: &str, topic: &str, parent: ParentLevel, reserved: ReservedTopics) -> bool {
+    if topic.starts_with('$')
+        && reserved == ReservedTopics::NamedExplicitly
+        && filter.starts_with(['+', '#'])
+    {
+        return false;
+    }
+    let filter: Vec<&str> = filter.split('/').collect();
+    let topic: Vec<&str> = topic.split('/').collect();
+    match filter.split_last() {
+        Some((&"#", above)) => {
+            let deep = topic.len() > above.len();
+            let itself = topic.len() == above.len() && parent == ParentLevel::Matches;
+            (deep || itself) && above.iter().zip(&topic).all(level)
+        }
+        _ => filter.len() == topic.len() && filter.iter().zip(&topic).all(level),
+    }
+}
+
+fn level((want, have): (&&str, &&str)) -> bool {
+    *want == "+" || want == have
+}
