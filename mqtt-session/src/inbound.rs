@@ -81,6 +81,8 @@ pub(crate) struct ReceivedQoS2 {
 pub(crate) struct Received {
     sequence: u64,
     bytes: usize,
+    /// Of topic and payload.
+    fingerprint: u64,
     /// What the application said. `None`: nothing yet, so no PUBREC may leave.
     decision: Option<ReasonCode>,
     /// The Network Connection on which it last arrived, and in whose window it takes a place.
@@ -116,8 +118,21 @@ impl ReceivedQoS2 {
         self.by_id.contains_key(&id)
     }
 
+    /// Whether this identifier is known, but as another message's.
+    pub(crate) fn is_other_message(&self, id: PacketId, fingerprint: u64) -> bool {
+        self.by_id
+            .get(&id)
+            .is_some_and(|known| known.fingerprint != fingerprint)
+    }
+
     /// Told by identifier and state alone; the DUP flag says nothing about what was received (MQTT-4.3.3-10).
-    pub(crate) fn arrive(&mut self, id: PacketId, bytes: usize, connection: u32) -> Arrival {
+    pub(crate) fn arrive(
+        &mut self,
+        id: PacketId,
+        bytes: usize,
+        fingerprint: u64,
+        connection: u32,
+    ) -> Arrival {
         if let Some(known) = self.by_id.get_mut(&id) {
             let first_on_this_connection = known.arrived_on != connection;
             if known.answer_due && !first_on_this_connection {
@@ -137,6 +152,7 @@ impl ReceivedQoS2 {
             Received {
                 sequence,
                 bytes,
+                fingerprint,
                 decision: None,
                 arrived_on: connection,
                 answer_due: true,
@@ -241,12 +257,15 @@ mod tests {
     #[test]
     fn an_identifier_stays_known_from_arrival_to_release() {
         let mut received = ReceivedQoS2::default();
-        assert_eq!(received.arrive(id(1), 10, 1), Arrival::New { sequence: 0 });
-        assert_eq!(received.arrive(id(1), 10, 1), Arrival::Pending);
+        assert_eq!(
+            received.arrive(id(1), 10, 0, 1),
+            Arrival::New { sequence: 0 }
+        );
+        assert_eq!(received.arrive(id(1), 10, 0, 1), Arrival::Pending);
         assert!(matches!(received.answer(id(1), 0), Ok(None)));
         // The connection is lost, the broker sends it again: no second event, but an answer is due there too.
         assert_eq!(
-            received.arrive(id(1), 10, 2),
+            received.arrive(id(1), 10, 0, 2),
             Arrival::Again {
                 sequence: 0,
                 first_on_this_connection: true
@@ -259,7 +278,7 @@ mod tests {
             Ok(Some(ReasonCode::Success))
         ));
         assert_eq!(
-            received.arrive(id(1), 10, 2),
+            received.arrive(id(1), 10, 0, 2),
             Arrival::Again {
                 sequence: 0,
                 first_on_this_connection: false
@@ -268,7 +287,10 @@ mod tests {
         assert_eq!(received.release(id(1), 2), Some(InWindow::Yes));
         assert_eq!(received.release(id(1), 2), None);
         assert_eq!(received.undecided_bytes(), 0);
-        assert_eq!(received.arrive(id(1), 10, 2), Arrival::New { sequence: 1 });
+        assert_eq!(
+            received.arrive(id(1), 10, 0, 2),
+            Arrival::New { sequence: 1 }
+        );
         assert!(
             !received.decide(id(1), 0, ReasonCode::Success),
             "a token of the message that had this identifier before"

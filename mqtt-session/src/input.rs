@@ -1,6 +1,8 @@
 //! What each packet does.
 
+use core::hash::Hasher;
 use core::time::Duration;
+use std::hash::DefaultHasher;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -179,21 +181,7 @@ impl Session {
         {
             self.assigned_client_id.clone_from(&assigned_client_id);
         }
-        match (self.config.resubscribe, presence) {
-            (Resubscribe::Never, SessionPresence::Resumed) => {}
-            (Resubscribe::Never, _) => self.control.forget_granted(),
-            // MQTT 3.1 does not say whether the session was resumed.
-            (Resubscribe::WhenSessionLost, SessionPresence::Resumed)
-                if self.config.version != ProtocolVersion::V31 => {}
-            (Resubscribe::WhenSessionLost | Resubscribe::Always, _) => {
-                // Before 5.0 a SUBSCRIBE has no say in what the broker repeats.
-                let retained = match self.config.version {
-                    ProtocolVersion::V5 => self.config.resubscribe_retained,
-                    _ => ResubscribeRetained::AsSubscribed,
-                };
-                self.control.resubscribe(retained);
-            }
-        }
+        self.resubscribe(presence);
         let session_expiry = properties
             .session_expiry_interval()
             .map_or_else(|| own_session_expiry(&self.config), seconds_or_for_ever);
@@ -212,6 +200,28 @@ impl Session {
                 .map(|_| auth_data(properties)),
         })));
         Ok(())
+    }
+
+    fn resubscribe(&mut self, presence: SessionPresence) {
+        let is_in_doubt = core::mem::take(&mut self.is_presence_in_doubt);
+        let retained = self.config.resubscribe_retained;
+        match (self.config.resubscribe, presence) {
+            (Resubscribe::Never, SessionPresence::Resumed) => {}
+            (Resubscribe::Never, _) => self.control.forget_granted(),
+            (Resubscribe::WhenSessionLost, SessionPresence::Resumed) if is_in_doubt => {
+                self.control.resubscribe(match retained {
+                    ResubscribeRetained::AsSubscribed => retained,
+                    // If the broker does not have the subscription, its retained messages have not been sent either.
+                    _ => ResubscribeRetained::OnlyIfNew,
+                });
+            }
+            // MQTT 3.1 does not say whether the session was resumed.
+            (Resubscribe::WhenSessionLost, SessionPresence::Resumed)
+                if self.config.version != ProtocolVersion::V31 => {}
+            (Resubscribe::WhenSessionLost | Resubscribe::Always, _) => {
+                self.control.resubscribe(retained)
+            }
+        }
     }
 
     /// Compares what the broker has of the session with what we have.
@@ -325,10 +335,12 @@ impl Session {
                     packet_id: id,
                 })
             }
-            (QoS::ExactlyOnce, Some(id)) => match self.on_qos2(id, bytes)? {
-                Some(token) => Some(token),
-                None => return Ok(()),
-            },
+            (QoS::ExactlyOnce, Some(id)) => {
+                match self.on_qos2(id, bytes, fingerprint(&publish, alias_topic.as_deref()))? {
+                    Some(token) => Some(token),
+                    None => return Ok(()),
+                }
+            }
             _ => None,
         };
         self.counters.messages_received += 1;
@@ -409,7 +421,12 @@ impl Session {
     }
 
     /// A QoS 2 PUBLISH. `None`: the message was reported before.
-    fn on_qos2(&mut self, id: PacketId, bytes: usize) -> Result<Option<AckToken>, ConnectionError> {
+    fn on_qos2(
+        &mut self,
+        id: PacketId,
+        bytes: usize,
+        fingerprint: u64,
+    ) -> Result<Option<AckToken>, ConnectionError> {
         if !self.received.contains(id) {
             self.hold(bytes)?;
         }
@@ -417,7 +434,7 @@ impl Session {
             return Ok(None);
         };
         let epoch = connection.epoch;
-        match self.received.arrive(id, bytes, epoch) {
+        match self.received.arrive(id, bytes, fingerprint, epoch) {
             Arrival::New { sequence } => {
                 connection.owed_pubrecs.push_back((id, sequence));
                 Ok(Some(AckToken {
@@ -481,14 +498,12 @@ impl Session {
             }
             Some((Stage::Pubrec, publish)) => {
                 //= MQTT-4.3.3-6
+                self.acquit(id);
                 self.in_flight.received(id);
                 self.events.push_back(Event::PublishReceived {
                     id: publish,
                     reason: ack.reason_code,
                 });
-                if let Some(entry) = self.in_flight.entry_mut(id) {
-                    entry.strikes = 0;
-                }
                 self.queue_pubrel(id)
             }
             // The broker did not see our PUBREL, or repeats itself.
@@ -765,6 +780,15 @@ const fn blames_a_packet(reason: ReasonCode) -> bool {
             | ReasonCode::SubscriptionIdentifiersNotSupported
             | ReasonCode::WildcardSubscriptionsNotSupported
     )
+}
+
+/// Tells apart two messages with one identifier, by what a broker may not change.
+fn fingerprint(publish: &mqtt_codec::Publish, alias_topic: Option<&str>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(alias_topic.map_or_else(|| publish.topic_name().as_bytes(), str::as_bytes));
+    hasher.write_u8(0xff);
+    hasher.write(publish.payload());
+    hasher.finish()
 }
 
 fn owned(text: mqtt_codec::Text<'_>) -> String {

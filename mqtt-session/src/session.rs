@@ -11,7 +11,7 @@ use mqtt_codec::{
 };
 
 use crate::config::{CleanStart, Config, ConfigError};
-use crate::connection::{AuthReply, Connection, PingState, Reply, ReplyKind};
+use crate::connection::{AuthReply, Connection, Phase, PingState, Reply, ReplyKind};
 use crate::control::{Blame, Control, check_filter};
 use crate::error::{
     ConnectionError, PublishError, PublishErrorReason, StateError, SubscribeError, Timeout,
@@ -113,6 +113,9 @@ pub struct Session {
     pub(crate) has_session: bool,
     /// Ask for a new session next time, whatever the configuration says: the broker's cannot be used.
     pub(crate) must_start_clean: bool,
+    /// A CONNECT was sent that went unanswered: the broker may have lost the session and begun a new one without our
+    /// knowledge, so that its next Session Present says nothing.
+    pub(crate) is_presence_in_doubt: bool,
     pub(crate) assigned_client_id: Option<String>,
 
     pub(crate) waiting: Waiting,
@@ -229,6 +232,7 @@ impl Session {
             now: Timestamp::ZERO,
             has_session: false,
             must_start_clean: false,
+            is_presence_in_doubt: false,
             assigned_client_id: None,
             waiting: Waiting::default(),
             in_flight: InFlight::default(),
@@ -609,6 +613,7 @@ impl Session {
             return;
         };
         let stage = connection.stage();
+        self.is_presence_in_doubt |= matches!(connection.phase, Phase::AwaitsConnack { .. });
         if hung_up && stage == ConnectionStage::Connected {
             self.blame(connection.epoch);
         } else {

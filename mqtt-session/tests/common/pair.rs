@@ -1,1 +1,678 @@
+//! A client and a small broker over a link that cuts, delays and dies at any byte, on a virtual clock.
+//!
+//! MQTT presumes an ordered, lossless stream, so the link never drops or reorders within a connection; it ends it.
 
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use mqtt_codec::{
+    AckRef, ConnackRef, Decoder, Packet, PacketId, PacketRef, Properties, Property,
+    ProtocolVersion, PublishRef, QoS, ReasonCode, ReasonCodes, SubackRef, TopicName,
+};
+use mqtt_session::{
+    AckToken, Config, ConnectionError, DisconnectCause, Event, InputProgress, Publish, PublishId,
+    PublishOutcome, Session, SessionPresence, SubscribeOutcome, Subscription, Timestamp,
+    TransportEnd,
+};
+
+/// What the broker remembers of the client between connections.
+#[derive(Debug, Default)]
+pub struct BrokerSession {
+    pub filters: BTreeSet<String>,
+    /// QoS 2 identifiers received and not released, with what they stand for.
+    unreleased: HashMap<PacketId, Bytes>,
+    outgoing: VecDeque<Outgoing>,
+    next_id: u16,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    id: PacketId,
+    qos: QoS,
+    payload: Bytes,
+    released: bool,
+    sent_on: u32,
+}
+
+/// A broker for one client, as the specification has it and no cleverer.
+#[derive(Debug)]
+pub struct Broker {
+    version: ProtocolVersion,
+    pub session: Option<BrokerSession>,
+    /// Every message that the broker took charge of, and how often.
+    pub taken: BTreeMap<Bytes, u32>,
+    pub receive_maximum: u16,
+    connection: u32,
+    connected: bool,
+    decoder: Decoder,
+    input: BytesMut,
+    output: BytesMut,
+    /// Payloads of QoS 1 and 2 publishes seen on earlier connections of this session; they must come with DUP.
+    seen_before: BTreeSet<Bytes>,
+    seen_now: BTreeSet<Bytes>,
+    unanswered: u32,
+    /// A session that the client asked to resume was made anew, and the client has not been told yet.
+    made_anew_untold: bool,
+}
+
+impl Broker {
+    fn new(version: ProtocolVersion) -> Self {
+        Self {
+            version,
+            session: None,
+            taken: BTreeMap::new(),
+            receive_maximum: 3,
+            connection: 0,
+            connected: false,
+            decoder: Decoder::new(version),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            seen_before: BTreeSet::new(),
+            seen_now: BTreeSet::new(),
+            unanswered: 0,
+            made_anew_untold: false,
+        }
+    }
+
+    fn accept(&mut self) {
+        self.connection += 1;
+        self.connected = false;
+        self.decoder = Decoder::new(self.version);
+        self.input.clear();
+        self.output.clear();
+        let now = core::mem::take(&mut self.seen_now);
+        self.seen_before.extend(now);
+        self.unanswered = 0;
+    }
+
+    fn forget(&mut self) {
+        self.session = None;
+        self.seen_before.clear();
+        self.seen_now.clear();
+    }
+
+    /// A message for the client, if it is subscribed. Returns whether it will be sent.
+    fn publish(&mut self, qos: QoS, payload: Bytes) -> bool {
+        let Some(session) = &mut self.session else {
+            return false;
+        };
+        if session.filters.is_empty() {
+            return false;
+        }
+        if qos == QoS::AtMostOnce {
+            if !self.connected {
+                return false;
+            }
+            let publish = PublishRef::new(TopicName::new("down").unwrap(), &payload);
+            publish.encode(self.version, &mut self.output).unwrap();
+            return true;
+        }
+        let id = loop {
+            session.next_id = session.next_id.wrapping_add(1);
+            if let Some(id) = PacketId::new(session.next_id)
+                && session.outgoing.iter().all(|out| out.id != id)
+            {
+                break id;
+            }
+        };
+        session.outgoing.push_back(Outgoing {
+            id,
+            qos,
+            payload,
+            released: false,
+            sent_on: 0,
+        });
+        self.send_outgoing();
+        true
+    }
+
+    fn send_outgoing(&mut self) {
+        if !self.connected {
+            return;
+        }
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        for out in &mut session.outgoing {
+            if out.sent_on == self.connection {
+                continue;
+            }
+            let dup = out.sent_on != 0;
+            out.sent_on = self.connection;
+            let packet = if out.released {
+                PacketRef::Pubrel(AckRef::new(out.id))
+            } else {
+                PacketRef::Publish(PublishRef {
+                    dup,
+                    qos: out.qos,
+                    packet_id: Some(out.id),
+                    ..PublishRef::new(TopicName::new("down").unwrap(), &out.payload)
+                })
+            };
+            packet.encode(self.version, &mut self.output).unwrap();
+        }
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        while let Some(packet) = self
+            .decoder
+            .decode(&mut self.input)
+            .expect("the client sends valid packets")
+        {
+            self.handle(packet);
+        }
+        self.send_outgoing();
+    }
+
+    fn handle(&mut self, packet: Packet) {
+        let version = self.version;
+        if let Packet::Connect(connect) = &packet {
+            assert!(!self.connected, "a second CONNECT");
+            self.connected = true;
+            if connect.as_ref().clean_start {
+                self.forget();
+            }
+            let session_present = self.session.is_some();
+            self.made_anew_untold |= !session_present && !connect.as_ref().clean_start;
+            self.session.get_or_insert_default();
+            let list = [
+                Property::ReceiveMaximum(self.receive_maximum.try_into().unwrap()),
+                Property::TopicAliasMaximum(2),
+            ];
+            let properties = if version == ProtocolVersion::V5 {
+                Properties::list(&list)
+            } else {
+                Properties::EMPTY
+            };
+            let connack = ConnackRef {
+                session_present,
+                reason_code: ReasonCode::Success,
+                properties,
+            };
+            return PacketRef::Connack(connack)
+                .encode(version, &mut self.output)
+                .unwrap();
+        }
+        assert!(self.connected, "{packet:?} before CONNECT");
+        let session = self
+            .session
+            .as_mut()
+            .expect("a connected client has a session");
+        let mut answer = |packet: PacketRef<'_>| packet.encode(version, &mut self.output).unwrap();
+        match packet {
+            Packet::Publish(publish) => {
+                let payload = Bytes::copy_from_slice(publish.payload());
+                if let Some(id) = publish.packet_id() {
+                    //= test MQTT-3.3.1-1
+                    assert!(
+                        publish.dup() || !self.seen_before.contains(&payload),
+                        "{payload:?} again without DUP"
+                    );
+                    assert!(
+                        self.seen_now.insert(payload.clone()),
+                        "{payload:?} twice on one connection"
+                    );
+                    if version == ProtocolVersion::V5 {
+                        self.unanswered += 1;
+                        assert!(
+                            self.unanswered <= u32::from(self.receive_maximum),
+                            "Receive Maximum overrun"
+                        );
+                    }
+                    if publish.qos() == QoS::ExactlyOnce {
+                        let known = session.unreleased.insert(id, payload.clone());
+                        match known {
+                            None => *self.taken.entry(payload).or_default() += 1,
+                            Some(known) => {
+                                assert_eq!(known, payload, "identifier {id} was reused in flight")
+                            }
+                        }
+                        answer(PacketRef::Pubrec(AckRef::new(id)));
+                    } else {
+                        *self.taken.entry(payload).or_default() += 1;
+                        self.unanswered = self.unanswered.saturating_sub(1);
+                        answer(PacketRef::Puback(AckRef::new(id)));
+                    }
+                } else {
+                    *self.taken.entry(payload).or_default() += 1;
+                }
+            }
+            Packet::Pubrel(ack) => {
+                session.unreleased.remove(&ack.packet_id());
+                self.unanswered = self.unanswered.saturating_sub(1);
+                answer(PacketRef::Pubcomp(AckRef::new(ack.packet_id())));
+            }
+            Packet::Puback(ack) => {
+                let at = session
+                    .outgoing
+                    .iter()
+                    .position(|out| out.id == ack.packet_id() && out.qos == QoS::AtLeastOnce);
+                let out = session
+                    .outgoing
+                    .remove(at.expect("PUBACK of something that was sent"))
+                    .unwrap();
+                assert_eq!(
+                    out.sent_on, self.connection,
+                    "PUBACK for what this connection has not brought"
+                );
+            }
+            Packet::Pubrec(ack) => {
+                if let Some(at) = session
+                    .outgoing
+                    .iter()
+                    .position(|out| out.id == ack.packet_id())
+                {
+                    assert_eq!(session.outgoing[at].qos, QoS::ExactlyOnce);
+                    if ack.reason_code() >= ReasonCode::UnspecifiedError {
+                        session.outgoing.remove(at);
+                        return;
+                    }
+                    session.outgoing[at].released = true;
+                }
+                answer(PacketRef::Pubrel(AckRef::new(ack.packet_id())));
+            }
+            Packet::Pubcomp(ack) => {
+                let at = session
+                    .outgoing
+                    .iter()
+                    .position(|out| out.id == ack.packet_id() && out.released);
+                session
+                    .outgoing
+                    .remove(at.expect("PUBCOMP of something that was released"));
+            }
+            Packet::Subscribe(subscribe) => {
+                let subscribe = subscribe.as_ref();
+                let codes: Vec<_> = subscribe
+                    .subscriptions
+                    .iter()
+                    .map(|wanted| {
+                        session.filters.insert(wanted.filter.as_str().to_owned());
+                        ReasonCode::GrantedQoS2
+                    })
+                    .collect();
+                let suback = SubackRef {
+                    packet_id: subscribe.packet_id,
+                    properties: Properties::EMPTY,
+                    reason_codes: ReasonCodes::list(&codes),
+                };
+                answer(PacketRef::Suback(suback));
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                let unsubscribe = unsubscribe.as_ref();
+                let codes: Vec<_> = unsubscribe
+                    .filters
+                    .iter()
+                    .map(|filter| {
+                        if session.filters.remove(filter.as_str()) {
+                            ReasonCode::Success
+                        } else {
+                            ReasonCode::NoSubscriptionExisted
+                        }
+                    })
+                    .collect();
+                let reason_codes = if version == ProtocolVersion::V5 {
+                    ReasonCodes::list(&codes)
+                } else {
+                    ReasonCodes::EMPTY
+                };
+                answer(PacketRef::Unsuback(SubackRef {
+                    packet_id: unsubscribe.packet_id,
+                    properties: Properties::EMPTY,
+                    reason_codes,
+                }));
+            }
+            Packet::Pingreq => answer(PacketRef::Pingresp),
+            Packet::Disconnect(_) => self.connected = false,
+            other => panic!("a client does not send {other:?}"),
+        }
+    }
+}
+
+/// Bytes under way.
+#[derive(Debug, Default)]
+struct Link {
+    up: BytesMut,
+    down: BytesMut,
+}
+
+/// Client, link and broker, and a record of all that the application saw.
+pub struct Pair {
+    pub session: Session,
+    pub broker: Broker,
+    pub now: Timestamp,
+    link: Option<Link>,
+    /// Tokens that the application has not used.
+    pub tokens: Vec<AckToken>,
+    /// What each publish carried, and what became of it.
+    pub published: HashMap<PublishId, (Bytes, QoS)>,
+    pub outcomes: HashMap<PublishId, PublishOutcome>,
+    /// How often each payload was reported.
+    pub delivered: BTreeMap<Bytes, u32>,
+    /// What the broker promised to deliver, while it keeps the session.
+    pub promised: BTreeMap<Bytes, QoS>,
+    pub sessions_lost: u32,
+    /// The broker lost the session, and the link the CONNACK that said so.
+    pub was_fooled: bool,
+    pub open_calls: i64,
+    next_payload: u32,
+    /// On which connection each QoS 1 and 2 payload was handed out first.
+    handed_out: BTreeMap<Bytes, u32>,
+    /// How many bytes have gone up and down so far, over all connections.
+    pub bytes_up: usize,
+    pub bytes_down: usize,
+}
+
+impl Pair {
+    pub fn new(config: Config) -> Self {
+        Self {
+            broker: Broker::new(config.version),
+            session: Session::new(config).unwrap(),
+            now: Timestamp::ZERO,
+            link: None,
+            tokens: Vec::new(),
+            published: HashMap::new(),
+            outcomes: HashMap::new(),
+            delivered: BTreeMap::new(),
+            promised: BTreeMap::new(),
+            sessions_lost: 0,
+            was_fooled: false,
+            open_calls: 0,
+            next_payload: 0,
+            handed_out: BTreeMap::new(),
+            bytes_up: 0,
+            bytes_down: 0,
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    pub fn connect(&mut self) {
+        if self.link.is_none() {
+            self.session.transport_opened(self.now).unwrap();
+            self.broker.accept();
+            self.link = Some(Link::default());
+        }
+    }
+
+    /// The link dies with everything that is under way.
+    pub fn die(&mut self, end: TransportEnd) {
+        if self.link.take().is_some() {
+            self.broker.connected = false;
+            self.session.transport_closed(end, self.now);
+            self.take_events();
+        }
+    }
+
+    /// The broker forgets the client. Only sensible while the link is down.
+    pub fn lose_session(&mut self) {
+        if self.link.is_none() && self.broker.session.is_some() {
+            self.broker.forget();
+            self.sessions_lost += 1;
+        }
+    }
+
+    fn fresh_payload(&mut self, prefix: &str) -> Bytes {
+        self.next_payload += 1;
+        Bytes::from(format!("{prefix}{}", self.next_payload))
+    }
+
+    pub fn publish(&mut self, qos: QoS) {
+        let payload = self.fresh_payload("up");
+        let topic = ["a", "b", "c"][self.next_payload as usize % 3];
+        let id = self
+            .session
+            .publish(Publish::new(topic, payload.clone(), qos), self.now)
+            .unwrap();
+        assert!(
+            self.published.insert(id, (payload, qos)).is_none(),
+            "a publish id twice"
+        );
+    }
+
+    pub fn broker_publish(&mut self, qos: QoS) {
+        let payload = self.fresh_payload("down");
+        if self.broker.publish(qos, payload.clone()) {
+            self.promised.insert(payload, qos);
+        }
+        self.collect_broker_output();
+    }
+
+    pub fn subscribe(&mut self, filter: &str) {
+        if self
+            .session
+            .subscribe(&[Subscription::new(filter, QoS::ExactlyOnce)], self.now)
+            .is_ok()
+        {
+            self.open_calls += 1;
+        }
+    }
+
+    pub fn unsubscribe(&mut self, filter: &str) {
+        if self.session.unsubscribe(&[filter.into()], self.now).is_ok() {
+            self.open_calls += 1;
+        }
+        self.take_events();
+    }
+
+    pub fn acknowledge(&mut self, which: usize) {
+        if !self.tokens.is_empty() {
+            let token = self.tokens.swap_remove(which % self.tokens.len());
+            let _ = self.session.acknowledge(token);
+        }
+    }
+
+    pub fn pass(&mut self, duration: Duration) {
+        self.now = self.now + duration;
+        self.session.handle_timeout(self.now);
+        self.take_events();
+    }
+
+    /// The client writes, at most about this much.
+    pub fn transmit(&mut self, limit: usize) {
+        let mut out = BytesMut::new();
+        self.session.poll_transmit(&mut out, limit, self.now);
+        self.check_dup(out.clone());
+        if let Some(link) = &mut self.link {
+            link.up.unsplit(out);
+        }
+        self.take_events();
+    }
+
+    //= test MQTT-3.3.1-1
+    fn check_dup(&mut self, mut out: BytesMut) {
+        let mut decoder = Decoder::new(self.session.config().version);
+        while let Some(packet) = decoder.decode(&mut out).expect("whole and valid packets") {
+            if let Packet::Publish(publish) = packet
+                && publish.qos() != QoS::AtMostOnce
+            {
+                let payload = Bytes::copy_from_slice(publish.payload());
+                let first = *self
+                    .handed_out
+                    .entry(payload)
+                    .or_insert(self.broker.connection);
+                assert!(
+                    !publish.dup() || first < self.broker.connection,
+                    "DUP on a first attempt"
+                );
+            }
+        }
+    }
+
+    /// Up to this many bytes reach the broker.
+    pub fn carry_up(&mut self, bytes: usize) -> usize {
+        let Some(link) = &mut self.link else { return 0 };
+        let chunk = link.up.split_to(bytes.min(link.up.len()));
+        self.bytes_up += chunk.len();
+        self.broker.receive(&chunk);
+        self.collect_broker_output();
+        chunk.len()
+    }
+
+    /// Up to this many bytes reach the client.
+    pub fn carry_down(&mut self, bytes: usize) -> usize {
+        let Some(link) = &mut self.link else { return 0 };
+        let mut chunk = link.down.split_to(bytes.min(link.down.len())).freeze();
+        let len = chunk.len();
+        self.bytes_down += len;
+        while self
+            .session
+            .handle_input(&mut chunk, self.now)
+            .expect("a broker that keeps the rules")
+            == InputProgress::DrainEvents
+        {
+            self.take_events();
+        }
+        self.take_events();
+        len
+    }
+
+    /// Carries until nothing is under way and nobody has anything to say.
+    pub fn settle(&mut self) {
+        loop {
+            let before = (self.bytes_up, self.bytes_down);
+            self.transmit(100);
+            self.carry_up(usize::MAX);
+            self.carry_down(usize::MAX);
+            if before == (self.bytes_up, self.bytes_down) {
+                break;
+            }
+        }
+    }
+
+    /// As [`Pair::settle`], with an application that acknowledges everything.
+    pub fn finish(&mut self) {
+        self.connect();
+        for _ in 0..10_000 {
+            self.settle();
+            if self.tokens.is_empty() {
+                return;
+            }
+            while !self.tokens.is_empty() {
+                self.acknowledge(0);
+            }
+        }
+        panic!("the exchange does not come to rest");
+    }
+
+    fn collect_broker_output(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.down.unsplit(self.broker.output.split());
+        }
+    }
+
+    pub fn take_events(&mut self) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Message(mut message) => {
+                    *self
+                        .delivered
+                        .entry(Bytes::copy_from_slice(message.payload()))
+                        .or_default() += 1;
+                    self.tokens.extend(message.take_ack_token());
+                }
+                Event::Connected(connected) => {
+                    self.was_fooled |= self.broker.made_anew_untold
+                        && connected.session == SessionPresence::Resumed;
+                    self.broker.made_anew_untold = false;
+                }
+                Event::PublishCompleted { id, outcome } => {
+                    assert!(self.published.contains_key(&id));
+                    assert!(
+                        self.outcomes.insert(id, outcome).is_none(),
+                        "{id:?} completed twice"
+                    );
+                }
+                Event::SubscribeCompleted { results, .. } => {
+                    assert!(results.iter().all(|result| matches!(
+                        result.outcome,
+                        SubscribeOutcome::Granted(_) | SubscribeOutcome::Cancelled
+                    )));
+                    self.open_calls -= 1;
+                }
+                Event::UnsubscribeCompleted { .. } => self.open_calls -= 1,
+                Event::Disconnected(disconnected) => {
+                    if let DisconnectCause::Error(error) = disconnected.cause {
+                        assert!(
+                            matches!(error, ConnectionError::Timeout(_)),
+                            "{error:?} with a broker that keeps the rules"
+                        );
+                    }
+                    self.link = None;
+                    self.broker.connected = false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What must hold once everything has come to rest.
+    pub fn check(&self) {
+        for (id, (payload, qos)) in &self.published {
+            let taken = self.broker.taken.get(payload).copied().unwrap_or(0);
+            let outcome = self
+                .outcomes
+                .get(id)
+                .unwrap_or_else(|| panic!("{payload:?} never completed"));
+            match (qos, outcome) {
+                (QoS::AtMostOnce, PublishOutcome::Written) => assert!(taken <= 1),
+                (QoS::AtLeastOnce, PublishOutcome::Delivered(_)) => {
+                    assert!(taken >= 1, "{payload:?} was not delivered")
+                }
+                (QoS::ExactlyOnce, PublishOutcome::Delivered(_)) if self.was_fooled => {
+                    assert!(taken <= 2, "{payload:?}")
+                }
+                (QoS::ExactlyOnce, PublishOutcome::Delivered(_)) => {
+                    assert_eq!(taken, 1, "{payload:?}")
+                }
+                (QoS::ExactlyOnce, PublishOutcome::Indeterminate(_)) => {
+                    assert!(taken <= 1, "{payload:?}");
+                    assert!(self.sessions_lost > 0);
+                }
+                (qos, outcome) => panic!("{payload:?} at {qos:?}: {outcome:?}"),
+            }
+        }
+        for (payload, qos) in &self.promised {
+            let delivered = self.delivered.get(payload).copied().unwrap_or(0);
+            match qos {
+                QoS::AtMostOnce => assert!(delivered <= 1),
+                QoS::AtLeastOnce => assert!(
+                    delivered >= 1 || self.sessions_lost > 0,
+                    "{payload:?} was not reported"
+                ),
+                QoS::ExactlyOnce => {
+                    assert!(delivered <= 1, "{payload:?} reported {delivered} times");
+                    assert!(
+                        delivered == 1 || self.sessions_lost > 0,
+                        "{payload:?} was not reported"
+                    );
+                }
+            }
+        }
+        let stats = self.session.stats();
+        assert_eq!((stats.queued_messages, stats.queued_bytes), (0, 0));
+        assert_eq!(
+            (
+                stats.in_flight_messages,
+                stats.in_flight_bytes,
+                stats.packet_ids_in_use
+            ),
+            (0, 0, 0)
+        );
+        assert_eq!((stats.held_bytes, stats.pending_operations), (0, 0));
+        // Identifiers of a session that the broker has lost are kept as long as it claims to have it.
+        assert!(stats.held_messages == 0 || self.was_fooled);
+        assert_eq!(self.open_calls, 0);
+        let broker = self.broker.session.as_ref().unwrap();
+        assert!(broker.outgoing.is_empty() && broker.unreleased.is_empty());
+        let ours: BTreeSet<String> = self
+            .session
+            .subscriptions()
+            .map(|wanted| wanted.filter.to_string())
+            .collect();
+        assert_eq!(ours, broker.filters);
+    }
+}

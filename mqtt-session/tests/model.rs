@@ -1,0 +1,118 @@
+//! Random histories against a reference model of what must arrive how often.
+
+mod common;
+
+use core::time::Duration;
+
+use common::pair::Pair;
+use common::resuming;
+use mqtt_codec::{ProtocolVersion, QoS};
+use mqtt_session::{Disconnect, TransportEnd};
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(QoS),
+    BrokerPublish(QoS),
+    Subscribe(usize),
+    Unsubscribe(usize),
+    Acknowledge(usize),
+    Transmit(usize),
+    CarryUp(usize),
+    CarryDown(usize),
+    Settle,
+    Connect,
+    Die(TransportEnd),
+    LoseSession,
+    Disconnect,
+    Pass(u16),
+}
+
+const FILTERS: [&str; 3] = ["down", "x/+", "y/#"];
+
+fn qos() -> impl Strategy<Value = QoS> {
+    prop_oneof![
+        Just(QoS::AtMostOnce),
+        Just(QoS::AtLeastOnce),
+        Just(QoS::ExactlyOnce)
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => qos().prop_map(Step::Publish),
+        6 => qos().prop_map(Step::BrokerPublish),
+        2 => (0..3_usize).prop_map(Step::Subscribe),
+        1 => (0..3_usize).prop_map(Step::Unsubscribe),
+        5 => any::<usize>().prop_map(Step::Acknowledge),
+        6 => (1..200_usize).prop_map(Step::Transmit),
+        6 => (1..80_usize).prop_map(Step::CarryUp),
+        6 => (1..80_usize).prop_map(Step::CarryDown),
+        2 => Just(Step::Settle),
+        4 => Just(Step::Connect),
+        2 => Just(Step::Die(TransportEnd::Failed)),
+        1 => Just(Step::Die(TransportEnd::ClosedByPeer)),
+        1 => Just(Step::LoseSession),
+        1 => Just(Step::Disconnect),
+        1 => (0..30_000_u16).prop_map(Step::Pass),
+    ]
+}
+
+fn run(version: ProtocolVersion, receive_maximum: u16, replay_window: u16, steps: &[Step]) -> Pair {
+    let mut config = resuming(version);
+    config.replay_window = replay_window.try_into().unwrap();
+    // Any death may be the broker's doing here, and none is a message's.
+    config.quarantine_after = u8::MAX.try_into().unwrap();
+    config.max_filters_per_packet = 2.try_into().unwrap();
+    config.max_pending_events = 3;
+    let mut pair = Pair::new(config);
+    pair.broker.receive_maximum = receive_maximum;
+    for step in steps {
+        match *step {
+            Step::Publish(qos) => pair.publish(qos),
+            Step::BrokerPublish(qos) => pair.broker_publish(qos),
+            Step::Subscribe(which) => pair.subscribe(FILTERS[which]),
+            Step::Unsubscribe(which) => pair.unsubscribe(FILTERS[which]),
+            Step::Acknowledge(which) => pair.acknowledge(which),
+            Step::Transmit(limit) => pair.transmit(limit),
+            Step::CarryUp(bytes) => drop(pair.carry_up(bytes)),
+            Step::CarryDown(bytes) => drop(pair.carry_down(bytes)),
+            Step::Settle => pair.settle(),
+            Step::Connect => pair.connect(),
+            Step::Die(end) => pair.die(end),
+            Step::LoseSession => pair.lose_session(),
+            Step::Disconnect => {
+                let _ = pair.session.disconnect(Disconnect::default(), pair.now);
+                pair.transmit(1000);
+                if pair.session.stats().connection.is_none() {
+                    pair.die(TransportEnd::ClosedLocally);
+                }
+            }
+            Step::Pass(millis) => {
+                pair.pass(Duration::from_millis(u64::from(millis)));
+                pair.settle();
+            }
+        }
+        if pair.session.stats().connection.is_none() {
+            pair.die(TransportEnd::ClosedLocally);
+        }
+    }
+    pair
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_repeated_leaked_or_stuck(
+        v5 in any::<bool>(),
+        receive_maximum in 1..5_u16,
+        replay_window in 1..4_u16,
+        steps in proptest::collection::vec(step(), 0..150),
+    ) {
+        let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+        let mut pair = run(version, receive_maximum, replay_window, &steps);
+        pair.finish();
+        pair.check();
+    }
+}
