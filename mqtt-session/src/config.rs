@@ -83,6 +83,8 @@ pub struct Config {
     /// The largest packet accepted, announced to the broker in 5.0. Default: 1 MiB, eight times the largest message of
     /// AWS IoT. At least 64.
     pub maximum_packet_size: u32,
+    /// What to do with a message that is larger than that. Default: [`OversizedInbound::Skip`].
+    pub oversized_inbound: OversizedInbound,
     /// How many aliases the broker may bind (5.0). Each may pin one topic of up to 64 KiB. Default: 16.
     pub topic_alias_maximum: u16,
 
@@ -143,6 +145,7 @@ impl Config {
             max_held_messages: 4096,
             max_held_bytes: 32 << 20,
             maximum_packet_size: 1 << 20,
+            oversized_inbound: OversizedInbound::Skip,
             topic_alias_maximum: 16,
             max_outbound_aliases: 16,
             max_in_flight: nonzero(100),
@@ -412,6 +415,17 @@ pub enum ResubscribeRetained {
     OnlyIfNew,
     /// As the caller's own `subscribe` said.
     AsSubscribed,
+}
+
+/// What to do with a received message that is larger than [`Config::maximum_packet_size`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OversizedInbound {
+    /// Discard it as it comes, acknowledge it (5.0: with reason 0x83) so that it does not come again, and report it as
+    /// [`Event::MessageSkipped`](crate::Event::MessageSkipped). Other packets that are too large end the connection.
+    Skip,
+    /// End the connection (5.0: with reason 0x95). A broker that keeps the message will send it again.
+    Disconnect,
 }
 
 /// Whether the broker is asked for response information.

@@ -23,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) decoder: Decoder,
     /// The beginning of a packet whose end has not come. At most the maximum packet size.
     pub(crate) partial: BytesMut,
+    /// How many bytes of a packet that is too large are still to come.
+    pub(crate) discard: usize,
     /// Whether CONNECT asked for a new session.
     pub(crate) clean_start: bool,
     pub(crate) keep_alive: KeepAlive,
@@ -114,6 +116,7 @@ impl Connection {
             },
             decoder: Decoder::new(config.version).with_max_packet_size(config.maximum_packet_size),
             partial: BytesMut::new(),
+            discard: 0,
             clean_start,
             keep_alive: KeepAlive::new(config.keep_alive, config.ping_timeout, now),
             limits: BrokerLimits::of_version(config),

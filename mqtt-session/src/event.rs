@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mqtt_codec::{Properties, QoS, ReasonCode, TopicName};
+use mqtt_codec::{DecodeError, Properties, QoS, ReasonCode, TopicName};
 
 use crate::config::Redacted;
 use crate::error::{ConnectionError, PublishErrorReason};
@@ -42,6 +42,8 @@ pub enum Event {
     Disconnected(Box<Disconnected>),
     /// A message arrived.
     Message(Message),
+    /// A message came that could not be taken. The broker has been told not to send it again.
+    MessageSkipped(Box<SkippedMessage>),
     /// A QoS 1 or 2 publish was handed out by `poll_transmit` for the first time.
     PublishWritten {
         /// Which one.
@@ -300,6 +302,31 @@ pub struct Message {
     /// The topic, where an alias stood for it.
     pub(crate) alias_topic: Option<Arc<str>>,
     pub(crate) ack: Option<AckToken>,
+}
+
+/// A message that could not be taken, and is lost to this client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SkippedMessage {
+    /// The Topic Name as it came: empty if an alias stood for it, and with replacement characters where it is not UTF-8.
+    pub topic: String,
+    /// The size of the packet, in bytes.
+    pub packet_len: usize,
+    /// Its QoS.
+    pub qos: QoS,
+    /// Why it could not be taken.
+    pub reason: SkipReason,
+}
+
+/// Why a message could not be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// It is larger than [`Config::maximum_packet_size`](crate::Config::maximum_packet_size).
+    TooLarge,
+    /// It was malformed in this way as often as [`Config::quarantine_after`](crate::Config::quarantine_after) allows; each
+    /// time before, the connection was ended over it.
+    Undecodable(DecodeError),
 }
 
 /// Whether a message may have been delivered before. Not a means to tell duplicates: QoS 2 has none, and a QoS 1 message

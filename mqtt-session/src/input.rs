@@ -27,6 +27,7 @@ use crate::keep_alive::KeepAlive;
 use crate::outbound::Stage;
 use crate::quota::Quota;
 use crate::session::{InputProgress, Session, release_received};
+use crate::skip::Recovery;
 use crate::time::Timestamp;
 
 impl Session {
@@ -64,7 +65,11 @@ impl Session {
             let packet = match connection.decode(input) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return Ok(InputProgress::NeedsMoreInput),
-                Err(error) => return self.give_up(ConnectionError::Malformed(error)),
+                Err(error) => match self.recover(error, input) {
+                    Ok(Recovery::Skipped) => continue,
+                    Ok(Recovery::NeedsMoreInput) => return Ok(InputProgress::NeedsMoreInput),
+                    Err(error) => return self.give_up(error),
+                },
             };
             self.counters.bytes_received += (before - input.len()) as u64;
             if let Err(error) = self.handle_packet(packet) {
@@ -219,7 +224,7 @@ impl Session {
             (Resubscribe::WhenSessionLost, SessionPresence::Resumed)
                 if self.config.version != ProtocolVersion::V31 => {}
             (Resubscribe::WhenSessionLost | Resubscribe::Always, _) => {
-                self.control.resubscribe(retained)
+                self.control.resubscribe(retained);
             }
         }
     }
@@ -385,7 +390,7 @@ impl Session {
     }
 
     /// Makes sure that one more message may be held.
-    fn hold(&mut self, bytes: usize) -> Result<(), ConnectionError> {
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), ConnectionError> {
         let (held_messages, held_bytes) = self.held();
         let bound = usize::from(
             self.config
@@ -403,7 +408,7 @@ impl Session {
     }
 
     /// A place in the window that the broker has towards us.
-    fn take_place(&mut self) -> Result<(), ConnectionError> {
+    pub(crate) fn take_place(&mut self) -> Result<(), ConnectionError> {
         //= MQTT-3.3.4-7
         match self
             .connection
@@ -427,6 +432,13 @@ impl Session {
         bytes: usize,
         fingerprint: u64,
     ) -> Result<Option<AckToken>, ConnectionError> {
+        if self.received.is_other_message(id, fingerprint) {
+            // An identifier is not used again before its release, unless the broker lost the session and we were not told.
+            let Some(connection) = &mut self.connection else {
+                return Ok(None);
+            };
+            release_received(&mut self.received, connection, id);
+        }
         if !self.received.contains(id) {
             self.hold(bytes)?;
         }
@@ -679,6 +691,11 @@ impl Session {
 impl crate::connection::Connection {
     /// The next whole packet, from the kept beginning of one and `input`.
     fn decode(&mut self, input: &mut Bytes) -> Result<Option<Packet>, mqtt_codec::DecodeError> {
+        if self.discard > 0 {
+            let gone = self.discard.min(input.len());
+            self.discard -= gone;
+            input.advance(gone);
+        }
         while !self.partial.is_empty() {
             // Until its length is known a byte at a time, then all that it needs and no more: the rest stays uncopied.
             let wanted = self

@@ -26,13 +26,15 @@ mod packet_id;
 mod publish;
 mod quota;
 mod session;
+mod skip;
 mod subscribe;
 mod time;
 mod transmit;
 
 pub use config::{
     AssignedClientId, Authentication, BrokerOnlySession, CleanStart, Config, ConfigError,
-    InFlightOnLostSession, ResponseInformation, Resubscribe, ResubscribeRetained, Will,
+    InFlightOnLostSession, OversizedInbound, ResponseInformation, Resubscribe, ResubscribeRetained,
+    Will,
 };
 pub use error::{
     ConnectionError, LocalLimit, ProtocolViolation, PublishError, PublishErrorReason, StateError,
@@ -41,7 +43,8 @@ pub use error::{
 pub use event::{
     AckToken, Acknowledged, AuthData, Availability, BrokerLimits, ConnectRefused, Connected,
     ConnectionStage, DisconnectCause, Disconnected, Dup, Event, Indeterminate, Message, PublishId,
-    PublishOutcome, ServerDisconnect, SessionPresence, SubscribeId, TransportEnd, UnsubscribeId,
+    PublishOutcome, ServerDisconnect, SessionPresence, SkipReason, SkippedMessage, SubscribeId,
+    TransportEnd, UnsubscribeId,
 };
 pub use publish::{Publish, PublishProperties, Retain};
 pub use session::{Counters, Disconnect, InputProgress, Session, Stats, WillOnDisconnect};

@@ -24,6 +24,7 @@ use crate::inbound::ReceivedQoS2;
 use crate::keep_alive::KeepAliveAction;
 use crate::outbound::{InFlight, Outgoing, Stage, Waiting};
 use crate::publish::{Publish, is_topic_name};
+use crate::skip::Undecodable;
 use crate::subscribe::Subscription;
 use crate::time::Timestamp;
 
@@ -124,6 +125,7 @@ pub struct Session {
     pub(crate) control: Control,
     pub(crate) next_publish: u64,
     pub(crate) counters: Counters,
+    pub(crate) undecodable: Undecodable,
     /// Where the properties of a PUBLISH are put together.
     pub(crate) scratch: PropertyBuf,
 }
@@ -208,6 +210,8 @@ pub struct Counters {
     pub messages_received: u64,
     /// QoS 2 PUBLISH packets that were duplicates and not reported.
     pub duplicates_suppressed: u64,
+    /// Messages reported as [`Event::MessageSkipped`].
+    pub messages_skipped: u64,
     /// Acknowledgements for an identifier that is not in flight. Harmless after a reconnect; otherwise a broker's bug.
     pub stray_acknowledgements: u64,
     /// Publishes and filters set aside, see [`Config::quarantine_after`].
@@ -240,6 +244,7 @@ impl Session {
             control: Control::default(),
             next_publish: 0,
             counters: Counters::default(),
+            undecodable: Undecodable::default(),
             scratch: PropertyBuf::new(PropertyScope::Publish),
         })
     }

@@ -226,7 +226,7 @@ impl Broker {
                         match known {
                             None => *self.taken.entry(payload).or_default() += 1,
                             Some(known) => {
-                                assert_eq!(known, payload, "identifier {id} was reused in flight")
+                                assert_eq!(known, payload, "identifier {id} was reused in flight");
                             }
                         }
                         answer(PacketRef::Pubrec(AckRef::new(id)));
@@ -620,13 +620,13 @@ impl Pair {
             match (qos, outcome) {
                 (QoS::AtMostOnce, PublishOutcome::Written) => assert!(taken <= 1),
                 (QoS::AtLeastOnce, PublishOutcome::Delivered(_)) => {
-                    assert!(taken >= 1, "{payload:?} was not delivered")
+                    assert!(taken >= 1, "{payload:?} was not delivered");
                 }
                 (QoS::ExactlyOnce, PublishOutcome::Delivered(_)) if self.was_fooled => {
-                    assert!(taken <= 2, "{payload:?}")
+                    assert!(taken <= 2, "{payload:?}");
                 }
                 (QoS::ExactlyOnce, PublishOutcome::Delivered(_)) => {
-                    assert_eq!(taken, 1, "{payload:?}")
+                    assert_eq!(taken, 1, "{payload:?}");
                 }
                 (QoS::ExactlyOnce, PublishOutcome::Indeterminate(_)) => {
                     assert!(taken <= 1, "{payload:?}");
