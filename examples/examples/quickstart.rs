@@ -150,10 +150,10 @@ async fn wait_for(connection: &mut ConnectionWatch, state: ConnectionState) -> R
 /// Where the show takes place.
 enum Stage {
     /// A broker in this process, to be taken away and brought back.
-    Own(testkit::embedded::Broker),
+    Own(Box<testkit::embedded::Broker>),
     /// Somebody else's; the topics get a prefix that nobody else has.
     Theirs {
-        options: MqttOptions,
+        options: Box<MqttOptions>,
         prefix: String,
     },
 }
@@ -161,14 +161,19 @@ enum Stage {
 impl Stage {
     async fn set() -> Result<Self, Failure> {
         let Ok(url) = std::env::var("PUBSUB_URL") else {
-            return Ok(Self::Own(testkit::embedded::Broker::start().await?));
+            return Ok(Self::Own(Box::new(
+                testkit::embedded::Broker::start().await?,
+            )));
         };
         let mut options = MqttOptions::new(url);
         if let Ok(file) = std::env::var("PUBSUB_CA_FILE") {
             options = options.extra_roots_pem(std::fs::read(file)?);
         }
         let prefix = format!("quickstart-{}/", std::process::id());
-        Ok(Self::Theirs { options, prefix })
+        Ok(Self::Theirs {
+            options: Box::new(options),
+            prefix,
+        })
     }
 
     fn describe(&self) -> String {

@@ -66,6 +66,8 @@ pub(crate) struct Task {
     pub(crate) last_error: Option<ProviderError>,
     /// Since when nothing can have arrived; set while there is something to miss.
     pub(crate) away_since: Option<Instant>,
+    /// While subscriptions are made anew: until when their answer is waited for.
+    pub(crate) resubscribing_until: Option<Instant>,
     /// Somebody asked for the connection, and it is to stay.
     pub(crate) wanted: bool,
     /// Since when nobody has needed the connection.
@@ -187,6 +189,7 @@ impl Task {
             cut_short: 0,
             last_error: None,
             away_since: None,
+            resubscribing_until: None,
             wanted: false,
             idle_since: None,
             closing: None,
@@ -264,7 +267,13 @@ impl Task {
                 Command::Network(network) => self.network_changed(network),
             }
         }
-        more | self.feed_operations()
+        if self.feed_operations() {
+            self.shared
+                .counters
+                .subscriptions(self.session.subscriptions().len());
+            more = true;
+        }
+        more
     }
 
     /// Moves the link on by what its transport or its attempt has to say.
@@ -462,6 +471,7 @@ impl Task {
             self.offline_deadlines.first().map(|(at, _)| *at),
             self.subscribe_deadlines.first().map(|(at, _)| *at),
             self.clock_due,
+            self.resubscribing_until,
         ]
         .into_iter()
         .flatten()
@@ -491,6 +501,10 @@ impl Task {
         {
             self.subscribe_deadlines.pop_first();
             self.subscribe_took_too_long(id);
+            more = true;
+        }
+        if self.resubscribing_until.is_some_and(|at| at <= self.now) {
+            self.established();
             more = true;
         }
         if self.clock_due.is_some_and(|at| at <= self.now) {

@@ -345,6 +345,9 @@ impl Task {
                         sink.subscription_lost(&filter, refusal);
                     }
                 }
+                if self.resubscribing_until.is_some() {
+                    self.established();
+                }
             }
             Event::Pong { round_trip } => {
                 self.shared.counters.round_trip(round_trip);

@@ -1,6 +1,6 @@
 //! What can be counted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::inbox::Load;
@@ -25,6 +25,8 @@ pub struct Stats {
     pub publish_bytes_pending: usize,
     /// Subscribe, unsubscribe and connect calls not answered yet.
     pub calls_pending: usize,
+    /// Topic filters that are subscribed, or shall be.
+    pub subscriptions: usize,
     /// MQTT bytes received.
     pub bytes_received: u64,
     /// MQTT bytes handed to the transport.
@@ -40,6 +42,7 @@ pub(crate) struct Counters {
     messages_received: AtomicU64,
     publishes_delivered: AtomicU64,
     publishes_failed: AtomicU64,
+    subscriptions: AtomicUsize,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
     /// In nanoseconds, plus one; zero before the first.
@@ -64,6 +67,10 @@ impl Counters {
             },
             1,
         );
+    }
+
+    pub(crate) fn subscriptions(&self, filters: usize) {
+        self.subscriptions.store(filters, Ordering::Relaxed);
     }
 
     pub(crate) fn bytes_received(&self, bytes: usize) {
@@ -91,6 +98,7 @@ impl Counters {
             publishes_pending: load.messages,
             publish_bytes_pending: load.bytes,
             calls_pending: load.operations,
+            subscriptions: self.subscriptions.load(Ordering::Relaxed),
             bytes_received: read(&self.bytes_received),
             bytes_sent: read(&self.bytes_sent),
             round_trip: read(&self.round_trip)

@@ -27,6 +27,9 @@ const CUT_SHORT: Duration = Duration::from_secs(5);
 const CUT_SHORT_MEANS_TAKEN_OVER: u32 = 3;
 /// How long a transport that was given up may take to write its last words.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long "connected" is held back for the answer to subscribing anew. A broker that takes longer is connected all the
+/// same.
+const RESUBSCRIBE_PATIENCE: Duration = Duration::from_secs(10);
 /// Stands for "no deadline" where a moment is needed.
 const FAR_AWAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -56,7 +59,7 @@ impl Task {
     }
 
     pub(crate) fn connect_asked(&mut self, reply: oneshot::Sender<Result<(), ProviderError>>) {
-        if self.is_up() {
+        if self.is_up() && self.resubscribing_until.is_none() {
             self.completed.operations += 1;
             let _ = reply.send(Ok(()));
             return;
@@ -167,7 +170,6 @@ impl Task {
             session_resumed = connected.session == SessionPresence::Resumed,
             "connected"
         );
-        self.facts.established();
         if let Some(since) = self.away_since.take() {
             let continuity = match connected.session {
                 SessionPresence::Resumed => Continuity::Kept,
@@ -177,6 +179,19 @@ impl Task {
                 sink.gap(Gap::new(self.now.duration_since(since), continuity));
             }
         }
+        // One more than ours: the session subscribes anew.
+        let calls = self.session.stats().pending_operations;
+        if calls > self.subscribes.len() + self.unsubscribes.len() {
+            self.resubscribing_until = Some(self.now + RESUBSCRIBE_PATIENCE);
+        } else {
+            self.established();
+        }
+    }
+
+    /// Connected, and the subscriptions stand: who waits for that state may count on both.
+    pub(crate) fn established(&mut self) {
+        self.resubscribing_until = None;
+        self.facts.established();
         self.report_state(None);
         for reply in self.connect_replies.drain(..) {
             self.completed.operations += 1;
@@ -256,6 +271,7 @@ impl Task {
         };
         let up = self.now.duration_since(up_since);
         self.shared.set_up(false);
+        self.resubscribing_until = None;
         if self.session.subscriptions().len() > 0 {
             self.away_since.get_or_insert(was.last_received);
         }
@@ -429,6 +445,7 @@ impl Task {
             return;
         };
         self.shared.set_up(false);
+        self.resubscribing_until = None;
         self.backoff.connection_ended(
             open.up_since
                 .map_or(Duration::ZERO, |since| self.now.duration_since(since)),

@@ -1,0 +1,180 @@
+//! Connections that are a pair of channels, with the test at the other end: nothing here needs a socket, so the clock may
+//! be paused.
+
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pubsub_core::BoxFuture;
+use pubsub_generic::{Attempt, Connect, ConnectError, Received, Transport, TransportError};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+/// What the next attempts meet with. After the last step: a transport each.
+#[derive(Debug)]
+pub enum Step {
+    Fail(ConnectError),
+    /// The attempt never ends.
+    Hang,
+}
+
+pub struct MemoryConnect {
+    steps: Mutex<Vec<Step>>,
+    broker: UnboundedSender<BrokerEnd>,
+    attempts: UnboundedSender<(Instant, Attempt)>,
+}
+
+/// What the test holds: the broker's ends of the transports, and the attempts as they are made.
+pub struct Broker {
+    pub transports: UnboundedReceiver<BrokerEnd>,
+    pub attempts: UnboundedReceiver<(Instant, Attempt)>,
+}
+
+pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
+    steps.reverse();
+    let (broker, transports) = unbounded_channel();
+    let (attempted, attempts) = unbounded_channel();
+    (
+        MemoryConnect {
+            steps: Mutex::new(steps),
+            broker,
+            attempts: attempted,
+        },
+        Broker {
+            transports,
+            attempts,
+        },
+    )
+}
+
+impl Connect for MemoryConnect {
+    fn connect<'a>(
+        &'a self,
+        attempt: &'a Attempt,
+    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+        Box::pin(async move {
+            let _ = self.attempts.send((Instant::now(), attempt.clone()));
+            let step = self.steps.lock().unwrap().pop();
+            match step {
+                Some(Step::Fail(error)) => return Err(error),
+                Some(Step::Hang) => std::future::pending().await,
+                None => {}
+            }
+            let (to_client, from_broker) = unbounded_channel();
+            let (to_broker, from_client) = unbounded_channel();
+            let _ = self.broker.send(BrokerEnd {
+                to_client,
+                from_client,
+                buffer: BytesMut::new(),
+            });
+            Ok(Box::new(MemoryTransport {
+                from_broker,
+                to_broker,
+            }) as Box<dyn Transport>)
+        })
+    }
+}
+
+struct MemoryTransport {
+    from_broker: UnboundedReceiver<Bytes>,
+    to_broker: UnboundedSender<Bytes>,
+}
+
+impl Transport for MemoryTransport {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut Vec<Bytes>,
+    ) -> Poll<Result<Received, TransportError>> {
+        match self.from_broker.poll_recv(cx) {
+            Poll::Ready(Some(chunk)) => {
+                chunks.push(chunk);
+                Poll::Ready(Ok(Received::Chunks))
+            }
+            Poll::Ready(None) => Poll::Ready(Ok(Received::End)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(&mut self, chunk: Bytes) -> Result<(), TransportError> {
+        let _ = self.to_broker.send(chunk);
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The broker's end of one transport. Dropping it closes the connection.
+pub struct BrokerEnd {
+    to_client: UnboundedSender<Bytes>,
+    from_client: UnboundedReceiver<Bytes>,
+    buffer: BytesMut,
+}
+
+impl BrokerEnd {
+    pub fn send(&self, bytes: &[u8]) {
+        let _ = self.to_client.send(Bytes::copy_from_slice(bytes));
+    }
+
+    /// The next packet, whole; `None` when the client has dropped the transport.
+    pub async fn packet(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(len) = packet_len(&self.buffer) {
+                return Some(self.buffer.split_to(len).freeze());
+            }
+            self.buffer
+                .extend_from_slice(&self.from_client.recv().await?);
+        }
+    }
+
+    pub async fn expect(&mut self, packet: &[u8]) {
+        assert_eq!(self.packet().await.as_deref(), Some(packet));
+    }
+
+    /// Takes the CONNECT and accepts it.
+    pub async fn accept(&mut self) -> Bytes {
+        let connect = self.packet().await.unwrap();
+        assert_eq!(connect[0], 0x10, "{connect:02x?}");
+        self.send(CONNACK);
+        connect
+    }
+}
+
+impl Broker {
+    /// The next transport, its CONNECT accepted.
+    pub async fn accept(&mut self) -> BrokerEnd {
+        let mut end = self.transports.recv().await.unwrap();
+        end.accept().await;
+        end
+    }
+
+    /// How long after `since` the next attempt is made.
+    pub async fn next_attempt(&mut self, since: Instant) -> Duration {
+        self.attempts.recv().await.unwrap().0.duration_since(since)
+    }
+}
+
+pub const CONNACK: &[u8] = &[0x20, 2, 0, 0];
+
+fn packet_len(buffer: &[u8]) -> Option<usize> {
+    let mut len = 0;
+    for (at, byte) in buffer.iter().skip(1).take(4).enumerate() {
+        len |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            let whole = 2 + at + len;
+            return (buffer.len() >= whole).then_some(whole);
+        }
+    }
+    None
+}
