@@ -6,12 +6,12 @@ use bytes::{Bytes, BytesMut};
 use mqtt_codec::{Decoder, PacketId, ProtocolVersion, QoS, ReasonCode};
 
 use crate::alias::{InboundAliases, OutboundAliases};
+use crate::command::Disconnect;
 use crate::config::Config;
 use crate::event::{Availability, BrokerLimits, ConnectionStage};
 use crate::inbound::HeldQoS1;
 use crate::keep_alive::KeepAlive;
 use crate::quota::Quota;
-use crate::session::Disconnect;
 use crate::time::Timestamp;
 
 /// The state of one Network Connection. Dropping it is all there is to cleaning up after one.

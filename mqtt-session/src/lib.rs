@@ -12,10 +12,14 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod acknowledged;
 mod alias;
+mod command;
 mod config;
+mod connack;
 mod connection;
 mod control;
+mod encode;
 mod error;
 mod event;
 mod inbound;
@@ -25,12 +29,15 @@ mod outbound;
 mod packet_id;
 mod publish;
 mod quota;
+mod receive;
 mod session;
 mod skip;
+mod stats;
 mod subscribe;
 mod time;
 mod transmit;
 
+pub use command::{Disconnect, WillOnDisconnect};
 pub use config::{
     AssignedClientId, Authentication, BrokerOnlySession, CleanStart, Config, ConfigError,
     InFlightOnLostSession, OversizedInbound, ResponseInformation, Resubscribe, ResubscribeRetained,
@@ -47,7 +54,8 @@ pub use event::{
     TransportEnd, UnsubscribeId,
 };
 pub use publish::{Publish, PublishProperties, Retain};
-pub use session::{Counters, Disconnect, InputProgress, Session, Stats, WillOnDisconnect};
+pub use session::{InputProgress, Session};
+pub use stats::{Counters, Stats};
 pub use subscribe::{
     NoLocal, Resubscribed, RetainAsPublished, SubscribeOutcome, SubscribeResult, Subscription,
     UnsubscribeResult,

@@ -1,26 +1,21 @@
 //! What is written, and in which order.
 
-use core::num::{NonZeroU16, NonZeroU32};
-use core::time::Duration;
-
 use bytes::BytesMut;
 use mqtt_codec::{
-    AckRef, AuthRef, ConnectRef, DisconnectRef, EncodeError, PacketId, PacketRef, Properties,
-    Property, PropertyBuf, PropertyScope, ProtocolVersion, PublishRef, QoS, ReasonCode,
-    SubscribeRef, SubscriptionOptions, Subscriptions, Text, TopicFilter, TopicFilters, TopicName,
-    UnsubscribeRef, WillRef,
+    AckRef, AuthRef, DisconnectRef, PacketId, PacketRef, Properties, Property, PropertyBuf,
+    PropertyScope, QoS, ReasonCode,
 };
 
-use crate::alias::OutboundAlias;
-use crate::config::{Config, ResponseInformation, Will};
+use crate::command::check_support;
 use crate::connection::{Connection, Phase, PingState, ReplyKind};
-use crate::control::{Batch, BatchLimits, PacketKind, Request};
+use crate::control::BatchLimits;
+use crate::encode::{
+    Repetition, push, push_text, put, write_batch, write_connect, write_disconnect, write_publish,
+};
 use crate::error::PublishErrorReason;
 use crate::event::{DisconnectCause, Event, Indeterminate, PublishOutcome};
 use crate::outbound::{InFlightEntry, Outgoing, Stage, Window};
-use crate::publish::{Publish, PublishProperties};
-use crate::session::{Disconnect, Session, WillOnDisconnect, check_support};
-use crate::subscribe::{NoLocal, RetainAsPublished, Subscription};
+use crate::session::Session;
 use crate::time::Timestamp;
 
 /// Whether a step wrote or settled something.
@@ -371,13 +366,6 @@ impl Session {
     }
 }
 
-/// What a QoS 1 or 2 PUBLISH carries beyond its message.
-#[derive(Debug, Clone, Copy)]
-struct Repetition {
-    id: PacketId,
-    dup: bool,
-}
-
 fn fits(entry: &InFlightEntry, connection: &Connection) -> Result<(), PublishErrorReason> {
     check_fits(&entry.outgoing, connection)
 }
@@ -393,283 +381,4 @@ fn check_fits(outgoing: &Outgoing, connection: &Connection) -> Result<(), Publis
         });
     }
     check_support(&outgoing.publish, &connection.limits)
-}
-
-fn write_publish(
-    outgoing: &Outgoing,
-    repetition: Option<Repetition>,
-    connection: &mut Connection,
-    scratch: &mut PropertyBuf,
-    now: Timestamp,
-    version: ProtocolVersion,
-    out: &mut BytesMut,
-) -> Result<(), EncodeError> {
-    let Publish {
-        topic,
-        payload,
-        qos,
-        retain,
-        properties,
-        ..
-    } = &outgoing.publish;
-    // Accepted only with a valid Topic Name.
-    let name = TopicName::new(topic).unwrap_or(TopicName::EMPTY);
-    let alias = if version == ProtocolVersion::V5 {
-        connection.outbound_aliases.assign(topic)
-    } else {
-        OutboundAlias::None
-    };
-    let (name, alias) = match alias {
-        OutboundAlias::None => (name, None),
-        OutboundAlias::Bind(alias) if alias_overflows(outgoing, connection) => {
-            // The packet would grow past what the broker takes. The binding was never sent, so it must not be used.
-            connection.outbound_aliases.forget(alias, topic);
-            (name, None)
-        }
-        OutboundAlias::Bind(alias) => (name, NonZeroU16::new(alias)),
-        OutboundAlias::Use(alias) => (TopicName::EMPTY, NonZeroU16::new(alias)),
-    };
-    scratch.clear();
-    if version == ProtocolVersion::V5 {
-        if let Some(alias) = alias {
-            scratch.push(Property::TopicAlias(alias))?;
-        }
-        if let Some(at) = outgoing.expires_at {
-            let left = at.saturating_duration_since(now);
-            scratch.push(Property::MessageExpiryInterval(
-                whole_seconds_up(left).max(1),
-            ))?;
-        }
-        if let Some(properties) = properties {
-            push_publish_properties(scratch, properties);
-        }
-    }
-    let publish = PublishRef {
-        dup: repetition.is_some_and(|repetition| repetition.dup),
-        qos: *qos,
-        retain: retain.is_yes(),
-        topic: name,
-        packet_id: repetition.map(|repetition| repetition.id),
-        properties: scratch.as_properties(),
-        payload,
-    };
-    publish.encode(version, out)
-}
-
-/// Whether three more bytes are too many (and one more each for the lengths).
-fn alias_overflows(outgoing: &Outgoing, connection: &Connection) -> bool {
-    outgoing.size + 5 > connection.limits.maximum_packet_size as usize
-}
-
-fn write_connect(config: &Config, assigned: Option<&str>, clean_start: bool, out: &mut BytesMut) {
-    let version = config.version;
-    let mut properties = PropertyBuf::new(PropertyScope::Connect);
-    let mut will_properties = PropertyBuf::new(PropertyScope::Will);
-    if version == ProtocolVersion::V5 {
-        push_connect_properties(&mut properties, config);
-        if let Some(will) = &config.will {
-            push_will_properties(&mut will_properties, will);
-        }
-    }
-    let will = config.will.as_ref().map(|will| WillRef {
-        topic: TopicName::new(&will.topic).unwrap_or(TopicName::EMPTY),
-        payload: &will.payload,
-        qos: will.qos,
-        retain: will.retain.is_yes(),
-        properties: will_properties.as_properties(),
-    });
-    let connect = ConnectRef {
-        version,
-        clean_start,
-        keep_alive_secs: u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX),
-        properties: properties.as_properties(),
-        client_id: text(assigned.unwrap_or(&config.client_id)),
-        will,
-        user_name: config.username.as_deref().map(text),
-        password: config.password.as_deref(),
-    };
-    put(PacketRef::Connect(connect), version, out);
-}
-
-fn push_connect_properties(properties: &mut PropertyBuf, config: &Config) {
-    if !config.session_expiry.is_zero() {
-        push(
-            properties,
-            Property::SessionExpiryInterval(seconds_or_for_ever(config.session_expiry)),
-        );
-    }
-    push(properties, Property::ReceiveMaximum(config.receive_maximum));
-    if let Some(maximum) = NonZeroU32::new(config.maximum_packet_size) {
-        push(properties, Property::MaximumPacketSize(maximum));
-    }
-    if config.topic_alias_maximum > 0 {
-        push(
-            properties,
-            Property::TopicAliasMaximum(config.topic_alias_maximum),
-        );
-    }
-    if config.response_information == ResponseInformation::Request {
-        push(properties, Property::RequestResponseInformation(true));
-    }
-    for (name, value) in &config.user_properties {
-        push(properties, Property::UserProperty(text(name), text(value)));
-    }
-    if let Some(authentication) = &config.authentication {
-        push_text(
-            properties,
-            Some(&authentication.method),
-            Property::AuthenticationMethod,
-        );
-        if let Some(data) = &authentication.data {
-            push(properties, Property::AuthenticationData(data));
-        }
-    }
-}
-
-fn push_will_properties(properties: &mut PropertyBuf, will: &Will) {
-    if !will.delay.is_zero() {
-        push(
-            properties,
-            Property::WillDelayInterval(whole_seconds_up(will.delay)),
-        );
-    }
-    if let Some(expiry) = will.expiry {
-        push(
-            properties,
-            Property::MessageExpiryInterval(whole_seconds_up(expiry)),
-        );
-    }
-    push_publish_properties(properties, &will.properties);
-}
-
-fn push_publish_properties(buf: &mut PropertyBuf, properties: &PublishProperties) {
-    if let Some(format) = properties.payload_format {
-        push(buf, Property::PayloadFormatIndicator(format));
-    }
-    push_text(buf, properties.content_type.as_ref(), Property::ContentType);
-    if let Some(topic) = &properties.response_topic {
-        push(
-            buf,
-            Property::ResponseTopic(TopicName::new(topic).unwrap_or(TopicName::EMPTY)),
-        );
-    }
-    if let Some(data) = &properties.correlation_data {
-        push(buf, Property::CorrelationData(data));
-    }
-    for (name, value) in &properties.user_properties {
-        push(buf, Property::UserProperty(text(name), text(value)));
-    }
-}
-
-fn write_batch(batch: &Batch, version: ProtocolVersion, out: &mut BytesMut) {
-    let packet_id = batch.packet_id;
-    match batch.kind {
-        PacketKind::Subscribe(id) => {
-            let list: Vec<mqtt_codec::Subscription<'_>> = batch
-                .jobs
-                .iter()
-                .filter_map(|job| match &job.request {
-                    Request::Subscribe { subscription, .. } => Some(mqtt_codec::Subscription {
-                        filter: TopicFilter::new(&subscription.filter).ok()?,
-                        options: options(subscription, version),
-                    }),
-                    Request::Unsubscribe(_) => None,
-                })
-                .collect();
-            let id = id.map(Property::SubscriptionIdentifier);
-            let properties = Properties::list(id.as_slice());
-            put(
-                PacketRef::Subscribe(SubscribeRef {
-                    packet_id,
-                    properties,
-                    subscriptions: Subscriptions::list(&list),
-                }),
-                version,
-                out,
-            );
-        }
-        PacketKind::Unsubscribe => {
-            let list: Vec<TopicFilter<'_>> = batch
-                .jobs
-                .iter()
-                .filter_map(|job| TopicFilter::new(job.request.filter()).ok())
-                .collect();
-            let filters = TopicFilters::list(&list);
-            put(
-                PacketRef::Unsubscribe(UnsubscribeRef {
-                    packet_id,
-                    properties: Properties::EMPTY,
-                    filters,
-                }),
-                version,
-                out,
-            );
-        }
-    }
-}
-
-fn options(subscription: &Subscription, version: ProtocolVersion) -> SubscriptionOptions {
-    if version != ProtocolVersion::V5 {
-        // Also on a resubscribe, for which the session itself would choose a Retain Handling.
-        return SubscriptionOptions::new(subscription.qos);
-    }
-    SubscriptionOptions {
-        no_local: subscription.no_local == NoLocal::On,
-        retain_as_published: subscription.retain_as_published == RetainAsPublished::Keep,
-        retain_handling: subscription.retain_handling,
-        ..SubscriptionOptions::new(subscription.qos)
-    }
-}
-
-fn write_disconnect(disconnect: Disconnect, version: ProtocolVersion, out: &mut BytesMut) {
-    let reason_code = match disconnect.will {
-        WillOnDisconnect::Discard => ReasonCode::Success,
-        WillOnDisconnect::Publish => ReasonCode::DisconnectWithWillMessage,
-    };
-    let expiry = disconnect
-        .session_expiry
-        .map(|expiry| Property::SessionExpiryInterval(seconds_or_for_ever(expiry)));
-    put(
-        PacketRef::Disconnect(DisconnectRef {
-            reason_code,
-            properties: Properties::list(expiry.as_slice()),
-        }),
-        version,
-        out,
-    );
-}
-
-/// Encodes what was checked when it was accepted.
-fn put(packet: PacketRef<'_>, version: ProtocolVersion, out: &mut BytesMut) {
-    let encoded = packet.encode(version, out);
-    debug_assert_eq!(encoded, Ok(()), "{packet:?}");
-}
-
-fn push(buf: &mut PropertyBuf, property: Property<'_>) {
-    let pushed = buf.push(property);
-    debug_assert_eq!(pushed, Ok(()), "{property:?}");
-}
-
-fn push_text<'a>(
-    buf: &mut PropertyBuf,
-    value: Option<&'a String>,
-    property: impl FnOnce(Text<'a>) -> Property<'a>,
-) {
-    if let Some(value) = value {
-        push(buf, property(text(value)));
-    }
-}
-
-/// Text that was checked when it was accepted.
-fn text(value: &str) -> Text<'_> {
-    Text::new(value).unwrap_or_default()
-}
-
-fn whole_seconds_up(duration: Duration) -> u32 {
-    let up = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    u32::try_from(up).unwrap_or(u32::MAX)
-}
-
-fn seconds_or_for_ever(duration: Duration) -> u32 {
-    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
