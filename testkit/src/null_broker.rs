@@ -34,10 +34,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Message, protocol::WebSocketConfig},
-};
+use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use crate::{net::Stream, peer::PeerConnection, wire};
 
@@ -181,9 +178,7 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
 
 async fn connection(tcp: tokio::net::TcpStream, shared: &Shared) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    let config = WebSocketConfig::default()
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(usize::MAX);
+    let config = wire::websocket_config().write_buffer_size(WRITE_BUFFER);
     let socket = PeerConnection::over_stream(Stream::Tcp(tcp))
         .upgrade_with(config)
         .await?;

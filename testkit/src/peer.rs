@@ -246,7 +246,8 @@ impl PeerConnection {
 
     /// Goes on as a WebSocket, the upgrade done or skipped by the test's own bytes.
     pub async fn into_socket(self) -> PeerSocket {
-        let socket = WebSocketStream::from_raw_socket(self.stream, Role::Server, None).await;
+        let config = Some(wire::websocket_config());
+        let socket = WebSocketStream::from_raw_socket(self.stream, Role::Server, config).await;
         PeerSocket {
             socket,
             received: BytesMut::new(),

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
+    WebSocketStream, client_async_with_config,
     tungstenite::{self, Message, client::IntoClientRequest as _, http},
 };
 
@@ -154,7 +154,8 @@ impl ProbeOptions {
         } else {
             Box::new(tcp)
         };
-        let (socket, _) = client_async(request, stream).await?;
+        let config = Some(wire::websocket_config());
+        let (socket, _) = client_async_with_config(request, stream, config).await?;
         Ok(Probe {
             socket,
             received: BytesMut::new(),

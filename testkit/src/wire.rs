@@ -1,10 +1,19 @@
 //! The outermost layer of MQTT: where one control packet ends and the next begins.
 
 use bytes::{Bytes, BytesMut};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// The largest packet that is taken apart here, from either side: far more than any test sends
 /// through a peer or the gateway, far less than memory.
 pub(crate) const MAX_PACKET_SIZE: usize = 4 * 1024 * 1024;
+
+/// Limits for a WebSocket that carries such packets; one message may hold several.
+pub(crate) fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(16 * 1024)
+        .max_message_size(Some(MAX_PACKET_SIZE))
+        .max_frame_size(Some(MAX_PACKET_SIZE))
+}
 
 /// The length field has a fifth byte, or announces more than [`MAX_PACKET_SIZE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

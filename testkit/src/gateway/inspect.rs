@@ -510,3 +510,64 @@ impl Inspector {
 fn denied(action: Action, name: &str) -> Incident {
     Incident::Denied(action, name.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::wire;
+
+    fn connected() -> Inspector {
+        let rules = Rules {
+            region: "us-east-1".to_owned(),
+            quotas: Quotas::aws(),
+            authorizers: Authorizers::default(),
+        };
+        let principal = Principal {
+            policy: None,
+            identity_id: None,
+            life: None,
+        };
+        let source = Ipv4Addr::LOCALHOST.into();
+        let mut inspector = Inspector::new(rules, Some(principal), source);
+        let connect = wire::packet(0x10, b"\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c");
+        let forwarded = inspector.handle_client_packet(connect.clone());
+        assert_eq!(forwarded, Verdict::Forward(connect));
+        let connack = wire::packet(0x20, &[0, 0]);
+        inspector.handle_broker_packet(connack);
+        inspector
+    }
+
+    #[test]
+    fn unanswered_subscribes_are_bounded() {
+        let mut inspector = connected();
+        let subscribe = |id: usize| wire::packet(0x82, &[0, id as u8, 0, 1, b'a', 0]);
+        for id in 1..=MAX_PENDING {
+            let packet = subscribe(id);
+            let verdict = inspector.handle_client_packet(packet.clone());
+            assert_eq!(verdict, Verdict::Forward(packet));
+        }
+        let suback = wire::packet(0x90, &[0, 1, 0]);
+        inspector.handle_broker_packet(suback);
+        let one_more = inspector.handle_client_packet(subscribe(100));
+        assert!(matches!(one_more, Verdict::Forward(_)));
+        let too_many = inspector.handle_client_packet(subscribe(101));
+        assert_eq!(too_many, Verdict::End(None));
+        assert_eq!(inspector.take_incidents(), [Incident::FiltersPerSubscribe]);
+    }
+
+    #[test]
+    fn packets_that_cannot_be_read_end_the_connection() {
+        for (first, body) in [
+            (0x30, &[0, 9, b'a'][..]),
+            (0x82, &[0, 1, 0, 9]),
+            (0x82, &[0]),
+            (0x10, &[]),
+            (0xf0, &[]),
+        ] {
+            let verdict = connected().handle_client_packet(wire::packet(first, body));
+            assert_eq!(verdict, Verdict::End(None), "{first:x}");
+        }
+    }
+}

@@ -79,8 +79,9 @@ use crate::certs::Identity;
 /// How far a request's date may be from the gateway's clock, either way, unless set otherwise.
 pub const MAX_SKEW: Duration = Duration::from_secs(300);
 
-/// How many connections are served at a time; the next ones wait to be accepted.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// How many connections are served at a time; the next ones wait to be accepted. More clients than
+/// any test starts, fewer than the files that a process may usually open.
+pub const MAX_CONNECTIONS: usize = 256;
 
 /// What a gateway is to be.
 #[derive(Clone)]
@@ -330,6 +331,12 @@ impl Gateway {
     /// Ends all connections that are open now as the service does: without a close frame.
     pub fn close_all(&self) {
         self.shared.closed.send_modify(|closed| *closed += 1);
+    }
+
+    /// Ends all connections of clients with an identifier, with a DISCONNECT of this reason code under
+    /// MQTT 5 and without a word before.
+    pub fn disconnect_all(&self, reason: u8) {
+        self.shared.holders.end_all(reason);
     }
 
     /// Answers the next requests with this status, whatever they say.

@@ -13,7 +13,7 @@ use futures_util::{
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
+    WebSocketStream, client_async_with_config,
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue, protocol::Role},
 };
 
@@ -50,7 +50,8 @@ pub(super) async fn dial(broker: &Broker) -> io::Result<BrokerSocket> {
         request
             .headers_mut()
             .insert("sec-websocket-protocol", subprotocol);
-        let upgraded = client_async(request, tcp).await;
+        let config = Some(wire::websocket_config());
+        let upgraded = client_async_with_config(request, tcp, config).await;
         let (socket, _) = upgraded.map_err(io::Error::other)?;
         Ok(socket)
     };
@@ -68,7 +69,8 @@ pub(super) async fn relay(
     shared: &Shared,
 ) -> io::Result<()> {
     let _open = Open::count(shared);
-    let client = WebSocketStream::from_raw_socket(client, Role::Server, None).await;
+    let config = Some(wire::websocket_config());
+    let client = WebSocketStream::from_raw_socket(client, Role::Server, config).await;
     let (mut client_sink, client_source) = client.split();
     let (mut broker_sink, broker_source) = broker.split();
     let mut client_source = Packets::from(client_source);

@@ -49,13 +49,7 @@ impl Holders {
             to_client,
         };
         if let Some(old) = holders.1.insert(client_id.to_owned(), holder) {
-            // Where the queue is full the client does not read; then the broker ends it.
-            if old.level == LEVEL_5 {
-                let _ = old
-                    .to_client
-                    .try_send(Order::Send(disconnect(SESSION_TAKEN_OVER)));
-            }
-            let _ = old.to_client.try_send(Order::End);
+            old.end(SESSION_TAKEN_OVER);
         }
         drop(holders);
         Hold {
@@ -65,8 +59,25 @@ impl Holders {
         }
     }
 
+    /// Ends every connection that holds an identifier, with this reason under MQTT 5.
+    pub(super) fn end_all(&self, reason: u8) {
+        for holder in self.lock().1.values() {
+            holder.end(reason);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, (u64, HashMap<String, Holder>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holder {
+    fn end(&self, reason: u8) {
+        // Where the queue is full the client does not read, and would not read this either.
+        if self.level == LEVEL_5 {
+            let _ = self.to_client.try_send(Order::Send(disconnect(reason)));
+        }
+        let _ = self.to_client.try_send(Order::End);
     }
 }
 

@@ -469,6 +469,19 @@ async fn a_second_client_of_the_same_id_throws_the_first_one_out() {
 }
 
 #[tokio::test]
+async fn all_are_disconnected_with_a_reason_of_the_tests_choice() {
+    let (_broker, gateway) = start().await;
+    let mut three = old(&gateway, "three").await;
+    let mut five = new_accepted(&gateway, "five").await;
+    // Server busy.
+    gateway.disconnect_all(0x89);
+    five.expect(&[0xe0, 1, 0x89]).await.unwrap();
+    ends(&mut five).await;
+    ends(&mut three).await;
+    new_accepted(&gateway, "five").await;
+}
+
+#[tokio::test]
 async fn a_custom_authorizer_lets_in_by_query_header_or_user_name() {
     let authorizer = Authorizer::new("Doors", "Key", "open sesame")
         .signature("c2lnbmF0dXJl+/=")

@@ -6,9 +6,11 @@ use aws_sigv4::http_request::SessionTokenMode;
 use testkit::{
     certs::Authority,
     embedded::Broker,
-    gateway::{AccessKey, Gateway, GatewayOptions, MAX_SKEW, Outcome, Refusal},
+    gateway::{AccessKey, Gateway, GatewayOptions, MAX_CONNECTIONS, MAX_SKEW, Outcome, Refusal},
     probe::{Probe, ProbeError, ProbeOptions},
 };
+
+use tokio::net::TcpStream;
 
 use crate::{KEY, SECRET, Signer, TOKEN, start};
 
@@ -271,15 +273,30 @@ async fn what_is_no_upgrade_is_told_so() {
         ("nonsense\r\n\r\n", "HTTP/1.1 400 "),
     ] {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut tcp = tokio::net::TcpStream::connect(gateway.address())
-            .await
-            .unwrap();
+        let mut tcp = TcpStream::connect(gateway.address()).await.unwrap();
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         tcp.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(status), "{answer}");
         assert_eq!(last(&gateway), Outcome::NotAnUpgrade);
     }
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_wait_for_their_turn() {
+    let (_broker, gateway) = start().await;
+    let mut idle = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        idle.push(TcpStream::connect(gateway.address()).await.unwrap());
+    }
+    let url = Signer::of(&gateway).url();
+    let waiting = Probe::connect(&url, "me");
+    tokio::pin!(waiting);
+    // That it has to wait can only be seen by waiting.
+    let wait = Duration::from_millis(100);
+    assert!(tokio::time::timeout(wait, &mut waiting).await.is_err());
+    idle.pop();
+    waiting.await.unwrap();
 }
 
 #[tokio::test]
