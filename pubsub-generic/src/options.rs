@@ -61,7 +61,8 @@ pub enum SessionMode {
     /// Amplify. What is published while we are away is missed, at every QoS.
     Clean,
     /// The Session, from the first connection of this provider on: subscriptions stay, and the broker queues QoS 1 and 2
-    /// messages while we are away.
+    /// messages while we are away. Before MQTT 5 a session that the broker still has under the same client identifier is
+    /// taken over.
     Resumed {
         /// How long the broker keeps it after a connection is lost (MQTT 5; an MQTT 3.1.1 broker decides by itself).
         /// Whole seconds; [`Duration::MAX`] means for ever.

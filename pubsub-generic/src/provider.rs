@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use mqtt_session::Session;
+use mqtt_codec::ProtocolVersion;
+use mqtt_session::{BrokerOnlySession, CleanStart, Session};
 use pubsub_core::{
     BoxFuture, DeliverySink, FilterRequest, MatchingRules, Network, OfflinePolicy, OutboundMessage,
     Provider, ProviderError, ProviderErrorKind, PublishError, PublishReceipt, QoS, ReceiptSink,
@@ -101,8 +102,16 @@ impl MqttProvider {
         options.validate()?;
         let client_id = match &options.client_id {
             Some(client_id) => client_id.clone(),
+            None if options.session.version == ProtocolVersion::V31 => short_id(&random_uuid()?),
             None => random_uuid()?,
         };
+        if options.session.clean_start == CleanStart::OnFirst
+            && options.session.version != ProtocolVersion::V5
+        {
+            // There a CONNECT that asks for a new session also asks to forget it at the end of the connection.
+            options.session.clean_start = CleanStart::Never;
+            options.session.broker_only_session = BrokerOnlySession::Accept;
+        }
         options.session.client_id.clone_from(&client_id);
         // Our own deadline covers the CONNACK; the session's must not come before it.
         options.session.connack_timeout = options.connect_timeout.saturating_mul(2);
@@ -450,6 +459,11 @@ fn random_uuid() -> Result<String, OptionsError> {
     Ok(groups.map(Option::unwrap_or_default).join("-"))
 }
 
+/// MQTT 3.1 allows 23 characters (its section 3.1): enough for 92 of the random bits.
+fn short_id(uuid: &str) -> String {
+    uuid.chars().filter(|&c| c != '-').take(23).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,5 +478,9 @@ mod tests {
             assert!(b"89ab".contains(&uuid.as_bytes()[19]), "{uuid}");
         }
         assert_ne!(random_uuid().unwrap(), random_uuid().unwrap());
+        assert_eq!(
+            short_id("f81d4fae-7dec-41d0-a765-00a0c91e6bf6"),
+            "f81d4fae7dec41d0a76500a"
+        );
     }
 }

@@ -11,12 +11,15 @@ use pubsub_core::contract::{self, Fixture};
 use pubsub_core::{BoxFuture, Provider, TopicFilter};
 use pubsub_generic::{MqttOptions, MqttProvider, ProtocolVersion, WsConnect};
 
+/// A provider as the suite knows it, as we do, and the cord to its connection.
+type Made = (Arc<dyn Provider>, Arc<MqttProvider>, Cord);
+
 /// A broker, and the providers that were made for it.
 struct Service {
     url: String,
     version: ProtocolVersion,
     refused: Option<TopicFilter>,
-    made: Mutex<Vec<(Arc<dyn Provider>, Arc<MqttProvider>, Cord)>>,
+    made: Mutex<Vec<Made>>,
 }
 
 impl Service {

@@ -263,7 +263,7 @@ async fn a_subscribe_that_nobody_answers_fails_in_time_and_is_taken_back() {
 async fn after_a_loss_the_subscriptions_stand_before_connected_is_said() {
     let (connect, mut broker) = memory(Vec::new());
     let (pubsub, _provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
-    let (subscribed, mut end) = tokio::join!(async { pubsub.subscribe("a").await }, async {
+    let (subscribed, end) = tokio::join!(async { pubsub.subscribe("a").await }, async {
         let mut end = broker.accept().await;
         let subscribe = end.packet().await.unwrap();
         end.send(&[0x90, 3, subscribe[2], subscribe[3], 0]);
@@ -303,7 +303,7 @@ async fn after_a_loss_the_subscriptions_stand_before_connected_is_said() {
 async fn a_silent_broker_is_noticed_although_we_keep_publishing() {
     let (connect, mut broker) = memory(Vec::new());
     let (pubsub, _provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
-    pubsub.publish("a", "").offline(OfflinePolicy::Queue).send();
+    let _sent = pubsub.publish("a", "").offline(OfflinePolicy::Queue).send();
     let end = broker.accept().await;
     let begin = Instant::now();
     let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();

@@ -1,0 +1,462 @@
+//! Against the reference broker, over real sockets.
+#![allow(missing_docs, reason = "tests")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{cause, client};
+use pubsub_core::{
+    ConnectionState as State, Continuity, Delivered, Event, Json, ProviderErrorKind, PublishError,
+    QoS, RefusalKind,
+};
+use pubsub_generic::{
+    ConnectErrorKind, ConnectionError, DEFAULT_NAME, MqttOptions, ProtocolVersion, ReasonCode,
+    SessionMode,
+};
+use testkit::certs::Authority;
+use testkit::mosquitto::find_or_skip;
+use testkit::proxy::{Cut, Proxy};
+
+const ALL_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+#[tokio::test]
+async fn json_goes_round_over_ws_in_every_version() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    for version in [
+        ProtocolVersion::V31,
+        ProtocolVersion::V311,
+        ProtocolVersion::V5,
+    ] {
+        let options = || MqttOptions::new(broker.ws_url()).protocol_version(version);
+        let (alice, _) = client(options().client_id("alice"));
+        let (bob, _) = client(options().client_id("bob"));
+        let mut messages = bob.subscribe("chat/+").qos(QoS::ExactlyOnce).await.unwrap();
+        for qos in ALL_QOS {
+            alice
+                .publish("chat/lobby", Json(&("hello", 7)))
+                .qos(qos)
+                .await
+                .unwrap();
+            let message = messages.next().await.unwrap().unwrap();
+            assert_eq!((message.topic.as_str(), message.qos), ("chat/lobby", qos));
+            assert_eq!(
+                message.json::<(String, u32)>().unwrap(),
+                ("hello".to_owned(), 7)
+            );
+        }
+        messages.unsubscribe().await.unwrap();
+        bob.close().await.unwrap();
+        alice.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn json_goes_round_over_wss_with_a_root_of_our_own() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let authority = Authority::new();
+    let broker = mosquitto
+        .config()
+        .secure_websocket(&authority)
+        .start()
+        .await
+        .unwrap();
+    let (pubsub, _) = client(MqttOptions::new(broker.wss_url()).extra_roots_pem(authority.pem()));
+    let mut messages = pubsub.subscribe("a/#").qos(QoS::AtLeastOnce).await.unwrap();
+    let large = "x".repeat(100_000);
+    for text in ["small", large.as_str()] {
+        pubsub
+            .publish("a", Json(text))
+            .qos(QoS::AtLeastOnce)
+            .await
+            .unwrap();
+        assert_eq!(
+            messages
+                .next()
+                .await
+                .unwrap()
+                .unwrap()
+                .json::<String>()
+                .unwrap(),
+            text
+        );
+    }
+    pubsub.close().await.unwrap();
+
+    let (_stranger, provider) = client(MqttOptions::new(broker.wss_url()));
+    let error = provider.connect().await.unwrap_err();
+    let Some(ConnectionError::Connect(connect)) = cause(&error) else {
+        panic!("{error:?}")
+    };
+    assert_eq!(connect.kind(), ConnectErrorKind::Tls);
+    assert!(!connect.is_retryable());
+}
+
+#[tokio::test]
+async fn a_refused_connect_is_final_and_says_why() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto
+        .config()
+        .websocket()
+        .user("alice", "sesame")
+        .start()
+        .await
+        .unwrap();
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let options = MqttOptions::new(broker.ws_url()).protocol_version(version);
+        let (pubsub, provider) =
+            client(options.clone().user_name("alice").password("wrong-marker"));
+        let error = provider.connect().await.unwrap_err();
+        assert!(!error.is_retryable());
+        let Some(ConnectionError::Refused(refusal)) = cause(&error) else {
+            panic!("{error:?}")
+        };
+        assert_eq!(refusal.reason(), ReasonCode::NotAuthorized);
+        assert!(!format!("{error:?} {provider:?}").contains("marker"));
+        let state = pubsub.connection(DEFAULT_NAME).unwrap().current();
+        assert_eq!(state.state, State::Disconnected);
+        assert_eq!(
+            state.reason.unwrap().kind(),
+            ProviderErrorKind::NotAuthorized
+        );
+
+        let (_pubsub, provider) = client(options.user_name("alice").password("sesame"));
+        provider.connect().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_refused_publish_says_why() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let config = mosquitto
+        .config()
+        .websocket()
+        .user("u", "p")
+        .acl("user u\ntopic readwrite mine/#\n");
+    let broker = config.start().await.unwrap();
+    let options = MqttOptions::new(broker.ws_url())
+        .user_name("u")
+        .password("p");
+    let (pubsub, _) = client(options.protocol_version(ProtocolVersion::V5));
+    let error = pubsub
+        .publish("yours/a", "x")
+        .qos(QoS::AtLeastOnce)
+        .await
+        .unwrap_err();
+    let PublishError::Rejected(refusal) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        (refusal.kind, refusal.code),
+        (RefusalKind::NotAuthorized, Some(0x87))
+    );
+    let nobody = pubsub
+        .publish("mine/a", "x")
+        .qos(QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    assert_eq!(nobody, Delivered::ConfirmedWithoutSubscribers);
+}
+
+#[tokio::test]
+async fn overlapping_filters_deliver_once_and_many_topics_work() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    let (pubsub, provider) = client(MqttOptions::new(broker.ws_url()));
+    let filters: Vec<String> = (0..200)
+        .map(|n| format!("many/{n}"))
+        .chain(["many/#".into(), "many/+".into()])
+        .collect();
+    let mut messages = pubsub.subscribe(filters).await.unwrap();
+    assert_eq!(provider.stats().subscriptions, 202);
+    for n in 0..200 {
+        pubsub.publish(format!("many/{n}"), "x").await.unwrap();
+    }
+    for n in 0..200 {
+        assert_eq!(
+            messages.next().await.unwrap().unwrap().topic,
+            format!("many/{n}").as_str()
+        );
+    }
+    messages.unsubscribe().await.unwrap();
+    assert_eq!(provider.stats().subscriptions, 0);
+    let mut last = pubsub.subscribe("last").await.unwrap();
+    pubsub.publish(["many/1", "last"], "x").await.unwrap();
+    assert_eq!(
+        last.next().await.unwrap().unwrap().topic,
+        "last",
+        "nothing of what was unsubscribed comes before"
+    );
+}
+
+#[tokio::test]
+async fn a_broker_that_dies_and_returns_finds_its_subscribers() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let mut broker = mosquitto.config().websocket().start().await.unwrap();
+    let (pubsub, provider) = client(MqttOptions::new(broker.ws_url()));
+    let mut events = pubsub
+        .subscribe(["a/+", "b"])
+        .qos(QoS::AtLeastOnce)
+        .await
+        .unwrap()
+        .events();
+    let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+    for round in 1..=3 {
+        broker.kill();
+        watch.reached(State::ConnectionDisrupted).await.unwrap();
+        // Published into the gap: it waits for the connection.
+        let waiting = pubsub
+            .publish("b", Json(&round))
+            .qos(QoS::AtLeastOnce)
+            .send();
+        broker.start().await.unwrap();
+        watch.reached(State::Connected).await.unwrap();
+        assert_eq!(waiting.await.unwrap(), Delivered::Confirmed);
+        let Some(Ok(Event::Gap(gap))) = events.next().await else {
+            panic!("no gap")
+        };
+        assert_eq!(gap.continuity, Continuity::Lost);
+        let Some(Ok(Event::Message(message))) = events.next().await else {
+            panic!("no message")
+        };
+        assert_eq!(message.json::<i32>().unwrap(), round);
+    }
+    assert_eq!(provider.stats().connections, 4);
+    pubsub.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_is_kept_misses_nothing() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let proxy = Proxy::start(broker.ws_address()).await.unwrap();
+        let session = SessionMode::Resumed {
+            expiry: Duration::from_secs(600),
+        };
+        let options = MqttOptions::new(proxy.ws_url())
+            .protocol_version(version)
+            .session(session);
+        let (bob, _) = client(options.client_id(format!("bob-{version:?}")));
+        let (alice, _) = client(MqttOptions::new(broker.ws_url()));
+        let mut events = bob
+            .subscribe("kept")
+            .qos(QoS::ExactlyOnce)
+            .await
+            .unwrap()
+            .events();
+        let mut watch = bob.connection(DEFAULT_NAME).unwrap();
+        proxy.freeze();
+        proxy.cut_all(Cut::Reset);
+        watch.reached(State::ConnectionDisrupted).await.unwrap();
+        for n in 0..10 {
+            alice
+                .publish("kept", Json(&n))
+                .qos(ALL_QOS[1 + n % 2])
+                .await
+                .unwrap();
+        }
+        proxy.thaw();
+        let Some(Ok(Event::Gap(gap))) = events.next().await else {
+            panic!("no gap")
+        };
+        assert_eq!(gap.continuity, Continuity::Kept);
+        for n in 0..10 {
+            let Some(Ok(Event::Message(message))) = events.next().await else {
+                panic!("no message")
+            };
+            assert_eq!(message.json::<usize>().unwrap(), n);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_broker_is_noticed_by_the_ping_timeout() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    let options = MqttOptions::new(broker.ws_url())
+        .keep_alive(Duration::from_secs(1))
+        .ping_timeout(Duration::from_millis(500))
+        .connect_timeout(Duration::from_secs(1));
+    let (pubsub, provider) = client(options);
+    let mut events = pubsub.subscribe("a").await.unwrap().events();
+    let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+    broker.pause().unwrap();
+    let begin = Instant::now();
+    let lost = watch.reached(State::ConnectionDisrupted).await.unwrap();
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
+    let reason = lost.reason.unwrap();
+    assert!(
+        matches!(
+            cause(&reason),
+            Some(mqtt_session::ConnectionError::Timeout(_))
+        ),
+        "{reason:?}"
+    );
+    broker.resume().unwrap();
+    watch.reached(State::Connected).await.unwrap();
+    pubsub
+        .publish("a", "x")
+        .qos(QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    assert!(matches!(events.next().await, Some(Ok(Event::Gap(_)))));
+    assert!(matches!(events.next().await, Some(Ok(Event::Message(_)))));
+    assert!(
+        provider
+            .stats()
+            .round_trip
+            .is_none_or(|time| time < Duration::from_secs(5))
+    );
+}
+
+#[tokio::test]
+async fn a_dribbling_and_cutting_link_loses_nothing_at_qos_1() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    let proxy = Proxy::start(broker.ws_address()).await.unwrap();
+    let (alice, _) = client(MqttOptions::new(proxy.ws_url()));
+    let (bob, _) = client(MqttOptions::new(broker.ws_url()));
+    let mut messages = bob.subscribe("n").qos(QoS::AtLeastOnce).await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    let publishing = async {
+        for n in 0..60 {
+            alice
+                .publish("n", Json(&n))
+                .qos(QoS::AtLeastOnce)
+                .await
+                .unwrap();
+            if n % 20 == 10 {
+                proxy.cut_all(Cut::Reset);
+            }
+        }
+    };
+    let reading = async {
+        while seen.len() < 60 {
+            seen.insert(
+                messages
+                    .next()
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .json::<u32>()
+                    .unwrap(),
+            );
+        }
+    };
+    tokio::join!(publishing, reading);
+    assert_eq!(seen.last(), Some(&59));
+}
+
+#[tokio::test]
+async fn closing_leaves_nothing_behind() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    let proxy = Proxy::start(broker.ws_address()).await.unwrap();
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = alive();
+    for round in 0..10 {
+        let (pubsub, provider) = client(MqttOptions::new(proxy.ws_url()));
+        let messages = pubsub
+            .subscribe(["a", "b/#"])
+            .qos(QoS::AtLeastOnce)
+            .await
+            .unwrap();
+        let publishing = pubsub.publish("a", "x").qos(QoS::AtLeastOnce).send();
+        match round % 5 {
+            0 => drop(messages),
+            1 => messages.unsubscribe().await.unwrap(),
+            2 => drop(publishing),
+            3 => proxy.cut_all(Cut::Reset),
+            _ => drop((messages, publishing)),
+        }
+        pubsub.close().await.unwrap();
+        let stats = provider.stats();
+        assert_eq!(
+            (stats.publishes_pending, stats.calls_pending),
+            (0, 0),
+            "round {round}"
+        );
+        assert!(!stats.connected);
+        drop(provider);
+    }
+    proxy.wait_for(|counts| counts.open == 0).await;
+    // The proxy's own tasks are among them.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while alive() > before {
+        assert!(
+            Instant::now() < deadline,
+            "{} tasks more than before",
+            alive() - before
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_provider_is_shared_by_many_publishers() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    let (pubsub, provider) = client(MqttOptions::new(broker.ws_url()));
+    let mut messages = pubsub.subscribe("p/+").await.unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|p| {
+            let pubsub = pubsub.clone();
+            tokio::spawn(async move {
+                for n in 0..200 {
+                    pubsub
+                        .publish(format!("p/{p}"), Json(&n))
+                        .qos(QoS::AtLeastOnce)
+                        .await
+                        .unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut next = [0; 8];
+    for _ in 0..1600 {
+        let message = messages.next().await.unwrap().unwrap();
+        let publisher: usize = message.topic.as_str()[2..].parse().unwrap();
+        assert_eq!(
+            message.json::<u32>().unwrap(),
+            next[publisher],
+            "order of each publisher"
+        );
+        next[publisher] += 1;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(provider.stats().publishes_delivered, 1600);
+}
