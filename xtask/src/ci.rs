@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use crate::sh::Failure;
-use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, spec, test};
+use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, package, spec, test};
 
 /// Seconds of fuzzing for each target: a slice that notices a broken target, not a hunt.
 const FUZZ_SECONDS: &str = "4";
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     step("msrv", msrv::run, &[]);
     step("features", features::run, &[]);
     step("spec", spec::run, &[]);
+    step("package", package::run, &[]);
     step("bench", bench::run, &["--build"]);
     step("fuzz", fuzz::run, &["--build", "--plain"]);
     if crate::sh::find_program("cargo-fuzz").is_some() {

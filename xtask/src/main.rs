@@ -16,6 +16,7 @@ mod fuzz;
 mod lint;
 mod metadata;
 mod msrv;
+mod package;
 mod sh;
 mod source;
 mod spec;
@@ -87,13 +88,18 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "fuzz",
-        about: "each fuzz target for a while [--build] [--seconds N] [--seed N] [--record] [TARGET...]",
+        about: "each fuzz target for a while [--build] [--plain] [--seconds N] [--seed N] [--record] [TARGET...]",
         run: fuzz::run,
     },
     Verb {
         name: "vectors",
         about: "signature vectors, made anew by botocore in a virtual environment [--check]",
         run: vectors::run,
+    },
+    Verb {
+        name: "package",
+        about: "what a registry would get of each published crate [--verify]",
+        run: package::run,
     },
     Verb {
         name: "deny",

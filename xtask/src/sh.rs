@@ -82,11 +82,13 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 
 /// Today's date, in UTC, as `YYYY-MM-DD`.
 pub(crate) fn today() -> String {
-    let seconds = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs());
-    // Civil date from a day number, counted in years that begin in March.
-    let days = seconds / 86_400 + 719_468;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    date(since.map_or(0, |elapsed| elapsed.as_secs() / 86_400))
+}
+
+/// The date of a day, counted from 1970, by the arithmetic of years that begin in March.
+fn date(day: u64) -> String {
+    let days = day + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -268,5 +270,27 @@ impl Step {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         quiet.status().is_ok_and(|status| status.success())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_dates() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(19_782), "2024-02-29");
+        assert_eq!(date(19_783), "2024-03-01");
+        assert_eq!(date(20_818), "2026-12-31");
+    }
+
+    #[test]
+    fn a_command_is_shown_as_it_can_be_typed() {
+        let step = Step::cargo()
+            .args(["test", "a b"])
+            .env("X", "1 2")
+            .dir("fuzz");
+        assert_eq!(step.shown(), "cd fuzz && X='1 2' cargo test 'a b'");
     }
 }
