@@ -349,7 +349,9 @@ impl fmt::Debug for Authentication {
 pub enum CleanStart {
     /// With every CONNECT. Before 5.0 the broker then also forgets the session when the connection ends.
     Always,
-    /// With the first CONNECT of this [`Session`](crate::Session) only; after that resume.
+    /// With the first CONNECT of this [`Session`](crate::Session) only; after that resume. Before 5.0 a session that began
+    /// clean still ends with its connection, so that only the second is there to be resumed: use [`CleanStart::Never`] and
+    /// [`BrokerOnlySession::Accept`] with a fresh Client Identifier instead.
     OnFirst,
     /// Never: resume whatever the broker has, from the first CONNECT on.
     Never,

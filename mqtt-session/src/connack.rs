@@ -10,6 +10,7 @@ use crate::config::{
     AssignedClientId, BrokerOnlySession, CleanStart, Config, Resubscribe, ResubscribeRetained,
 };
 use crate::connection::Phase;
+use crate::control::Renew;
 use crate::error::{ConnectionError, ProtocolViolation};
 use crate::event::{
     AuthData, Availability, BrokerLimits, ConnectRefused, Connected, Event, SessionPresence,
@@ -99,17 +100,21 @@ impl Session {
             (Resubscribe::Never, SessionPresence::Resumed) => {}
             (Resubscribe::Never, _) => self.control.forget_granted(),
             (Resubscribe::WhenSessionLost, SessionPresence::Resumed) if is_in_doubt => {
-                self.control.resubscribe(match retained {
+                let retained = match retained {
                     ResubscribeRetained::AsSubscribed => retained,
                     // If the broker does not have the subscription, its retained messages have not been sent either.
                     _ => ResubscribeRetained::OnlyIfNew,
-                });
+                };
+                self.control.resubscribe(Renew::All, retained);
             }
             // MQTT 3.1 does not say whether the session was resumed.
             (Resubscribe::WhenSessionLost, SessionPresence::Resumed)
-                if self.config.version != ProtocolVersion::V31 => {}
+                if self.config.version != ProtocolVersion::V31 =>
+            {
+                self.control.resubscribe(Renew::Owed, retained);
+            }
             (Resubscribe::WhenSessionLost | Resubscribe::Always, _) => {
-                self.control.resubscribe(retained);
+                self.control.resubscribe(Renew::All, retained);
             }
         }
     }

@@ -146,6 +146,7 @@ impl Control {
                     id,
                     asked_by: call,
                     granted,
+                    is_owed: false,
                     strikes: 0,
                 },
             );
@@ -193,11 +194,12 @@ impl Control {
     }
 
     /// Queues again what had been granted, in front of what waits.
-    pub(crate) fn resubscribe(&mut self, retained: ResubscribeRetained) {
+    pub(crate) fn resubscribe(&mut self, which: Renew, retained: ResubscribeRetained) {
         let mut again: Vec<_> = self
             .wanted
             .values()
             .filter(|wanted| wanted.granted.is_some())
+            .filter(|wanted| which == Renew::All || wanted.is_owed)
             .filter(|wanted| {
                 !self.waiting.iter().any(|job| {
                     job.call == wanted.asked_by
@@ -225,6 +227,7 @@ impl Control {
         for (index, wanted) in again.into_iter().enumerate().rev() {
             if let Some(known) = self.wanted.get_mut(&wanted.subscription.filter) {
                 known.asked_by = call;
+                known.is_owed = true;
             }
             let request = Request::Subscribe {
                 subscription: wanted.subscription,
@@ -360,7 +363,8 @@ impl Control {
 
     /// The Network Connection is gone: identifiers are free again, and what was in flight waits in its old order.
     ///
-    /// The session's own resubscribing is dropped; the next CONNACK says whether it is needed again. Returns how many filters
+    /// The session's own resubscribing is dropped: the next CONNACK says whether all of it is needed again, or only what was
+    /// left of it. Returns how many filters
     /// were set aside.
     pub(crate) fn on_disconnected(
         &mut self,
@@ -460,6 +464,7 @@ impl Control {
         {
             if let SubscribeOutcome::Granted(qos) = outcome {
                 wanted.granted = Some(qos);
+                wanted.is_owed = false;
                 wanted.strikes = 0;
             } else {
                 self.wanted.remove(filter);
@@ -511,6 +516,16 @@ impl Control {
             },
         })
     }
+}
+
+/// Which subscriptions are sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renew {
+    /// All that had been granted.
+    All,
+    /// Those of an earlier resubscribing that was cut off. The broker says that it has a session, and it does; but it is the
+    /// one that was new then.
+    Owed,
 }
 
 /// Whether what was in flight may be why the connection ended.

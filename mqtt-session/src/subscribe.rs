@@ -120,5 +120,7 @@ pub(crate) struct Wanted {
     /// The operation that asked for it last; its outcome decides.
     pub(crate) asked_by: u64,
     pub(crate) granted: Option<QoS>,
+    /// The broker lost the session, and has not granted this again since.
+    pub(crate) is_owed: bool,
     pub(crate) strikes: u8,
 }

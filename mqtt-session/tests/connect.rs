@@ -20,6 +20,12 @@ fn text(text: &str) -> Text<'_> {
     Text::new(text).unwrap()
 }
 
+fn on_first(version: ProtocolVersion) -> mqtt_session::Config {
+    let mut config = config(version);
+    config.clean_start = CleanStart::OnFirst;
+    config
+}
+
 fn is_clean(connect: &Packet) -> bool {
     let Packet::Connect(connect) = connect else {
         panic!("{connect:?}")
@@ -168,7 +174,7 @@ fn a_session_that_only_the_broker_knows_is_accepted_if_told_so() {
 //= test MQTT-3.2.2-5
 fn session_present_is_compared_with_what_we_know() {
     for version in VERSIONS {
-        let mut client = Client::new(resuming(version));
+        let mut client = Client::new(on_first(version));
         assert!(is_clean(&client.open()), "nothing to resume yet");
         let present = ConnackRef {
             session_present: true,

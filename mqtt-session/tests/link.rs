@@ -4,14 +4,8 @@ mod common;
 
 use common::pair::Pair;
 use common::{VERSIONS, resuming};
-use mqtt_codec::{ProtocolVersion, QoS};
+use mqtt_codec::QoS;
 use mqtt_session::{Config, TransportEnd};
-
-fn config(version: ProtocolVersion) -> Config {
-    let mut config = resuming(version);
-    config.clean_start = mqtt_session::CleanStart::OnFirst;
-    config
-}
 
 /// A connection with something of every kind in both directions.
 fn begin(config: Config) -> Pair {
@@ -53,7 +47,7 @@ fn die_at_every_byte(keep_session: bool) {
             loop {
                 at += 1;
                 assert!(at < limit && at < 10_000);
-                let mut pair = begin(config(version));
+                let mut pair = begin(resuming(version));
                 let (up, down) = if up_counts {
                     (pair.bytes_up + at, usize::MAX)
                 } else {
@@ -86,11 +80,20 @@ fn a_death_at_any_byte_with_a_broker_that_forgets() {
 
 #[test]
 fn two_deaths_at_any_two_bytes() {
+    two_deaths(true);
+}
+
+#[test]
+fn two_deaths_at_any_two_bytes_with_a_broker_that_forgets_in_between() {
+    two_deaths(false);
+}
+
+fn two_deaths(keep_session: bool) {
     for version in VERSIONS {
         let mut first = 0;
         loop {
             first += 2;
-            let mut probe = begin(config(version));
+            let mut probe = begin(resuming(version));
             let start = probe.bytes_up + probe.bytes_down;
             let is_over = !carry_total(&mut probe, start + first);
             if is_over {
@@ -99,9 +102,12 @@ fn two_deaths_at_any_two_bytes() {
             let mut second = 1;
             loop {
                 second += 3;
-                let mut pair = begin(config(version));
+                let mut pair = begin(resuming(version));
                 assert!(carry_total(&mut pair, start + first));
                 pair.die(TransportEnd::Failed);
+                if !keep_session {
+                    pair.lose_session();
+                }
                 pair.connect();
                 let from = pair.bytes_up + pair.bytes_down;
                 let was_cut = carry_total(&mut pair, from + second);

@@ -435,6 +435,36 @@ fn a_resubscribe_that_was_cut_off_begins_anew_and_reports_once() {
 }
 
 #[test]
+fn a_resubscribe_that_was_cut_off_goes_on_in_the_session_that_was_new_then() {
+    for version in VERSIONS {
+        let mut config = resuming(version);
+        config.max_filters_per_packet = 1.try_into().unwrap();
+        let mut client = Client::connected(config);
+        subscribe(&mut client, &["a", "b", "c"]);
+        grant_all(&mut client);
+        client.close(TransportEnd::Failed);
+        client.connect_with(false, &[]);
+        assert_eq!(client.sent().len(), 3);
+        client.suback(FIRST + 3, &[ReasonCode::GrantedQoS1]);
+        client.close(TransportEnd::Failed);
+        client.events();
+        client.connect_with(true, &[]);
+        let sent = grant_all(&mut client);
+        assert_eq!(
+            sent,
+            [
+                format!("SUBSCRIBE #{} b", FIRST + 6),
+                format!("SUBSCRIBE #{} c", FIRST + 7)
+            ]
+        );
+        assert_eq!(results(&client.events())[0].len(), 2);
+        client.close(TransportEnd::Failed);
+        client.connect_with(true, &[]);
+        assert!(client.sent().is_empty(), "nothing is owed any more");
+    }
+}
+
+#[test]
 fn a_poison_filter_is_set_aside_and_its_neighbours_are_not() {
     for version in VERSIONS {
         let mut client = Client::connected(config(version));

@@ -31,6 +31,10 @@ pub fn resuming(version: ProtocolVersion) -> Config {
     config.clean_start = mqtt_session::CleanStart::OnFirst;
     if version == ProtocolVersion::V5 {
         config.session_expiry = Duration::from_secs(3600);
+    } else {
+        // Before 5.0 a clean session ends with its connection.
+        config.clean_start = mqtt_session::CleanStart::Never;
+        config.broker_only_session = mqtt_session::BrokerOnlySession::Accept;
     }
     config
 }

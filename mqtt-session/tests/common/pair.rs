@@ -54,6 +54,8 @@ pub struct Broker {
     unanswered: u32,
     /// A session that the client asked to resume was made anew, and the client has not been told yet.
     made_anew_untold: bool,
+    /// The session ends with the connection.
+    is_clean_session: bool,
 }
 
 impl Broker {
@@ -72,18 +74,27 @@ impl Broker {
             seen_now: BTreeSet::new(),
             unanswered: 0,
             made_anew_untold: false,
+            is_clean_session: false,
         }
     }
 
     fn accept(&mut self) {
         self.connection += 1;
-        self.connected = false;
+        self.close();
         self.decoder = Decoder::new(self.version);
         self.input.clear();
         self.output.clear();
         let now = core::mem::take(&mut self.seen_now);
         self.seen_before.extend(now);
         self.unanswered = 0;
+    }
+
+    fn close(&mut self) {
+        self.connected = false;
+        if self.is_clean_session {
+            self.is_clean_session = false;
+            self.forget();
+        }
     }
 
     fn forget(&mut self) {
@@ -173,6 +184,7 @@ impl Broker {
             self.connected = true;
             if connect.as_ref().clean_start {
                 self.forget();
+                self.is_clean_session = version != ProtocolVersion::V5;
             }
             let session_present = self.session.is_some();
             self.made_anew_untold |= !session_present && !connect.as_ref().clean_start;
@@ -324,7 +336,7 @@ impl Broker {
                 }));
             }
             Packet::Pingreq => answer(PacketRef::Pingresp),
-            Packet::Disconnect(_) => self.connected = false,
+            Packet::Disconnect(_) => self.close(),
             other => panic!("a client does not send {other:?}"),
         }
     }
@@ -401,7 +413,7 @@ impl Pair {
     /// The link dies with everything that is under way.
     pub fn die(&mut self, end: TransportEnd) {
         if self.link.take().is_some() {
-            self.broker.connected = false;
+            self.broker.close();
             self.session.transport_closed(end, self.now);
             self.take_events();
         }
@@ -602,7 +614,7 @@ impl Pair {
                         );
                     }
                     self.link = None;
-                    self.broker.connected = false;
+                    self.broker.close();
                 }
                 _ => {}
             }
