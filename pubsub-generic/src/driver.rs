@@ -5,7 +5,7 @@
 //! directions, so that neither a flood of messages nor a flood of publishes can hold up the other; and what all rounds of
 //! a poll have written is flushed once, at its end. Reading never waits for anything but the socket.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use mqtt_session::{
-    InputProgress, PublishId, Session, SubscribeId, Timestamp, TransportEnd, UnsubscribeId,
-};
+use mqtt_codec::ProtocolVersion;
+use mqtt_session::{InputProgress, PublishId, Session, Timestamp, TransportEnd};
 use pubsub_core::{
-    BoxFuture, ConnectionFacts, Delivery, OfflinePolicy, ProviderError, PublishSettler, Refusal,
-    TopicName,
+    BoxFuture, ConnectionFacts, Delivery, OfflinePolicy, ProviderError, PublishSettler, TopicName,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::connect::{Connect, ConnectError, CredentialFreshness};
 use crate::error::ConnectionError;
-use crate::inbox::{Batch, Command, Load, Operation, SubscribeReply, UnsubscribeReply};
+use crate::inbox::{Batch, Command, Load};
+use crate::overlap::Overlaps;
 use crate::provider::Shared;
 use crate::reconnect::Backoff;
+use crate::subscriptions::Subscriptions;
 use crate::tokens::Tokens;
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
 
@@ -82,11 +82,7 @@ pub(crate) struct Task {
     pub(crate) publishes: HashMap<PublishId, PendingPublish>,
     /// When which publish stops waiting for a connection. Empty while there is one.
     pub(crate) offline_deadlines: BTreeSet<(Instant, PublishId)>,
-    /// Changes of the subscriptions that the session has no room for yet.
-    pub(crate) operations: VecDeque<Operation>,
-    pub(crate) subscribes: HashMap<SubscribeId, PendingSubscribe>,
-    pub(crate) subscribe_deadlines: BTreeSet<(Instant, SubscribeId)>,
-    pub(crate) unsubscribes: HashMap<UnsubscribeId, Option<UnsubscribeReply>>,
+    pub(crate) subscriptions: Subscriptions,
 
     pub(crate) tokens: Tokens,
     pub(crate) deliveries: Vec<Delivery>,
@@ -158,14 +154,6 @@ pub(crate) struct PendingPublish {
     pub(crate) written: bool,
 }
 
-pub(crate) struct PendingSubscribe {
-    pub(crate) reply: SubscribeReply,
-    pub(crate) deadline: Option<Instant>,
-    /// One place for each filter of the call: the refusal, where it did not even reach the session.
-    pub(crate) refused_here: Vec<Option<Refusal>>,
-    pub(crate) filters: Vec<Arc<str>>,
-}
-
 impl Task {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -174,6 +162,11 @@ impl Task {
         backoff: Backoff,
     ) -> Self {
         let now = Instant::now();
+        let options = &shared.options;
+        let overlaps = Overlaps::new(
+            options.session.version == ProtocolVersion::V5,
+            options.matching,
+        );
         Self {
             shared,
             connect,
@@ -199,10 +192,7 @@ impl Task {
             completed: Load::default(),
             publishes: HashMap::new(),
             offline_deadlines: BTreeSet::new(),
-            operations: VecDeque::new(),
-            subscribes: HashMap::new(),
-            subscribe_deadlines: BTreeSet::new(),
-            unsubscribes: HashMap::new(),
+            subscriptions: Subscriptions::new(overlaps),
             tokens: Tokens::default(),
             deliveries: Vec::new(),
             last_topic: None,
@@ -262,7 +252,7 @@ impl Task {
                     settler,
                     offline,
                 } => self.publish(publish, settler, offline),
-                Command::Operation(operation) => self.operations.push_back(operation),
+                Command::Operation(operation) => self.operation(operation),
                 Command::Connect { reply } => self.connect_asked(reply),
                 Command::Network(network) => self.network_changed(network),
             }
@@ -469,7 +459,7 @@ impl Task {
             self.parting.as_ref().map(|parting| parting.deadline),
             self.closing.as_ref().map(|closing| closing.deadline),
             self.offline_deadlines.first().map(|(at, _)| *at),
-            self.subscribe_deadlines.first().map(|(at, _)| *at),
+            self.subscriptions.next_deadline(),
             self.clock_due,
             self.resubscribing_until,
         ]
@@ -496,13 +486,7 @@ impl Task {
             self.offline_too_long(id);
             more = true;
         }
-        while let Some(&(at, id)) = self.subscribe_deadlines.first()
-            && at <= self.now
-        {
-            self.subscribe_deadlines.pop_first();
-            self.subscribe_took_too_long(id);
-            more = true;
-        }
+        more |= self.give_up_late_subscribes();
         if self.resubscribing_until.is_some_and(|at| at <= self.now) {
             self.established();
             more = true;

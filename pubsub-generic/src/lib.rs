@@ -16,14 +16,17 @@
 #[cfg(feature = "ws")]
 mod config;
 mod connect;
+mod convert;
 mod driver;
 mod error;
 mod inbox;
 mod operations;
 mod options;
+mod overlap;
 mod provider;
 mod reconnect;
 mod stats;
+mod subscriptions;
 mod supervisor;
 mod tokens;
 mod transport;

@@ -15,10 +15,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::connect::Connect;
+use crate::convert::{session_publish, session_subscription};
 use crate::driver::Task;
 use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
-use crate::operations::{session_publish, session_subscription};
 use crate::options::{MqttOptions, OptionsError};
 use crate::reconnect::{Backoff, Random};
 use crate::stats::{Counters, Stats};

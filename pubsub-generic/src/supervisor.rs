@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::connect::{Attempt, CredentialFreshness, Retry};
 use crate::driver::{Closing, Link, Open, Parting, Task};
 use crate::error::{ConnectRefusal, ConnectionError};
-use crate::inbox::{Farewell, Operation};
+use crate::inbox::Farewell;
 use crate::options::IdleConnection;
 use crate::transport::Transport;
 
@@ -40,9 +40,7 @@ impl Task {
             return !self.publishes.is_empty();
         }
         !self.publishes.is_empty()
-            || !self.operations.is_empty()
-            || !self.subscribes.is_empty()
-            || !self.unsubscribes.is_empty()
+            || !self.subscriptions.is_settled()
             || self.session.subscriptions().len() > 0
     }
 
@@ -179,9 +177,15 @@ impl Task {
                 sink.gap(Gap::new(self.now.duration_since(since), continuity));
             }
         }
+        if connected.session != SessionPresence::Resumed {
+            self.subscriptions.overlaps.session_lost();
+        }
+        if !connected.limits.subscription_identifiers.is_available() {
+            self.subscriptions.overlaps.give_up();
+        }
         // One more than ours: the session subscribes anew.
         let calls = self.session.stats().pending_operations;
-        if calls > self.subscribes.len() + self.unsubscribes.len() {
+        if calls > self.subscriptions.operations() {
             self.resubscribing_until = Some(self.now + RESUBSCRIBE_PATIENCE);
         } else {
             self.established();
@@ -350,6 +354,7 @@ impl Task {
     fn fail_everything(&mut self, reason: &ProviderError) {
         self.settle_everything(reason);
         self.tokens.disarm();
+        self.subscriptions.overlaps.forget();
         self.away_since = None;
         if let Some(session) = self.shared.new_session() {
             self.session = session;
@@ -367,32 +372,12 @@ impl Task {
             };
             pending.settler.settle(Err(outcome));
         }
-        for (_, pending) in std::mem::take(&mut self.subscribes) {
-            self.completed.operations += 1;
-            let _ = pending.reply.send(Err(reason.clone()));
-        }
-        for (_, reply) in std::mem::take(&mut self.unsubscribes) {
-            self.completed.operations += 1;
-            if let Some(reply) = reply {
-                let _ = reply.send(Err(reason.clone()));
-            }
-        }
-        for operation in std::mem::take(&mut self.operations) {
-            self.completed.operations += 1;
-            match operation {
-                Operation::Subscribe { reply, .. } => drop(reply.send(Err(reason.clone()))),
-                Operation::Unsubscribe {
-                    reply: Some(reply), ..
-                } => drop(reply.send(Err(reason.clone()))),
-                Operation::Unsubscribe { reply: None, .. } => {}
-            }
-        }
+        self.completed.operations += self.subscriptions.fail(reason);
         for reply in std::mem::take(&mut self.connect_replies) {
             self.completed.operations += 1;
             let _ = reply.send(Err(reason.clone()));
         }
         self.offline_deadlines.clear();
-        self.subscribe_deadlines.clear();
     }
 
     /// A subscriber is too slow, and its options say that the broker shall keep what it has not confirmed.
@@ -486,7 +471,7 @@ impl Task {
 
     /// The time for sending what was accepted is over.
     pub(crate) fn stop_draining(&mut self) -> bool {
-        if self.publishes.is_empty() && self.operations.is_empty() {
+        if self.publishes.is_empty() && self.subscriptions.is_settled() {
             return false;
         }
         if let Some(closing) = &mut self.closing {

@@ -103,3 +103,7 @@ async fn holds_against_mosquitto(version: ProtocolVersion) {
 async fn holds_against_mosquitto_with_mqtt_3_1_1() {
     holds_against_mosquitto(ProtocolVersion::V311).await;
 }
+#[tokio::test]
+async fn holds_against_mosquitto_with_mqtt_5() {
+    holds_against_mosquitto(ProtocolVersion::V5).await;
+}

@@ -1,0 +1,233 @@
+//! One copy of a message, however many of our filters it matches.
+//!
+//! A broker may send a message once for each subscription that matches (MQTT-3.3.4-2 leaves it the choice), and core would
+//! then deliver each copy to every subscriber. With MQTT 5 each filter has a Subscription Identifier, which the copy made
+//! for it carries: so of several copies the one made for the best of the matching filters is delivered, and the others
+//! are only acknowledged. Where identifiers are missing (before MQTT 5, or because the broker has none) nothing can tell a
+//! copy from another message of the same content, and all are delivered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mqtt_codec::SubscriptionId;
+use pubsub_core::{MatchingRules, QoS, TopicFilter, TopicName, TopicTrie};
+use tokio::time::Instant;
+
+/// A message that was queued at the broker before a better filter came has no copy for that one. For this long after a
+/// filter was granted, messages of older filters are therefore delivered though they may be copies: twice is better than
+/// never.
+const SETTLING: Duration = Duration::from_secs(30);
+
+pub(crate) struct Overlaps {
+    in_use: bool,
+    identifiers: HashMap<Arc<str>, SubscriptionId>,
+    last: u32,
+    granted: TopicTrie<Granted>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Granted {
+    id: SubscriptionId,
+    qos: QoS,
+    since: Instant,
+}
+
+impl Overlaps {
+    pub(crate) fn new(in_use: bool, rules: MatchingRules) -> Self {
+        Self {
+            in_use,
+            identifiers: HashMap::new(),
+            last: 0,
+            granted: TopicTrie::with_rules(rules),
+        }
+    }
+
+    /// Whether filters get identifiers.
+    pub(crate) fn in_use(&self) -> bool {
+        self.in_use
+    }
+
+    /// The broker knows no identifiers.
+    pub(crate) fn give_up(&mut self) {
+        self.in_use = false;
+        self.forget();
+    }
+
+    /// The identifier of this filter: the same for as long as it is subscribed. `None` for a shared one, whose messages
+    /// are no copies of others.
+    pub(crate) fn identifier(&mut self, filter: &Arc<str>) -> Option<SubscriptionId> {
+        if filter.starts_with("$share/") {
+            return None;
+        }
+        if let Some(id) = self.identifiers.get(filter) {
+            return Some(*id);
+        }
+        // After 268 million filters without one: a copy too many, now and then.
+        let id = SubscriptionId::new(self.last.checked_add(1)?)?;
+        self.last += 1;
+        self.identifiers.insert(Arc::clone(filter), id);
+        Some(id)
+    }
+
+    pub(crate) fn granted(&mut self, filter: &Arc<str>, qos: QoS, now: Instant) {
+        if let (Some(&id), Ok(filter)) = (
+            self.identifiers.get(filter),
+            TopicFilter::new(filter.as_ref()),
+        ) {
+            let since = self.granted.get(&filter).map_or(now, |known| known.since);
+            self.granted.insert(&filter, Granted { id, qos, since });
+        }
+    }
+
+    pub(crate) fn gone(&mut self, filter: &Arc<str>) {
+        self.identifiers.remove(filter);
+        if let Ok(filter) = TopicFilter::new(filter.as_ref()) {
+            self.granted.remove(&filter);
+        }
+    }
+
+    /// The broker has lost the session: until a filter is granted anew, there may be no copy for it.
+    pub(crate) fn session_lost(&mut self) {
+        self.granted = TopicTrie::with_rules(self.granted.rules());
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.identifiers.clear();
+        self.session_lost();
+    }
+
+    /// Whether the message that came for the subscriptions `ids` is a copy of one that comes for a better one, too.
+    pub(crate) fn is_copy(
+        &self,
+        topic: &TopicName,
+        ids: impl Iterator<Item = SubscriptionId> + Clone,
+        now: Instant,
+    ) -> bool {
+        if !self.in_use || self.granted.len() < 2 || ids.clone().next().is_none() {
+            return false;
+        }
+        let rank = |granted: &Granted| (granted.qos, std::cmp::Reverse(u32::from(granted.id)));
+        let (mut best, mut own): (Option<Granted>, Option<Granted>) = (None, None);
+        self.granted.for_each_match(topic, |granted| {
+            if best.is_none_or(|best| rank(granted) > rank(&best)) {
+                best = Some(*granted);
+            }
+            if ids.clone().any(|id| id == granted.id)
+                && own.is_none_or(|own| rank(granted) > rank(&own))
+            {
+                own = Some(*granted);
+            }
+        });
+        let (Some(best), Some(own)) = (best, own) else {
+            // Made for a filter that is about to be granted, or was just left.
+            return best.is_some();
+        };
+        let settled = own.since > best.since || now.duration_since(best.since) >= SETTLING;
+        best.id != own.id && (settled || own.qos == QoS::AtMostOnce)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixture(Overlaps, Instant);
+
+    impl Fixture {
+        fn new(filters: &[(&str, QoS)]) -> Self {
+            let now = Instant::now();
+            let mut overlaps = Overlaps::new(true, MatchingRules::default());
+            for (n, (filter, qos)) in filters.iter().enumerate() {
+                let filter = Arc::from(*filter);
+                overlaps.identifier(&filter);
+                overlaps.granted(&filter, *qos, now + Duration::from_secs(n as u64));
+            }
+            Self(overlaps, now + Duration::from_secs(100))
+        }
+
+        /// Which of the copies, made for these filters, is delivered.
+        fn delivered(&self, topic: &str, copies: &[&[u32]]) -> Vec<usize> {
+            let topic = TopicName::new(topic).unwrap();
+            let ids = |copy: &[u32]| {
+                copy.iter()
+                    .map(|&id| SubscriptionId::new(id).unwrap())
+                    .collect::<Vec<_>>()
+            };
+            let is_copy = |copy: &[u32]| self.0.is_copy(&topic, ids(copy).into_iter(), self.1);
+            copies
+                .iter()
+                .enumerate()
+                .filter(|(_, copy)| !is_copy(copy))
+                .map(|(at, _)| at)
+                .collect()
+        }
+    }
+
+    #[test]
+    fn one_of_several_copies_is_delivered() {
+        let fixture = Fixture::new(&[
+            ("a/#", QoS::AtMostOnce),
+            ("a/+", QoS::AtMostOnce),
+            ("b", QoS::AtMostOnce),
+        ]);
+        assert_eq!(
+            fixture.delivered("a/1", &[&[1], &[2]]),
+            [0],
+            "the oldest filter's"
+        );
+        assert_eq!(
+            fixture.delivered("a/1", &[&[1, 2]]),
+            [0],
+            "one packet for both"
+        );
+        assert_eq!(fixture.delivered("b", &[&[3]]), [0], "nothing overlaps");
+        assert_eq!(
+            fixture.delivered("a/1", &[&[], &[]]),
+            [0, 1],
+            "a broker without identifiers"
+        );
+    }
+
+    #[test]
+    fn the_highest_assurance_wins() {
+        let fixture = Fixture::new(&[("a/#", QoS::AtMostOnce), ("a/+", QoS::AtLeastOnce)]);
+        assert_eq!(fixture.delivered("a/1", &[&[1], &[2]]), [1]);
+    }
+
+    #[test]
+    fn what_was_queued_before_a_better_filter_came_is_not_lost() {
+        let mut fixture = Fixture::new(&[("a/#", QoS::AtLeastOnce), ("a/+", QoS::ExactlyOnce)]);
+        assert_eq!(fixture.delivered("a/1", &[&[1], &[2]]), [1]);
+        fixture.1 -= Duration::from_secs(95);
+        assert_eq!(fixture.delivered("a/1", &[&[1], &[2]]), [0, 1]);
+    }
+
+    #[test]
+    fn a_filter_that_is_not_granted_suppresses_nothing() {
+        let mut fixture = Fixture::new(&[("a/#", QoS::AtMostOnce), ("a/+", QoS::AtMostOnce)]);
+        fixture.0.gone(&Arc::from("a/#"));
+        assert_eq!(fixture.delivered("a/1", &[&[2]]), [0]);
+        fixture.0.session_lost();
+        assert_eq!(fixture.delivered("a/1", &[&[2], &[1]]), [0, 1]);
+        // Its copies still come until the broker has heard that it was left.
+        let mut fixture = Fixture::new(&[
+            ("a/#", QoS::AtMostOnce),
+            ("a/+", QoS::AtMostOnce),
+            ("b", QoS::AtMostOnce),
+        ]);
+        fixture.0.gone(&Arc::from("a/#"));
+        assert_eq!(fixture.delivered("a/1", &[&[1], &[2]]), [1]);
+    }
+
+    #[test]
+    fn a_filter_keeps_its_identifier_and_shared_ones_have_none() {
+        let mut overlaps = Overlaps::new(true, MatchingRules::default());
+        let (a, b, shared) = (Arc::from("a"), Arc::from("b"), Arc::from("$share/g/a"));
+        let first = overlaps.identifier(&a);
+        assert!(first.is_some());
+        assert_eq!(overlaps.identifier(&a), first);
+        assert_ne!(overlaps.identifier(&b), first);
+        assert_eq!(overlaps.identifier(&shared), None);
+    }
+}
