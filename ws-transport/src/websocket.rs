@@ -370,16 +370,13 @@ impl WebSocket {
 
     /// Moves what waits into tungstenite's buffer, as the peer makes room.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
-        loop {
-            if !self.unsent.is_empty() {
-                ready!(Pin::new(&mut self.inner).poll_flush(cx)).map_err(translate)?;
-            }
-            ready!(Pin::new(&mut self.inner).poll_ready(cx)).map_err(translate)?;
-            match self.unsent.pop_front() {
-                Some(frame) => self.push_now(frame)?,
-                None => return Poll::Ready(Ok(())),
+        while !self.unsent.is_empty() {
+            ready!(Pin::new(&mut self.inner).poll_flush(cx)).map_err(translate)?;
+            if let Some(frame) = self.unsent.pop_front() {
+                self.push_now(frame)?;
             }
         }
+        Pin::new(&mut self.inner).poll_ready(cx).map_err(translate)
     }
 
     fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
