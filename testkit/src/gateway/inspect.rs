@@ -3,6 +3,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,10 +17,12 @@ use super::{
     incident::Incident,
     packet::{
         Announcement, Connect, LEVEL_5, Publish, Subscribe, disconnect, kind, kind_of,
-        parse_connack, parse_suback, parse_unsubscribe, puback, refusing_connack, suback,
+        parse_connack, parse_puback, parse_suback, parse_unsubscribe, puback, refusing_connack,
+        suback,
     },
     policy::{Action, Variables},
     quotas::{Quotas, counted, matches},
+    repeats::Repeats,
 };
 
 /// Reason codes of MQTT 5 that the service is known to send.
@@ -47,6 +53,8 @@ const MAX_PENDING: usize = 64;
 pub(super) enum Verdict {
     /// Carry this on: the packet, or another in its place.
     Forward(Bytes),
+    /// Carry both on.
+    ForwardTwice(Bytes, Bytes),
     /// Send this back to where the packet came from, and carry nothing on.
     Answer(Bytes),
     /// Do nothing: no answer comes.
@@ -72,6 +80,7 @@ pub(super) struct Inspector {
     resumed: bool,
     pending: HashMap<u16, Pending>,
     second: (u64, u32),
+    repeats: Repeats,
     incidents: Vec<Incident>,
 }
 
@@ -81,6 +90,7 @@ pub(super) struct Rules {
     pub(super) region: String,
     pub(super) quotas: Quotas,
     pub(super) authorizers: Authorizers,
+    pub(super) repeat_deliveries: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,6 +127,7 @@ impl Inspector {
             resumed: false,
             pending: HashMap::new(),
             second: (0, 0),
+            repeats: Repeats::default(),
             incidents: Vec::new(),
         }
     }
@@ -151,6 +162,13 @@ impl Inspector {
                     self.subscriptions.remove(&filter);
                 }
                 Verdict::Forward(packet)
+            }
+            (Stage::Connected, kind::PUBACK) => {
+                let id = parse_puback(&packet);
+                match id.is_some_and(|id| self.repeats.acknowledge(id)) {
+                    true => Verdict::Swallow,
+                    false => Verdict::Forward(packet),
+                }
             }
             (Stage::Connected, kind::PUBREC | kind::PUBREL | kind::PUBCOMP) => {
                 self.note(Incident::Qos2);
@@ -446,12 +464,27 @@ impl Inspector {
             self.note(denied(Action::Receive, topic));
         }
         if subscribed && receives {
-            return Verdict::Forward(packet);
+            return self.forward(packet, &publish);
         }
         // The broker's message is dealt with, as far as the broker is concerned.
         match publish.id {
             Some(id) if publish.qos == 1 => Verdict::Answer(puback(id, 4, 0)),
             _ => Verdict::Swallow,
+        }
+    }
+
+    /// Once, or twice as the service may do it: at QoS 1 with another packet identifier.
+    fn forward(&mut self, packet: Bytes, publish: &Publish) -> Verdict {
+        if !self.rules.repeat_deliveries.load(Ordering::Relaxed) {
+            return Verdict::Forward(packet);
+        }
+        let again = match publish.id {
+            None => Some(packet.clone()),
+            Some(_) => self.repeats.take().map(|id| publish.with_id(&packet, id)),
+        };
+        match again {
+            Some(again) => Verdict::ForwardTwice(packet, again),
+            None => Verdict::Forward(packet),
         }
     }
 
@@ -523,6 +556,7 @@ mod tests {
             region: "us-east-1".to_owned(),
             quotas: Quotas::aws(),
             authorizers: Authorizers::default(),
+            repeat_deliveries: Arc::new(AtomicBool::new(true)),
         };
         let principal = Principal {
             policy: None,

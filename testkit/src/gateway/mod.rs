@@ -48,6 +48,7 @@ mod packet;
 mod policy;
 mod quotas;
 mod relay;
+mod repeats;
 mod serve;
 mod sigv4;
 mod takeover;
@@ -56,7 +57,10 @@ use std::{
     collections::VecDeque,
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -197,6 +201,7 @@ impl GatewayOptions {
             incidents: log::Log::new(),
             holders: takeover::Holders::default(),
             faults: Mutex::new(VecDeque::new()),
+            repeat_deliveries: Arc::new(AtomicBool::new(false)),
             closed: watch::Sender::new(0),
             open: watch::Sender::new(0),
             options: self,
@@ -235,6 +240,7 @@ struct Shared {
     incidents: log::Log<(String, Incident)>,
     holders: takeover::Holders,
     faults: Mutex<VecDeque<Fault>>,
+    repeat_deliveries: Arc<AtomicBool>,
     /// How many times all connections have been closed.
     closed: watch::Sender<u64>,
     open: watch::Sender<usize>,
@@ -337,6 +343,12 @@ impl Gateway {
     /// MQTT 5 and without a word before.
     pub fn disconnect_all(&self, reason: u8) {
         self.shared.holders.end_all(reason);
+    }
+
+    /// From now on delivers each message twice, as the service sometimes does: at QoS 1 under another
+    /// packet identifier and without the DUP flag.
+    pub fn repeat_deliveries(&self) {
+        self.shared.repeat_deliveries.store(true, Ordering::Relaxed);
     }
 
     /// Answers the next requests with this status, whatever they say.

@@ -13,6 +13,7 @@ pub(super) mod kind {
     pub(in super::super) const CONNECT: u8 = 1;
     pub(in super::super) const CONNACK: u8 = 2;
     pub(in super::super) const PUBLISH: u8 = 3;
+    pub(in super::super) const PUBACK: u8 = 4;
     pub(in super::super) const PUBREC: u8 = 5;
     pub(in super::super) const PUBREL: u8 = 6;
     pub(in super::super) const PUBCOMP: u8 = 7;
@@ -121,6 +122,7 @@ pub(super) struct Publish {
     pub(super) alias: Option<u16>,
     pub(super) id: Option<u16>,
     pub(super) payload_length: usize,
+    id_at: usize,
 }
 
 impl Publish {
@@ -129,6 +131,7 @@ impl Publish {
         let mut reader = Reader::body(packet);
         let topic = reader.text()?;
         let qos = flags >> 1 & 3;
+        let id_at = reader.at;
         let id = match qos {
             0 => None,
             _ => Some(reader.two()?),
@@ -148,7 +151,18 @@ impl Publish {
             alias,
             id,
             payload_length: reader.left(),
+            id_at,
         })
+    }
+
+    /// The same packet with another packet identifier; without one it stays as it is.
+    pub(super) fn with_id(&self, packet: &Bytes, id: u16) -> Bytes {
+        if self.id.is_none() {
+            return packet.clone();
+        }
+        let mut bytes = packet.to_vec();
+        bytes[self.id_at..self.id_at + 2].copy_from_slice(&id.to_be_bytes());
+        bytes.into()
     }
 }
 
@@ -228,6 +242,11 @@ pub(super) fn parse_unsubscribe(packet: &Bytes, level: u8) -> Option<Vec<String>
         filters.push(reader.text()?);
     }
     Some(filters)
+}
+
+/// The packet identifier of a PUBACK.
+pub(super) fn parse_puback(packet: &Bytes) -> Option<u16> {
+    Reader::body(packet).two()
 }
 
 pub(super) fn puback(id: u16, level: u8, reason: u8) -> Bytes {
@@ -431,6 +450,9 @@ mod tests {
         let read = Publish::parse(&publish, 5).unwrap();
         assert_eq!((read.qos, read.retain, read.id), (1, true, Some(7)));
         assert_eq!((read.alias, read.payload_length), (Some(4), 3));
+        let other = read.with_id(&publish, 0xf00f);
+        assert_eq!(&other[..7], b"\x33\x0c\x00\x01t\xf0\x0f");
+        assert_eq!(other[7..], publish[7..]);
 
         let subscribe =
             Bytes::from_static(b"\x82\x0d\x00\x09\x02\x0b\x05\x00\x01a\x01\x00\x01b\x00");

@@ -103,6 +103,10 @@ pub(super) async fn relay(
             }
             match verdict {
                 Verdict::Forward(packet) => send(&to_broker, Order::Send(packet)).await,
+                Verdict::ForwardTwice(packet, again) => {
+                    send(&to_broker, Order::Send(packet)).await;
+                    send(&to_broker, Order::Send(again)).await;
+                }
                 Verdict::Answer(packet) => send(&to_client, Order::Send(packet)).await,
                 Verdict::Swallow => {}
                 Verdict::End(last) => end(&to_client, last).await,
@@ -118,6 +122,10 @@ pub(super) async fn relay(
         while let Ok(Some(packet)) = broker_source.next().await {
             match inspect(packet, Side::Broker) {
                 Verdict::Forward(packet) => send(&to_client, Order::Send(packet)).await,
+                Verdict::ForwardTwice(packet, again) => {
+                    send(&to_client, Order::Send(packet)).await;
+                    send(&to_client, Order::Send(again)).await;
+                }
                 Verdict::Answer(packet) => send(&to_broker, Order::Send(packet)).await,
                 Verdict::Swallow => {}
                 Verdict::End(last) => end(&to_client, last).await,

@@ -154,6 +154,7 @@ async fn connection(tcp: TcpStream, shared: &Shared) -> io::Result<()> {
         region: shared.options.region.clone(),
         quotas: shared.options.quotas.clone(),
         authorizers: shared.options.authorizers.clone(),
+        repeat_deliveries: Arc::clone(&shared.repeat_deliveries),
     };
     let inspector = Inspector::new(rules, principal, source);
     relay::relay(stream, broker, inspector, shared).await

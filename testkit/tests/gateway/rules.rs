@@ -482,6 +482,33 @@ async fn all_are_disconnected_with_a_reason_of_the_tests_choice() {
 }
 
 #[tokio::test]
+async fn messages_come_twice_when_they_are_told_to() {
+    let (_broker, gateway) = start().await;
+    let mut probe = old(&gateway, "me").await;
+    probe.subscribe("a").await.unwrap();
+    let mut speaker = old(&gateway, "speaker").await;
+    gateway.repeat_deliveries();
+    for round in 0..100 {
+        speaker.publish_acknowledged("a", &[round]).await.unwrap();
+        let first = probe.packet().await.unwrap();
+        let second = probe.packet().await.unwrap();
+        // PUBLISH, QoS 1, no DUP; topic, packet identifier, payload.
+        assert_eq!((first[0], second[0]), (0x32, 0x32));
+        assert_eq!(first[..5], second[..5]);
+        assert_ne!(first[5..7], second[5..7]);
+        assert_eq!((&first[7..], &second[7..]), (&[round][..], &[round][..]));
+        // Both are acknowledged; the broker hears of its own.
+        for id in [&first[5..7], &second[5..7]] {
+            probe.send(vec![0x40, 2, id[0], id[1]]).await.unwrap();
+        }
+    }
+    speaker.publish("a", b"x").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(probe.message().await.unwrap().1, "x");
+    }
+}
+
+#[tokio::test]
 async fn a_custom_authorizer_lets_in_by_query_header_or_user_name() {
     let authorizer = Authorizer::new("Doors", "Key", "open sesame")
         .signature("c2lnbmF0dXJl+/=")
