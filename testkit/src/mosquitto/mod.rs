@@ -45,6 +45,9 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often another set of ports is tried when somebody else took one in between.
 const PORT_ATTEMPTS: usize = 8;
 
+/// How long [`Broker::start`] tries to get its old ports back.
+pub const REBIND_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How often readiness is looked at. The wait ends with the fact, not with the time.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -192,20 +195,23 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// As [`Config::start`]; also when somebody else has taken a port meanwhile.
+    /// As [`Config::start`]; also when somebody else has taken a port and holds it for
+    /// [`REBIND_TIMEOUT`].
     pub async fn start(&mut self) -> Result<(), StartError> {
         if self.process.is_some() {
             return Ok(());
         }
-        let mut attempts = PORT_ATTEMPTS;
+        let deadline = Instant::now() + REBIND_TIMEOUT;
         loop {
             match launch(&self.program, self.directory.path(), &self.ports).await {
                 Ok(process) => {
                     self.process = Some(process);
                     return Ok(());
                 }
-                // A connection of the killed broker may still hold the port for a moment.
-                Err(error) if error.is_port_clash() && attempts > 1 => attempts -= 1,
+                // A connection, of the killed broker or of anybody, may hold the port for a moment.
+                Err(error) if error.is_port_clash() && Instant::now() < deadline => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
                 Err(error) => return Err(error),
             }
         }
