@@ -66,6 +66,16 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What distinguishes the record of a part from that of the whole.
+fn slug(args: &[String]) -> String {
+    let words = args
+        .iter()
+        .map(|arg| arg.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
+    words
+        .map(|word| format!("-{}", word.trim_matches('-')))
+        .collect()
+}
+
 /// Criterion's report as a table: the middle of its estimate and of each throughput.
 fn summary(lines: &[String]) -> String {
     let mut table = String::from("| benchmark | time | throughput |\n| --- | ---: | ---: |\n");

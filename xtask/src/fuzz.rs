@@ -50,6 +50,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
             targets.join(", ")
         )));
     }
+    let all = targets.len();
     let chosen = if chosen.is_empty() { targets } else { chosen };
 
     if find_program("cargo-fuzz").is_none() {
@@ -84,7 +85,13 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     println!("\n{table}");
     if record {
         let date = today();
-        let path = root().join(RECORDS).join(format!("{date}.md"));
+        // One file for all targets, or one for each of those that were chosen.
+        let of = if chosen.len() == all {
+            String::new()
+        } else {
+            format!("-{}", chosen.join("-"))
+        };
+        let path = root().join(RECORDS).join(format!("{date}{of}.md"));
         let command = format!("cargo xtask fuzz --seconds {seconds} {}", chosen.join(" "));
         let text = format!(
             "# Fuzzing, {date}\n\nMachine: {}\n\nCommand: `{command}` ({way:?}), {seconds} s a target. \

@@ -354,6 +354,9 @@ fn callgrind(case: &str, peer: &str, passes: &str) -> Option<f64> {
 /// The passes of one peer on one stream, under valgrind.
 fn one(options: &Options, peers: &[Peer], passes: usize, skip_last: bool) -> ExitCode {
     for group in groups() {
+        if !options.filter.starts_with(&format!("{}/", group.name)) {
+            continue;
+        }
         for stream in stream::all(group.version) {
             let case = format!("{}/{}", group.name, stream.name);
             let peer = peers
