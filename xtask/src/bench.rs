@@ -55,7 +55,9 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     }
     if record {
         let date = today();
-        let path = root().join(RECORDS).join(format!("{date}-{name}.md"));
+        let path = root()
+            .join(RECORDS)
+            .join(format!("{date}-{name}{}.md", slug(passed_on)));
         let text = format!(
             "# {name}, {date}\n\nMachine: {}\n\nCommand: `{command}`\n\n{table}\n",
             machine()
