@@ -113,11 +113,12 @@ impl Installation {
 /// A running mosquitto. Dropping it kills the process and removes its directory.
 #[derive(Debug)]
 pub struct Broker {
-    program: PathBuf,
-    directory: TempDir,
-    ports: Ports,
-    /// `None` while the broker is taken away.
+    /// `None` while the broker is taken away. First, so that it is dropped first: the process must
+    /// not write into the directory while that is being removed.
     process: Option<Process>,
+    directory: TempDir,
+    program: PathBuf,
+    ports: Ports,
 }
 
 impl Broker {
