@@ -18,11 +18,13 @@ mod packet;
 pub mod presign;
 mod session;
 mod trie;
+mod upgrade;
 
 pub use differential::differential_packet;
 pub use packet::{decode_packet, decode_stream_split, roundtrip_packet};
 pub use session::{session_bytes, session_ops};
 pub use trie::trie_vs_naive;
+pub use upgrade::upgrade_answer;
 
 /// What a target does with its input: panics if something that must hold does not.
 pub type Oracle = fn(&[u8]);
@@ -37,6 +39,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("session_bytes", session_bytes),
     ("session_ops", session_ops),
     ("trie_vs_naive", trie_vs_naive),
+    ("upgrade_answer", upgrade_answer),
 ];
 
 /// The program of a target, from its oracle: libFuzzer's when that builds it, and otherwise one

@@ -34,7 +34,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("examples", EXAMPLES),
     (
         "fuzz",
-        &["mqtt-codec", "mqtt-session", "pubsub-core", "sigv4-presign"],
+        &[
+            "mqtt-codec",
+            "mqtt-session",
+            "pubsub-core",
+            "sigv4-presign",
+            "ws-transport",
+        ],
     ),
     ("benches", PRODUCT),
     ("xtask", &[]),
