@@ -1,3 +1,5 @@
 //! Benchmarks of each layer.
 
 #![forbid(unsafe_code)]
+
+pub mod topics;

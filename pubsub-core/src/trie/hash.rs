@@ -23,11 +23,13 @@ impl Seed {
     }
 
     /// The key of a level's text in its place, counted from 0.
+    #[inline]
     pub(super) fn level(&self, level: &[u8], place: usize) -> u64 {
         self.bytes(level, self.0[3].wrapping_mul(2 * place as u64 + 1))
     }
 
     /// The key of two numbers.
+    #[inline]
     pub(super) fn pair(&self, a: u64, b: u64) -> u64 {
         fold(a ^ self.0[0], b ^ self.0[1])
     }

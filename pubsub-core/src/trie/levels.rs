@@ -1,6 +1,7 @@
 //! A topic taken apart, and the shapes of filters: which levels are wildcards.
 
 use super::hash::Seed;
+use super::tree::Rules;
 
 /// How many levels a filter may have, `#` not counted, to be looked up by its shape; deeper ones are
 /// rare and walked to. Twice what services commonly allow.
@@ -19,43 +20,47 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    /// Takes a topic apart, up to a depth. Does not look behind the first level that is one too many.
-    pub(super) fn new(topic: &[u8], seed: &Seed) -> Self {
-        let mut levels = Self {
+    /// Nothing yet: to be [filled](Self::fill) where it stands, since it is too large to be moved about.
+    #[inline]
+    pub(super) fn empty() -> Self {
+        Self {
             count: 0,
             ends: [0; SHAPE_LEVELS],
             keys: [0; SHAPE_LEVELS],
             sums: [0; SHAPE_LEVELS + 1],
-        };
+        }
+    }
+
+    /// Takes a topic apart, up to a depth. Does not look behind the first level that is one too many.
+    #[inline]
+    pub(super) fn fill(&mut self, topic: &[u8], seed: &Seed) {
         let mut start = 0;
-        let mut blocks = topic.chunks_exact(8);
+        let (blocks, rest) = topic.as_chunks::<8>();
         let mut base = 0;
-        for block in &mut blocks {
-            let word = u64::from_le_bytes(block.try_into().unwrap_or_default());
-            let mut slashes = zero_bytes(word ^ SLASHES);
+        for block in blocks {
+            let mut slashes = zero_bytes(u64::from_le_bytes(*block) ^ SLASHES);
             while slashes != 0 {
                 let end = base + (slashes.trailing_zeros() / 8) as usize;
-                if !levels.push(topic, start, end, seed) {
-                    return levels;
+                if !self.push(topic, start, end, seed) {
+                    return;
                 }
                 start = end + 1;
                 slashes &= slashes - 1;
             }
             base += 8;
         }
-        for (offset, byte) in blocks.remainder().iter().enumerate() {
+        for (offset, byte) in rest.iter().enumerate() {
             if *byte == b'/' {
-                if !levels.push(topic, start, base + offset, seed) {
-                    return levels;
+                if !self.push(topic, start, base + offset, seed) {
+                    return;
                 }
                 start = base + offset + 1;
             }
         }
-        levels.push(topic, start, topic.len(), seed);
-        levels
+        self.push(topic, start, topic.len(), seed);
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, topic: &[u8], start: usize, end: usize, seed: &Seed) -> bool {
         let place = self.count;
         self.count += 1;
@@ -70,6 +75,7 @@ impl Levels {
     }
 
     /// The key of a level, if it is one of the first.
+    #[inline]
     pub(super) fn key(&self, place: usize) -> Option<u64> {
         if place < self.count {
             self.keys.get(place).copied()
@@ -78,16 +84,24 @@ impl Levels {
         }
     }
 
-    /// Where a level begins and ends, if it is one of the first.
-    pub(super) fn span(&self, place: usize) -> Option<(usize, usize)> {
-        if place >= self.count {
-            return None;
+    /// Where a level ends, if it is one of the first.
+    #[inline]
+    pub(super) fn end(&self, place: usize) -> Option<usize> {
+        if place < self.count {
+            self.ends.get(place).map(|end| *end as usize)
+        } else {
+            None
         }
-        let end = *self.ends.get(place)? as usize;
-        let start = place
-            .checked_sub(1)
-            .map_or(0, |before| self.ends[before] as usize + 1);
-        Some((start, end))
+    }
+
+    /// Where a level begins, if the one before it is one of the first.
+    #[inline]
+    pub(super) fn start(&self, place: usize) -> Option<usize> {
+        if place == 0 {
+            Some(0)
+        } else {
+            self.end(place - 1).map(|end| end + 1)
+        }
     }
 
     /// Where a filter of this shape would be found, had it this topic's levels.
@@ -196,16 +210,14 @@ impl Shape {
 
     /// Whether it can match a topic of so many levels.
     #[inline]
-    pub(super) fn fits(&self, levels: usize, parent_matches: bool) -> bool {
+    pub(super) fn fits(&self, levels: usize, rules: Rules) -> bool {
         let own = usize::from(self.levels);
-        match self.tail {
+        let long_enough = match self.tail {
             Tail::End => levels == own,
-            Tail::All => levels > own || parent_matches && levels == own,
-        }
-    }
-
-    pub(super) fn begins_with_wildcard(&self) -> bool {
-        self.plus & 1 == 1 || self.levels == 0
+            Tail::All => levels > own || rules.parent_matches && levels == own,
+        };
+        let begins_with_wildcard = self.plus & 1 == 1 || own == 0;
+        long_enough && !(rules.root_is_reserved && begins_with_wildcard)
     }
 }
 
@@ -235,7 +247,8 @@ mod tests {
             "//a//",
             "é/ü/日本語/x/y/z/1/2/3",
         ] {
-            let levels = Levels::new(topic.as_bytes(), &seed);
+            let mut levels = Levels::empty();
+            levels.fill(topic.as_bytes(), &seed);
             let texts: Vec<_> = topic.split('/').collect();
             assert_eq!(levels.count, texts.len(), "{topic}");
             let mut end = 0;
@@ -250,7 +263,8 @@ mod tests {
     #[test]
     fn stops_behind_the_levels_it_needs() {
         let topic = "/".repeat(60_000);
-        let levels = Levels::new(topic.as_bytes(), &Seed::default());
+        let mut levels = Levels::empty();
+        levels.fill(topic.as_bytes(), &Seed::default());
         assert_eq!(levels.count, SHAPE_LEVELS + 1);
     }
 }

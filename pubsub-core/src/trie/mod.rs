@@ -199,16 +199,15 @@ impl<V> TopicTrie<V> {
         if self.shapes.is_empty() && self.tree.is_empty() {
             return;
         }
-        let levels = Levels::new(text, &self.seed);
+        let mut levels = Levels::empty();
+        levels.fill(text, &self.seed);
         let rules = Rules {
             parent_matches: self.rules.parent_level == ParentLevel::Matches,
             root_is_reserved: topic.is_reserved()
                 && self.rules.reserved_topics == ReservedTopics::NamedExplicitly,
         };
         for shape in &self.shapes {
-            if !shape.fits(levels.count, rules.parent_matches)
-                || rules.root_is_reserved && shape.begins_with_wildcard()
-            {
+            if !shape.fits(levels.count, rules) {
                 continue;
             }
             let found = self.index.find(levels.key_for(shape), |number| {

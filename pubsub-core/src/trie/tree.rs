@@ -153,10 +153,7 @@ impl Tree {
                     visit(node.all);
                 }
                 let place = node.depth as usize;
-                let end = match levels.span(place) {
-                    Some((_, end)) => end,
-                    None => next_slash(text, start),
-                };
+                let end = levels.end(place).unwrap_or_else(|| next_slash(text, start));
                 if node.literals > 0 {
                     let level = text.get(start..end).unwrap_or_default();
                     let key = levels
@@ -186,10 +183,9 @@ impl Tree {
                 if was_literal && wildcards_apply && above.plus != NONE {
                     down = above.plus;
                 } else {
-                    start = match levels.span(above.depth as usize) {
-                        Some((start, _)) => start,
-                        None => behind_last_slash(text, start - 1),
-                    };
+                    start = levels
+                        .start(above.depth as usize)
+                        .unwrap_or_else(|| behind_last_slash(text, start - 1));
                     at = parent;
                     node = above;
                 }
@@ -218,6 +214,7 @@ impl Tree {
         (at != NONE).then_some((at, false))
     }
 
+    #[inline]
     fn literal(&self, parent: u32, level: &[u8], level_key: u64, seed: &Seed) -> Option<u32> {
         self.children
             .find(child_key(parent, level_key, seed), |number| {
@@ -293,6 +290,7 @@ fn behind_last_slash(text: &[u8], before: usize) -> usize {
         .map_or(0, |slash| slash + 1)
 }
 
+#[inline]
 fn child_key(parent: u32, level_key: u64, seed: &Seed) -> u64 {
     seed.pair(u64::from(parent), level_key)
 }
