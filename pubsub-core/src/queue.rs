@@ -311,7 +311,8 @@ impl Queue {
                     self.drop_oldest_plain(state);
                 }
                 _ => {
-                    state.lag();
+                    let seq = state.new_seq();
+                    state.lag(seq);
                     state.stats.dropped += 1;
                     return Flow::Fits;
                 }
@@ -337,9 +338,10 @@ impl Queue {
                     return Flow::DropConnection;
                 }
                 _ => match state.classes[HELD].pop_front() {
-                    Some(oldest) => state.release(oldest.delivery),
+                    Some(oldest) => state.release(oldest.delivery, oldest.seq),
                     None => {
-                        state.release(delivery);
+                        let seq = state.new_seq();
+                        state.release(delivery, seq);
                         return Flow::Fits;
                     }
                 },
@@ -354,7 +356,7 @@ impl Queue {
             if self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
                 self.forget_latest(state, &oldest);
             }
-            state.lag();
+            state.lag(oldest.seq);
             state.stats.dropped += 1;
         }
     }
@@ -524,7 +526,7 @@ impl Queue {
                 }
                 _ => {
                     if let Some(oldest) = state.classes[HELD].pop_front() {
-                        state.release(oldest.delivery);
+                        state.release(oldest.delivery, oldest.seq);
                     }
                 }
             }
@@ -578,17 +580,15 @@ impl State {
     }
 
     fn notify(&mut self, notice: Notice) {
-        if self.notices.len() == MAX_NOTICES {
-            self.notices.pop_front();
-        }
+        self.make_room_for_notice();
         let seq = self.new_seq();
         self.notices.push_back((seq, notice));
     }
 
     /// One message less than there was. Consecutive losses are told as one, at the place of the first
-    /// that the subscriber has not seen.
-    fn lag(&mut self) {
-        let last = self
+    /// that the subscriber has not heard of.
+    fn lag(&mut self, seq: u64) {
+        let told = self
             .notices
             .iter_mut()
             .rev()
@@ -596,17 +596,27 @@ impl State {
                 Notice::Lagged(count) => Some(count),
                 _ => None,
             });
-        match last {
+        match told {
             Some(count) => *count += 1,
-            None => self.notify(Notice::Lagged(1)),
+            None => {
+                self.make_room_for_notice();
+                let at = self.notices.partition_point(|(other, _)| *other < seq);
+                self.notices.insert(at, (seq, Notice::Lagged(1)));
+            }
         }
     }
 
-    fn release(&mut self, mut delivery: Delivery) {
+    fn make_room_for_notice(&mut self) {
+        if self.notices.len() == MAX_NOTICES {
+            self.notices.pop_front();
+        }
+    }
+
+    fn release(&mut self, mut delivery: Delivery, seq: u64) {
         if let Some(receipt) = delivery.receipt.take() {
             receipt.settle(Settlement::Released);
         }
-        self.lag();
+        self.lag(seq);
         self.stats.released += 1;
     }
 
