@@ -20,6 +20,8 @@ enum Step {
     Transmit(usize),
     CarryUp(usize),
     CarryDown(usize),
+    /// One round trip of whatever there is to say.
+    Round,
     Settle,
     Connect,
     Die(TransportEnd),
@@ -48,7 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (1..200_usize).prop_map(Step::Transmit),
         6 => (1..80_usize).prop_map(Step::CarryUp),
         6 => (1..80_usize).prop_map(Step::CarryDown),
-        2 => Just(Step::Settle),
+        10 => Just(Step::Round),
+        1 => Just(Step::Settle),
         4 => Just(Step::Connect),
         2 => Just(Step::Die(TransportEnd::Failed)),
         1 => Just(Step::Die(TransportEnd::ClosedByPeer)),
@@ -65,6 +68,7 @@ fn run(version: ProtocolVersion, receive_maximum: u16, replay_window: u16, steps
     config.quarantine_after = u8::MAX.try_into().unwrap();
     config.max_filters_per_packet = 2.try_into().unwrap();
     config.max_pending_events = 3;
+    config.receive_maximum = receive_maximum.try_into().unwrap();
     let mut pair = Pair::new(config);
     pair.broker.receive_maximum = receive_maximum;
     for step in steps {
@@ -77,6 +81,11 @@ fn run(version: ProtocolVersion, receive_maximum: u16, replay_window: u16, steps
             Step::Transmit(limit) => pair.transmit(limit),
             Step::CarryUp(bytes) => drop(pair.carry_up(bytes)),
             Step::CarryDown(bytes) => drop(pair.carry_down(bytes)),
+            Step::Round => {
+                pair.transmit(1000);
+                pair.carry_up(usize::MAX);
+                pair.carry_down(usize::MAX);
+            }
             Step::Settle => pair.settle(),
             Step::Connect => pair.connect(),
             Step::Die(end) => pair.die(end),

@@ -56,6 +56,8 @@ pub struct Broker {
     made_anew_untold: bool,
     /// The session ends with the connection.
     is_clean_session: bool,
+    /// The client's Receive Maximum.
+    window: usize,
 }
 
 impl Broker {
@@ -75,6 +77,7 @@ impl Broker {
             unanswered: 0,
             made_anew_untold: false,
             is_clean_session: false,
+            window: usize::MAX,
         }
     }
 
@@ -145,10 +148,20 @@ impl Broker {
         let Some(session) = &mut self.session else {
             return;
         };
+        let open = session
+            .outgoing
+            .iter()
+            .filter(|out| out.sent_on == self.connection)
+            .count();
+        let mut room = self.window.saturating_sub(open);
         for out in &mut session.outgoing {
             if out.sent_on == self.connection {
                 continue;
             }
+            if room == 0 {
+                break;
+            }
+            room -= 1;
             let dup = out.sent_on != 0;
             out.sent_on = self.connection;
             let packet = if out.released {
@@ -182,6 +195,8 @@ impl Broker {
         if let Packet::Connect(connect) = &packet {
             assert!(!self.connected, "a second CONNECT");
             self.connected = true;
+            let maximum = connect.as_ref().properties.receive_maximum();
+            self.window = maximum.map_or(usize::MAX, |maximum| usize::from(maximum.get()));
             if connect.as_ref().clean_start {
                 self.forget();
                 self.is_clean_session = version != ProtocolVersion::V5;
