@@ -242,14 +242,18 @@ impl ConnectionWatch {
         std::future::poll_fn(|cx| self.poll_change(cx)).await
     }
 
-    /// Waits until the connection is in this state; returns at once if it is now.
-    /// `None` if the provider is removed before.
+    /// Waits until the connection is in this state: goes through the changes that were not seen yet, and
+    /// then waits for more. Returns at once if the last change seen led to it and holds. `None` if the
+    /// provider is removed before.
+    ///
+    /// So a sequence of calls follows a sequence of states, however quickly they came.
     ///
     /// # Cancel safety
     /// Cancel safe; changes seen on the way are consumed.
     pub async fn reached(&mut self, state: ConnectionState) -> Option<ConnectionStatus> {
-        let now = self.current();
-        if now.state == state {
+        if let Some(now) = self.hub.latest_if_seen(self.next)
+            && now.state == state
+        {
             return Some(now);
         }
         loop {
@@ -349,6 +353,12 @@ impl ConnectionHub {
 
     pub(crate) fn current(&self) -> ConnectionStatus {
         self.lock().kept.back().cloned().unwrap_or_default()
+    }
+
+    /// The state now, to a follower that has seen every change.
+    fn latest_if_seen(&self, next: u64) -> Option<ConnectionStatus> {
+        let history = self.lock();
+        history.kept.back().filter(|_| next == history.end).cloned()
     }
 
     /// Records a state, unless it is the one that holds already.
@@ -491,6 +501,28 @@ mod tests {
             watch.changed().now_or_never().map(|end| end.is_none()),
             Some(true)
         );
+    }
+
+    #[test]
+    fn reached_follows_the_order_and_never_goes_back() {
+        use ConnectionState as S;
+        let hub = ConnectionHub::new();
+        let mut facts = ConnectionFacts::new();
+        facts.opening();
+        facts.established();
+        hub.set(status(facts));
+        let mut watch = hub.watch();
+        facts.closed();
+        hub.set(status(facts));
+        let mut reached = |state| watch.reached(state).now_or_never().map(|_| ());
+        assert!(reached(S::ConnectionDisrupted).is_some());
+        assert!(reached(S::ConnectionDisrupted).is_some(), "it still holds");
+        assert!(reached(S::Connected).is_none(), "that was before");
+        facts.opening();
+        hub.set(status(facts));
+        facts.established();
+        hub.set(status(facts));
+        assert!(reached(S::Connected).is_some());
     }
 
     #[test]
