@@ -3,9 +3,9 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::DecodeError;
-use crate::header::{FrameLen, check_first_byte};
-use crate::packet::Layout;
-use crate::{Packet, PacketRef, ProtocolVersion};
+use crate::header::{Frame, FrameLen};
+use crate::packet::{Layout, PublishLayout};
+use crate::{Ack, AckRef, Packet, PacketId, PacketRef, PacketType, ProtocolVersion, PublishRef};
 
 /// The largest packet that MQTT can express, in bytes: five of fixed header and 268,435,455 more.
 pub const MAX_PACKET_SIZE: u32 = 5 + crate::wire::VARINT_MAX;
@@ -101,18 +101,33 @@ impl Decoder {
     /// # Errors
     ///
     /// If the bytes are no packet of this version, or one above the maximum size.
-    #[inline]
+    #[inline(always)]
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
-        let Some((len, layout)) = self.next_layout(buf)? else {
+        let Some(frame) = self.next_frame(buf)? else {
             return Ok(None);
         };
-        Ok(Some(match layout {
+        let len = frame.len();
+        self.known = None;
+        // The two packets that a busy connection is made of need no detour over an enum of all layouts.
+        if frame.is_publish() {
+            let layout = publish_layout(frame, self.version)?;
+            let frame = buf.split_to(len).freeze();
+            return Ok(Some(Packet::Publish(layout.with_frame(frame))));
+        }
+        if let Some(ack) = ShortAck::decode(frame) {
+            buf.advance(len);
+            return Ok(Some(ack.into_packet()));
+        }
+        match Layout::decode(frame, self.version)? {
             Layout::Plain(packet) => {
                 buf.advance(len);
-                packet
+                Ok(Some(packet))
             }
-            layout => layout.with_frame(buf.split_to(len).freeze()),
-        }))
+            layout => {
+                let frame = buf.split_to(len).freeze();
+                Ok(Some(layout.with_frame(frame)))
+            }
+        }
     }
 
     /// Takes the next packet off `chunk`, as [`Decoder::decode`] does.
@@ -123,18 +138,33 @@ impl Decoder {
     /// # Errors
     ///
     /// As [`Decoder::decode`].
-    #[inline]
+    #[inline(always)]
     pub fn decode_bytes(&mut self, chunk: &mut Bytes) -> Result<Option<Packet>, DecodeError> {
-        let Some((len, layout)) = self.next_layout(chunk)? else {
+        let Some(frame) = self.next_frame(chunk)? else {
             return Ok(None);
         };
-        Ok(Some(match layout {
+        let len = frame.len();
+        self.known = None;
+        // The two packets that a busy connection is made of need no detour over an enum of all layouts.
+        if frame.is_publish() {
+            let layout = publish_layout(frame, self.version)?;
+            let frame = chunk.split_to(len);
+            return Ok(Some(Packet::Publish(layout.with_frame(frame))));
+        }
+        if let Some(ack) = ShortAck::decode(frame) {
+            chunk.advance(len);
+            return Ok(Some(ack.into_packet()));
+        }
+        match Layout::decode(frame, self.version)? {
             Layout::Plain(packet) => {
                 chunk.advance(len);
-                packet
+                Ok(Some(packet))
             }
-            layout => layout.with_frame(chunk.split_to(len)),
-        }))
+            layout => {
+                let frame = chunk.split_to(len);
+                Ok(Some(layout.with_frame(frame)))
+            }
+        }
     }
 
     /// Decodes the packet at the front of `buf` in place: the view and its length; `None` until it is complete.
@@ -159,37 +189,46 @@ impl Decoder {
     /// # Errors
     ///
     /// As [`Decoder::decode`].
-    #[inline]
+    #[inline(always)]
     pub fn decode_ref<'a>(
         &mut self,
         buf: &'a [u8],
     ) -> Result<Option<(PacketRef<'a>, usize)>, DecodeError> {
-        let Some((len, frame)) = self.next_frame(buf)? else {
+        let Some(frame) = self.next_frame(buf)? else {
             return Ok(None);
         };
-        let (&first, _) = frame.split_first().unwrap_or((&0, &[]));
-        let body = frame.get(usize::from(len.header)..).unwrap_or_default();
-        let packet = PacketRef::decode_body(first, body, self.version)?;
+        let len = frame.len();
         self.known = None;
-        Ok(Some((packet, frame.len())))
+        if frame.is_publish() {
+            let publish = PublishRef::decode(frame.first, frame.body, self.version)?;
+            return Ok(Some((PacketRef::Publish(publish), len)));
+        }
+        if let Some(ack) = ShortAck::decode(frame) {
+            return Ok(Some((ack.into_ref(), len)));
+        }
+        let packet = PacketRef::decode_body(frame.first, frame.body, self.version)?;
+        Ok(Some((packet, len)))
     }
 
-    #[inline]
-    fn next_layout(&mut self, buf: &[u8]) -> Result<Option<(usize, Layout)>, DecodeError> {
-        let Some((len, frame)) = self.next_frame(buf)? else {
-            return Ok(None);
-        };
-        let (&first, _) = frame.split_first().unwrap_or((&0, &[]));
-        let layout = Layout::decode(first, frame, len.header, self.version)?;
-        self.known = None;
-        Ok(Some((frame.len(), layout)))
+    /// The packet at the front of `buf`, if all of it is there.
+    #[inline(always)]
+    fn next_frame<'a>(&mut self, buf: &'a [u8]) -> Result<Option<Frame<'a>>, DecodeError> {
+        if self.known.is_none()
+            && let [first, remaining @ 0..0x80, rest @ ..] = buf
+            && 2 + u32::from(*remaining) <= self.max_packet_size
+            && let Some(body) = rest.get(..usize::from(*remaining))
+        {
+            return Ok(Some(Frame {
+                first: *first,
+                header: 2,
+                body,
+            }));
+        }
+        self.next_frame_slowly(buf)
     }
 
-    #[inline]
-    fn next_frame<'a>(
-        &mut self,
-        buf: &'a [u8],
-    ) -> Result<Option<(FrameLen, &'a [u8])>, DecodeError> {
+    #[inline(never)]
+    fn next_frame_slowly<'a>(&mut self, buf: &'a [u8]) -> Result<Option<Frame<'a>>, DecodeError> {
         let len = match self.known {
             Some(len) => len,
             None => match FrameLen::read(buf, self.max_packet_size, self.version)? {
@@ -197,23 +236,82 @@ impl Decoder {
                 None => return Ok(None),
             },
         };
-        match buf.get(..len.frame as usize) {
-            Some(frame) => Ok(Some((len, frame))),
-            None => self.remember(len, buf),
+        if let (Some(body), Some(&first)) = (
+            buf.get(usize::from(len.header)..len.frame as usize),
+            buf.first(),
+        ) {
+            return Ok(Some(Frame {
+                first,
+                header: len.header,
+                body,
+            }));
         }
-    }
-
-    /// Refuses at once what the first byte gives away.
-    #[cold]
-    fn remember<'a>(
-        &mut self,
-        len: FrameLen,
-        buf: &'a [u8],
-    ) -> Result<Option<(FrameLen, &'a [u8])>, DecodeError> {
-        if let (None, Some(&first)) = (self.known, buf.first()) {
-            check_first_byte(first, self.version)?;
-            self.known = Some(len);
-        }
+        self.known = Some(len);
         Ok(None)
     }
 }
+
+/// An acknowledgement without reason code and properties.
+#[derive(Clone, Copy)]
+struct ShortAck {
+    packet_type: PacketType,
+    packet_id: PacketId,
+}
+
+impl ShortAck {
+    /// The form of four bytes; anything odd goes the long way.
+    #[inline(always)]
+    fn decode(frame: Frame<'_>) -> Option<Self> {
+        let [high, low] = *frame.body else {
+            return None;
+        };
+        let packet_id = PacketId::new(u16::from_be_bytes([high, low]))?;
+        let packet_type = match frame.first {
+            PUBACK => PacketType::Puback,
+            PUBREC => PacketType::Pubrec,
+            PUBREL => PacketType::Pubrel,
+            PUBCOMP => PacketType::Pubcomp,
+            _ => return None,
+        };
+        Some(Self {
+            packet_type,
+            packet_id,
+        })
+    }
+
+    #[inline(always)]
+    const fn into_ref<'a>(self) -> PacketRef<'a> {
+        let ack = AckRef::new(self.packet_id);
+        match self.packet_type {
+            PacketType::Puback => PacketRef::Puback(ack),
+            PacketType::Pubrec => PacketRef::Pubrec(ack),
+            PacketType::Pubrel => PacketRef::Pubrel(ack),
+            _ => PacketRef::Pubcomp(ack),
+        }
+    }
+
+    #[inline(always)]
+    const fn into_packet(self) -> Packet {
+        let ack = Ack::plain(&AckRef::new(self.packet_id));
+        match self.packet_type {
+            PacketType::Puback => Packet::Puback(ack),
+            PacketType::Pubrec => Packet::Pubrec(ack),
+            PacketType::Pubrel => Packet::Pubrel(ack),
+            _ => Packet::Pubcomp(ack),
+        }
+    }
+}
+
+#[inline]
+fn publish_layout(
+    frame: Frame<'_>,
+    version: ProtocolVersion,
+) -> Result<PublishLayout, DecodeError> {
+    let packet = PublishRef::decode(frame.first, frame.body, version)?;
+    Ok(PublishLayout::new(&packet, frame))
+}
+
+const PUBACK: u8 = PacketType::Puback.first_byte();
+const PUBREC: u8 = PacketType::Pubrec.first_byte();
+const PUBREL: u8 = PacketType::Pubrel.first_byte();
+const PUBCOMP: u8 = PacketType::Pubcomp.first_byte();

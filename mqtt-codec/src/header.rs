@@ -16,23 +16,7 @@ impl FrameLen {
     ///
     /// What can be refused is refused at once: a reserved packet type or flag with the first byte, a packet above
     /// `max` bytes with the last byte of its Remaining Length.
-    #[inline]
     pub(crate) fn read(
-        bytes: &[u8],
-        max: u32,
-        version: ProtocolVersion,
-    ) -> Result<Option<Self>, DecodeError> {
-        if let [_, remaining @ 0..0x80, ..] = *bytes {
-            let frame = 2 + u32::from(remaining);
-            if frame <= max {
-                return Ok(Some(Self { header: 2, frame }));
-            }
-        }
-        Self::read_slowly(bytes, max, version)
-    }
-
-    #[cold]
-    fn read_slowly(
         bytes: &[u8],
         max: u32,
         version: ProtocolVersion,
@@ -53,14 +37,40 @@ impl FrameLen {
     }
 }
 
-/// Splits a whole packet into its first byte and what follows its Remaining Length.
-pub(crate) fn split(frame: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
+/// A whole packet in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    pub(crate) first: u8,
+    /// Length of the fixed header.
+    pub(crate) header: u8,
+    /// What follows it.
+    pub(crate) body: &'a [u8],
+}
+
+impl Frame<'_> {
+    #[inline]
+    pub(crate) const fn len(&self) -> usize {
+        self.header as usize + self.body.len()
+    }
+
+    #[inline]
+    pub(crate) const fn is_publish(&self) -> bool {
+        self.first >> 4 == PacketType::Publish as u8
+    }
+}
+
+/// Reads the fixed header of `frame`, which holds one packet and nothing else.
+pub(crate) fn split(frame: &[u8]) -> Result<Frame<'_>, DecodeError> {
     let (&first, rest) = frame.split_first().ok_or(Malformed::Overrun)?;
     let (remaining, len) = read_varint(rest)?.ok_or(Malformed::Overrun)?;
     let body = rest.get(len..).unwrap_or_default();
     match body.len().cmp(&(remaining as usize)) {
         core::cmp::Ordering::Less => Err(Malformed::Overrun.into()),
-        core::cmp::Ordering::Equal => Ok((first, body)),
+        core::cmp::Ordering::Equal => Ok(Frame {
+            first,
+            header: 1 + len as u8,
+            body,
+        }),
         core::cmp::Ordering::Greater => Err(Malformed::TrailingBytes.into()),
     }
 }

@@ -61,7 +61,7 @@ pub use codec::{Codec, CodecError};
 pub use decoder::{DEFAULT_MAX_PACKET_SIZE, Decoder, MAX_PACKET_SIZE};
 pub use error::{DecodeError, EncodeError, Malformed, ProtocolError, TextError};
 pub use packet::{
-    Ack, AckRef, Auth, AuthRef, Connack, ConnackRef, Connect, ConnectRef, Disconnect,
+    Ack, AckRef, Auth, AuthRef, Connack, ConnackRef, Connect, ConnectRef, ConnectView, Disconnect,
     DisconnectRef, Packet, PacketRef, Publish, PublishRef, ReasonCodes, ReasonCodesIter,
     RetainHandling, Suback, SubackRef, Subscribe, SubscribeRef, Subscription, SubscriptionOptions,
     Subscriptions, SubscriptionsIter, TopicFilters, TopicFiltersIter, Unsubscribe, UnsubscribeRef,

@@ -52,22 +52,22 @@ fn connect_minimal() {
     golden(
         &[V31],
         "10 0F  0006 'MQIsdp' 03 02 000A  0001 'c'",
-        P::Connect(client(V31)),
+        P::from(&client(V31)),
     );
     golden(
         &[V311],
         "10 0D  0004 'MQTT' 04 02 000A  0001 'c'",
-        P::Connect(client(V311)),
+        P::from(&client(V311)),
     );
     golden(
         &[V5],
         "10 0E  0004 'MQTT' 05 02 000A 00  0001 'c'",
-        P::Connect(client(V5)),
+        P::from(&client(V5)),
     );
     // A server does not know the version before it reads it.
     for version in VERSIONS {
         let bytes = hex("10 0E  0004 'MQTT' 05 02 000A 00  0001 'c'");
-        assert_eq!(P::decode(&bytes, version), Ok(P::Connect(client(V5))));
+        assert_eq!(P::decode(&bytes, version), Ok(P::from(&client(V5))));
     }
     // The server chooses the Client Identifier.
     let anonymous = |version| ConnectRef {
@@ -77,17 +77,17 @@ fn connect_minimal() {
     golden(
         &[V311],
         "10 0C  0004 'MQTT' 04 02 0000  0000",
-        P::Connect(anonymous(V311)),
+        P::from(&anonymous(V311)),
     );
     golden(
         &[V5],
         "10 0D  0004 'MQTT' 05 02 0000 00  0000",
-        P::Connect(anonymous(V5)),
+        P::from(&anonymous(V5)),
     );
     golden(
         &[V5],
         "10 0D  0004 'MQTT' 05 00 0000 00  0000",
-        P::Connect(ConnectRef {
+        P::from(&ConnectRef {
             clean_start: false,
             ..anonymous(V5)
         }),
@@ -125,12 +125,12 @@ fn connect_with_everything() {
     golden(
         &[V311],
         &format!("10 1E  0004 'MQTT' 04 F6 1234  {payload}"),
-        P::Connect(connect),
+        P::from(&connect),
     );
     golden(
         &[V31],
         &format!("10 20  0006 'MQIsdp' 03 F6 1234  {payload}"),
-        P::Connect(ConnectRef {
+        P::from(&ConnectRef {
             version: V31,
             ..connect
         }),
@@ -174,7 +174,7 @@ fn connect_with_everything() {
             0002 'cl'
             1F  18 00000005  01 01  02 0000003C  03 0001 't'  08 0001 'r'  09 0001 07  26 0001 'a' 0001 'b'
             0003 'w/t' 0002 00FF  0001 'u'  0002 'p' 00",
-        P::Connect(connect),
+        P::from(&connect),
     );
     // A password alone is new in MQTT 5.
     let token = ConnectRef {
@@ -185,7 +185,7 @@ fn connect_with_everything() {
     golden(
         &[V5],
         "10 12  0004 'MQTT' 05 42 0001 00  0001 'c'  0002 'pw'",
-        P::Connect(token),
+        P::from(&token),
     );
 }
 
@@ -196,11 +196,11 @@ fn connect_of_mqtt_31_may_end_before_the_credentials_that_its_flags_announce() {
         ..ConnectRef::new(V31, text("c"))
     };
     let bytes = hex("10 0F  0006 'MQIsdp' 03 C2 000A  0001 'c'");
-    assert_eq!(P::decode(&bytes, V31), Ok(P::Connect(client)));
+    assert_eq!(P::decode(&bytes, V31), Ok(P::from(&client)));
     let bytes = hex("10 12  0006 'MQIsdp' 03 C2 000A  0001 'c' 0001 'u'");
     assert_eq!(
         P::decode(&bytes, V31),
-        Ok(P::Connect(ConnectRef {
+        Ok(P::from(&ConnectRef {
             user_name: Some(text("u")),
             ..client
         }))

@@ -74,6 +74,7 @@ fn stream(version: ProtocolVersion) -> (Vec<u8>, usize) {
         Properties::EMPTY
     };
     let ack = AckRef::new(id(7));
+    let connect = ConnectRef::new(version, text("client"));
     let packets = [
         P::Publish(qos0),
         P::Publish(qos1),
@@ -91,7 +92,7 @@ fn stream(version: ProtocolVersion) -> (Vec<u8>, usize) {
             ..ack
         }),
         P::Pingresp,
-        P::Connect(ConnectRef::new(version, text("client"))),
+        P::from(&connect),
         P::Connack(ConnackRef::new(ReasonCode::Success)),
         P::Subscribe(SubscribeRef {
             packet_id: id(8),
@@ -275,7 +276,7 @@ fn results_point_into_the_receive_buffer() {
         password: Some(b"pass"),
         ..ConnectRef::new(V5, text("client"))
     };
-    let bytes = encode(&P::Connect(connect), V5);
+    let bytes = encode(&P::from(&connect), V5);
     let Ok(Packet::Connect(owned)) = Packet::decode(bytes.into(), V5) else {
         panic!("not a CONNECT")
     };

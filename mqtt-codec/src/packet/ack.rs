@@ -138,7 +138,7 @@ pub struct Ack {
 impl Ack {
     /// Without the properties.
     #[inline]
-    pub(super) const fn plain(packet: &AckRef<'_>) -> Self {
+    pub(crate) const fn plain(packet: &AckRef<'_>) -> Self {
         Self {
             packet_id: packet.packet_id,
             reason_code: packet.reason_code,

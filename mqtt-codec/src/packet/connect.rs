@@ -4,9 +4,10 @@ use core::fmt;
 
 use bytes::{BufMut, Bytes};
 
-use super::span::Span;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
-use crate::wire::{Reader, binary_len, put_binary, put_fixed_header, text_len, varint_from};
+use crate::wire::{
+    Reader, binary_len, ensure_room, put_binary, put_fixed_header, text_len, varint_from,
+};
 use crate::{PacketType, Properties, PropertyScope, ProtocolVersion, QoS, Text, TopicName};
 
 /// A CONNECT packet.
@@ -206,9 +207,23 @@ impl<'a> ConnectRef<'a> {
         self.measure().map(|plan| plan.remaining)
     }
 
-    pub(super) fn encode(&self, dst: &mut impl BufMut) -> Result<(), EncodeError> {
+    /// Length of the whole packet in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded.
+    pub fn encoded_len(&self) -> Result<usize, EncodeError> {
+        self.remaining_len().map(crate::wire::packet_len)
+    }
+
+    /// Appends the packet to `dst`, in the version that it names.
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded; nothing is written then.
+    pub fn encode(&self, dst: &mut impl BufMut) -> Result<(), EncodeError> {
         let plan = self.measure()?;
-        crate::wire::ensure_room(dst, plan.remaining, 0)?;
+        ensure_room(dst, plan.remaining, 0)?;
         put_fixed_header(dst, PacketType::Connect.first_byte(), plan.remaining);
         put_binary(dst, self.version.name().as_bytes());
         dst.put_u8(self.version.level());
@@ -266,85 +281,101 @@ impl fmt::Debug for ConnectRef<'_> {
     }
 }
 
+/// A CONNECT inside a [`PacketRef`](crate::PacketRef): checked bytes, read on demand, or yours to encode.
+///
+/// CONNECT has more fields than all other packets. Held like this, they do not make those larger.
+#[derive(Clone, Copy)]
+pub struct ConnectView<'a>(Repr<'a>);
+
+#[derive(Clone, Copy)]
+enum Repr<'a> {
+    /// What follows the fixed header. Passed [`ConnectRef::decode`].
+    Checked(&'a [u8]),
+    Given(&'a ConnectRef<'a>),
+}
+
+impl<'a> ConnectView<'a> {
+    pub(super) fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        ConnectRef::decode(body)?;
+        Ok(Self(Repr::Checked(body)))
+    }
+
+    pub(super) fn remaining_len(&self) -> Result<u32, EncodeError> {
+        self.get().remaining_len()
+    }
+
+    pub(super) fn encode(&self, dst: &mut impl BufMut) -> Result<(), EncodeError> {
+        match self.0 {
+            // Of MQTT 3.1, more is accepted than is sent.
+            Repr::Checked(body) if !body.starts_with(b"\x00\x06MQIsdp") => {
+                let remaining = varint_from(body.len())?;
+                ensure_room(dst, remaining, 0)?;
+                put_fixed_header(dst, PacketType::Connect.first_byte(), remaining);
+                dst.put_slice(body);
+                Ok(())
+            }
+            _ => self.get().encode(dst),
+        }
+    }
+
+    /// The fields.
+    pub fn get(&self) -> ConnectRef<'a> {
+        match self.0 {
+            // What was decoded once is decoded again; the error is unreachable, and better answered than a panic.
+            Repr::Checked(body) => ConnectRef::decode(body).unwrap_or(ConnectRef::new(
+                ProtocolVersion::V5,
+                Text::from_checked(&[]),
+            )),
+            Repr::Given(packet) => *packet,
+        }
+    }
+}
+
+impl<'a> From<&'a ConnectRef<'a>> for ConnectView<'a> {
+    fn from(packet: &'a ConnectRef<'a>) -> Self {
+        Self(Repr::Given(packet))
+    }
+}
+
+impl PartialEq for ConnectView<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for ConnectView<'_> {}
+
+impl fmt::Debug for ConnectView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// A CONNECT packet with a shared handle on its frame. `Debug` shows neither User Name nor Password.
 #[derive(Clone)]
 pub struct Connect {
     frame: Bytes,
-    layout: Layout,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Layout {
-    version: ProtocolVersion,
-    clean_start: bool,
-    keep_alive_secs: u16,
-    properties: Span,
-    client_id: Span,
-    will: Option<WillLayout>,
-    user_name: Option<Span>,
-    password: Option<Span>,
-}
-
-#[derive(Clone, Copy)]
-struct WillLayout {
-    topic: Span,
-    payload: Span,
-    properties: Span,
-    qos: QoS,
-    retain: bool,
-}
-
-impl Layout {
-    pub(super) fn new(packet: &ConnectRef<'_>, frame: &[u8]) -> Self {
-        Self {
-            version: packet.version,
-            clean_start: packet.clean_start,
-            keep_alive_secs: packet.keep_alive_secs,
-            properties: Span::of_properties(&packet.properties, frame),
-            client_id: Span::of(packet.client_id.as_bytes(), frame),
-            will: packet.will.map(|will| WillLayout {
-                topic: Span::of(will.topic.as_bytes(), frame),
-                payload: Span::of(will.payload, frame),
-                properties: Span::of_properties(&will.properties, frame),
-                qos: will.qos,
-                retain: will.retain,
-            }),
-            user_name: packet
-                .user_name
-                .map(|text| Span::of(text.as_bytes(), frame)),
-            password: packet.password.map(|bytes| Span::of(bytes, frame)),
-        }
-    }
-
-    pub(super) const fn with_frame(self, frame: Bytes) -> Connect {
-        Connect {
-            frame,
-            layout: self,
-        }
-    }
+    /// Length of the fixed header.
+    header: u8,
 }
 
 impl Connect {
-    /// The view.
+    /// Takes a frame whose body [`ConnectView::decode`] passed.
+    pub(super) const fn with_frame(header: u8, frame: Bytes) -> Self {
+        Self { frame, header }
+    }
+
+    /// The fields.
     pub fn as_ref(&self) -> ConnectRef<'_> {
-        let layout = &self.layout;
-        let get = |span: Span| span.get(&self.frame);
-        ConnectRef {
-            version: layout.version,
-            clean_start: layout.clean_start,
-            keep_alive_secs: layout.keep_alive_secs,
-            properties: Properties::from_checked(PropertyScope::Connect, get(layout.properties)),
-            client_id: Text::from_checked(get(layout.client_id)),
-            will: layout.will.map(|will| WillRef {
-                topic: TopicName::from_checked(get(will.topic)),
-                payload: get(will.payload),
-                qos: will.qos,
-                retain: will.retain,
-                properties: Properties::from_checked(PropertyScope::Will, get(will.properties)),
-            }),
-            user_name: layout.user_name.map(|span| Text::from_checked(get(span))),
-            password: layout.password.map(get),
-        }
+        self.view().get()
+    }
+
+    pub(super) fn view(&self) -> ConnectView<'_> {
+        ConnectView(Repr::Checked(
+            self.frame
+                .get(usize::from(self.header)..)
+                .unwrap_or_default(),
+        ))
     }
 
     /// The whole packet.

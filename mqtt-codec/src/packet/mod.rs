@@ -14,8 +14,9 @@ mod unsubscribe;
 pub use ack::{Ack, AckRef};
 pub use auth::{Auth, AuthRef};
 pub use connack::{Connack, ConnackRef};
-pub use connect::{Connect, ConnectRef, WillRef};
+pub use connect::{Connect, ConnectRef, ConnectView, WillRef};
 pub use disconnect::{Disconnect, DisconnectRef};
+pub(crate) use publish::Layout as PublishLayout;
 pub use publish::{Publish, PublishRef};
 pub use suback::{ReasonCodes, ReasonCodesIter, Suback, SubackRef};
 pub use subscribe::{
@@ -29,7 +30,7 @@ use core::fmt;
 use bytes::{BufMut, Bytes};
 
 use crate::error::{DecodeError, EncodeError, Malformed};
-use crate::header::{check_first_byte, split};
+use crate::header::{Frame, check_first_byte, split};
 use crate::wire::{ensure_room, packet_len, put_fixed_header};
 use crate::{PacketType, PropertyScope, ProtocolVersion};
 use span::Span;
@@ -42,7 +43,7 @@ use span::Span;
 )]
 pub enum PacketRef<'a> {
     /// CONNECT.
-    Connect(ConnectRef<'a>),
+    Connect(ConnectView<'a>),
     /// CONNACK.
     Connack(ConnackRef<'a>),
     /// PUBLISH.
@@ -82,24 +83,12 @@ impl<'a> PacketRef<'a> {
     ///
     /// If the bytes are no packet of this version, or more or less than one.
     pub fn decode(frame: &'a [u8], version: ProtocolVersion) -> Result<Self, DecodeError> {
-        let (first, body) = split(frame)?;
+        let Frame { first, body, .. } = split(frame)?;
         Self::decode_body(first, body, version)
     }
 
     /// Decodes what follows the fixed header.
-    #[inline]
     pub(crate) fn decode_body(
-        first: u8,
-        body: &'a [u8],
-        version: ProtocolVersion,
-    ) -> Result<Self, DecodeError> {
-        if first >> 4 == PacketType::Publish as u8 {
-            return PublishRef::decode(first, body, version).map(Self::Publish);
-        }
-        Self::decode_other(first, body, version)
-    }
-
-    fn decode_other(
         first: u8,
         body: &'a [u8],
         version: ProtocolVersion,
@@ -109,7 +98,7 @@ impl<'a> PacketRef<'a> {
         let ack = |scope| AckRef::decode(body, packet_type, scope, version);
         let suback = |scope| SubackRef::decode(body, packet_type, scope, version);
         Ok(match packet_type {
-            PacketType::Connect => Self::Connect(ConnectRef::decode(body)?),
+            PacketType::Connect => Self::Connect(ConnectView::decode(body)?),
             PacketType::Connack => Self::Connack(ConnackRef::decode(body, version)?),
             PacketType::Publish => Self::Publish(PublishRef::decode(first, body, version)?),
             PacketType::Puback => Self::Puback(ack(PropertyScope::Puback)?),
@@ -255,7 +244,6 @@ macro_rules! from_ref {
 }
 
 from_ref!(
-    Connect(ConnectRef),
     Connack(ConnackRef),
     Publish(PublishRef),
     Subscribe(SubscribeRef),
@@ -263,6 +251,12 @@ from_ref!(
     Disconnect(DisconnectRef),
     Auth(AuthRef)
 );
+
+impl<'a> From<&'a ConnectRef<'a>> for PacketRef<'a> {
+    fn from(packet: &'a ConnectRef<'a>) -> Self {
+        Self::Connect(packet.into())
+    }
+}
 
 /// A packet that owns what it holds: at most one shared handle on the frame that it was decoded from.
 ///
@@ -312,19 +306,14 @@ impl Packet {
     ///
     /// If the bytes are no packet of this version, or more or less than one.
     pub fn decode(frame: Bytes, version: ProtocolVersion) -> Result<Self, DecodeError> {
-        let (first, body) = split(&frame)?;
-        let header = frame.len() - body.len();
-        let layout = Layout::decode(first, &frame, header as u8, version)?;
-        Ok(match layout {
-            Layout::Plain(packet) => packet,
-            layout => layout.with_frame(frame),
-        })
+        let layout = Layout::decode(split(&frame)?, version)?;
+        Ok(layout.with_frame(frame))
     }
 
     /// The view.
     pub fn as_ref(&self) -> PacketRef<'_> {
         match self {
-            Self::Connect(packet) => PacketRef::Connect(packet.as_ref()),
+            Self::Connect(packet) => PacketRef::Connect(packet.view()),
             Self::Connack(packet) => PacketRef::Connack(packet.as_ref()),
             Self::Publish(packet) => PacketRef::Publish(packet.as_ref()),
             Self::Puback(packet) => PacketRef::Puback(packet.as_ref()),
@@ -398,7 +387,9 @@ pub(crate) enum Layout {
     /// Needs no frame.
     Plain(Packet),
     Publish(publish::Layout),
-    Connect(connect::Layout),
+    Connect {
+        header: u8,
+    },
     Connack(Connack, Span),
     Puback(Ack, Span),
     Pubrec(Ack, Span),
@@ -413,92 +404,69 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    /// Decodes `frame`, one whole packet whose variable header begins at `header`.
-    #[inline]
-    pub(crate) fn decode(
-        first: u8,
-        frame: &[u8],
-        header: u8,
-        version: ProtocolVersion,
-    ) -> Result<Self, DecodeError> {
-        let body = frame.get(usize::from(header)..).unwrap_or_default();
-        if first >> 4 == PacketType::Publish as u8 {
-            let packet = PublishRef::decode(first, body, version)?;
-            return Ok(Self::Publish(publish::Layout::new(
-                &packet,
-                header,
-                frame.len(),
-            )));
-        }
-        Self::decode_other(first, frame, body, version)
-    }
-
-    fn decode_other(
-        first: u8,
-        frame: &[u8],
-        body: &[u8],
-        version: ProtocolVersion,
-    ) -> Result<Self, DecodeError> {
-        Ok(match PacketRef::decode_other(first, body, version)? {
-            PacketRef::Puback(ack) if ack.properties.is_empty() => {
-                Self::Plain(Packet::Puback(Ack::plain(&ack)))
-            }
-            PacketRef::Pubrec(ack) if ack.properties.is_empty() => {
-                Self::Plain(Packet::Pubrec(Ack::plain(&ack)))
-            }
-            PacketRef::Pubrel(ack) if ack.properties.is_empty() => {
-                Self::Plain(Packet::Pubrel(Ack::plain(&ack)))
-            }
-            PacketRef::Pubcomp(ack) if ack.properties.is_empty() => {
-                Self::Plain(Packet::Pubcomp(Ack::plain(&ack)))
-            }
-            PacketRef::Pingreq => Self::Plain(Packet::Pingreq),
-            PacketRef::Pingresp => Self::Plain(Packet::Pingresp),
-            PacketRef::Connect(packet) => Self::Connect(connect::Layout::new(&packet, frame)),
-            PacketRef::Connack(packet) => Self::Connack(
-                Connack::plain(&packet),
-                Span::of_properties(&packet.properties, frame),
-            ),
-            PacketRef::Publish(packet) => Self::Publish(publish::Layout::new(
-                &packet,
-                (frame.len() - body.len()) as u8,
-                frame.len(),
-            )),
-            PacketRef::Puback(ack) => Self::Puback(
-                Ack::plain(&ack),
-                Span::of_properties(&ack.properties, frame),
-            ),
-            PacketRef::Pubrec(ack) => Self::Pubrec(
-                Ack::plain(&ack),
-                Span::of_properties(&ack.properties, frame),
-            ),
-            PacketRef::Pubrel(ack) => Self::Pubrel(
-                Ack::plain(&ack),
-                Span::of_properties(&ack.properties, frame),
-            ),
-            PacketRef::Pubcomp(ack) => Self::Pubcomp(
-                Ack::plain(&ack),
-                Span::of_properties(&ack.properties, frame),
-            ),
-            PacketRef::Subscribe(packet) => Self::Subscribe(subscribe::Layout::new(&packet, frame)),
-            PacketRef::Suback(packet) => {
-                Self::Suback(suback::Layout::new(&packet, PropertyScope::Suback, frame))
-            }
-            PacketRef::Unsubscribe(packet) => {
-                Self::Unsubscribe(unsubscribe::Layout::new(&packet, frame))
-            }
-            PacketRef::Unsuback(packet) => {
-                Self::Unsuback(suback::Layout::new(&packet, PropertyScope::Unsuback, frame))
-            }
-            PacketRef::Disconnect(packet) => Self::Disconnect(
-                Disconnect::plain(&packet),
-                Span::of_properties(&packet.properties, frame),
-            ),
-            PacketRef::Auth(packet) => Self::Auth(
-                Auth::plain(&packet),
-                Span::of_properties(&packet.properties, frame),
-            ),
-        })
+    pub(crate) fn decode(frame: Frame<'_>, version: ProtocolVersion) -> Result<Self, DecodeError> {
+        Ok(
+            match PacketRef::decode_body(frame.first, frame.body, version)? {
+                PacketRef::Puback(ack) if ack.properties.is_empty() => {
+                    Self::Plain(Packet::Puback(Ack::plain(&ack)))
+                }
+                PacketRef::Pubrec(ack) if ack.properties.is_empty() => {
+                    Self::Plain(Packet::Pubrec(Ack::plain(&ack)))
+                }
+                PacketRef::Pubrel(ack) if ack.properties.is_empty() => {
+                    Self::Plain(Packet::Pubrel(Ack::plain(&ack)))
+                }
+                PacketRef::Pubcomp(ack) if ack.properties.is_empty() => {
+                    Self::Plain(Packet::Pubcomp(Ack::plain(&ack)))
+                }
+                PacketRef::Pingreq => Self::Plain(Packet::Pingreq),
+                PacketRef::Pingresp => Self::Plain(Packet::Pingresp),
+                PacketRef::Connect(_) => Self::Connect {
+                    header: frame.header,
+                },
+                PacketRef::Connack(packet) => Self::Connack(
+                    Connack::plain(&packet),
+                    Span::of_properties(&packet.properties, frame),
+                ),
+                PacketRef::Publish(packet) => Self::Publish(publish::Layout::new(&packet, frame)),
+                PacketRef::Puback(ack) => Self::Puback(
+                    Ack::plain(&ack),
+                    Span::of_properties(&ack.properties, frame),
+                ),
+                PacketRef::Pubrec(ack) => Self::Pubrec(
+                    Ack::plain(&ack),
+                    Span::of_properties(&ack.properties, frame),
+                ),
+                PacketRef::Pubrel(ack) => Self::Pubrel(
+                    Ack::plain(&ack),
+                    Span::of_properties(&ack.properties, frame),
+                ),
+                PacketRef::Pubcomp(ack) => Self::Pubcomp(
+                    Ack::plain(&ack),
+                    Span::of_properties(&ack.properties, frame),
+                ),
+                PacketRef::Subscribe(packet) => {
+                    Self::Subscribe(subscribe::Layout::new(&packet, frame))
+                }
+                PacketRef::Suback(packet) => {
+                    Self::Suback(suback::Layout::new(&packet, PropertyScope::Suback, frame))
+                }
+                PacketRef::Unsubscribe(packet) => {
+                    Self::Unsubscribe(unsubscribe::Layout::new(&packet, frame))
+                }
+                PacketRef::Unsuback(packet) => {
+                    Self::Unsuback(suback::Layout::new(&packet, PropertyScope::Unsuback, frame))
+                }
+                PacketRef::Disconnect(packet) => Self::Disconnect(
+                    Disconnect::plain(&packet),
+                    Span::of_properties(&packet.properties, frame),
+                ),
+                PacketRef::Auth(packet) => Self::Auth(
+                    Auth::plain(&packet),
+                    Span::of_properties(&packet.properties, frame),
+                ),
+            },
+        )
     }
 
     /// Completes the packet with the frame that the layout was made for.
@@ -507,7 +475,7 @@ impl Layout {
         match self {
             Self::Publish(layout) => Packet::Publish(layout.with_frame(frame)),
             Self::Plain(packet) => packet,
-            Self::Connect(layout) => Packet::Connect(layout.with_frame(frame)),
+            Self::Connect { header } => Packet::Connect(Connect::with_frame(header, frame)),
             Self::Connack(packet, span) => Packet::Connack(packet.with_properties(span, &frame)),
             Self::Puback(ack, span) => {
                 Packet::Puback(ack.with_properties(span, PropertyScope::Puback, &frame))
@@ -532,3 +500,6 @@ impl Layout {
         }
     }
 }
+
+// What a busy connection moves around all the time.
+const _: () = assert!(size_of::<PacketRef<'_>>() <= 72 && size_of::<Packet>() <= 64);

@@ -5,6 +5,7 @@ use core::fmt;
 use bytes::{BufMut, Bytes};
 
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
+use crate::header::Frame;
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, QoS, TopicName};
@@ -45,27 +46,30 @@ impl<'a> PublishRef<'a> {
         }
     }
 
-    #[inline]
-    pub(super) fn decode(
+    #[inline(always)]
+    pub(crate) fn decode(
         first: u8,
         body: &'a [u8],
         version: ProtocolVersion,
     ) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         let topic = TopicName::decode_or_empty(reader.binary()?)?;
-        let (qos, packet_id) = match first & QOS {
-            //= MQTT-2.2.1-2
-            //= v3.1.1 MQTT-2.3.1-5
-            0 => (QoS::AtMostOnce, None),
-            QOS_1 => (QoS::AtLeastOnce, Some(reader.packet_id()?)),
-            QOS_2 => (QoS::ExactlyOnce, Some(reader.packet_id()?)),
-            //= MQTT-3.3.1-4
-            //= v3.1.1 MQTT-3.3.1-4
-            _ => return Err(Malformed::QoS.into()),
-        };
-        //= MQTT-3.3.1-2
-        //= v3.1.1 MQTT-3.3.1-2
-        if first & (DUP | QOS) == DUP {
+        //= MQTT-2.2.1-2
+        //= v3.1.1 MQTT-2.3.1-5
+        let mut qos = QoS::AtMostOnce;
+        let mut packet_id = None;
+        if first & QOS != 0 {
+            qos = match first & QOS {
+                QOS_1 => QoS::AtLeastOnce,
+                QOS_2 => QoS::ExactlyOnce,
+                //= MQTT-3.3.1-4
+                //= v3.1.1 MQTT-3.3.1-4
+                _ => return Err(Malformed::QoS.into()),
+            };
+            packet_id = Some(reader.packet_id()?);
+        } else if first & DUP != 0 {
+            //= MQTT-3.3.1-2
+            //= v3.1.1 MQTT-3.3.1-2
             return Err(Malformed::DupAtQoS0.into());
         }
         let properties = Properties::decode(&mut reader, PropertyScope::Publish, version)?;
@@ -234,11 +238,11 @@ pub(crate) struct Layout {
 
 impl Layout {
     #[inline]
-    pub(super) fn new(packet: &PublishRef<'_>, header: u8, frame_len: usize) -> Self {
-        let payload = frame_len - packet.payload.len();
+    pub(crate) fn new(packet: &PublishRef<'_>, frame: Frame<'_>) -> Self {
+        let payload = frame.len() - packet.payload.len();
         Self {
             first: packet.first_byte(),
-            topic: header + 2,
+            topic: frame.header + 2,
             topic_len: packet.topic.len() as u16,
             packet_id: packet.packet_id,
             properties: (payload - packet.properties.as_block().map_or(0, <[u8]>::len)) as u32,
@@ -247,7 +251,7 @@ impl Layout {
     }
 
     #[inline]
-    pub(super) const fn with_frame(self, frame: Bytes) -> Publish {
+    pub(crate) const fn with_frame(self, frame: Bytes) -> Publish {
         Publish {
             frame,
             layout: self,

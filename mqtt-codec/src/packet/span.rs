@@ -1,5 +1,6 @@
 use bytes::Bytes;
 
+use crate::header::Frame;
 use crate::{Properties, PropertyBlock, PropertyScope};
 
 /// A part of a frame. Packets are shorter than 2^32 bytes.
@@ -11,19 +12,23 @@ pub(crate) struct Span {
 
 impl Span {
     /// Where `part` lies in `frame`, of which it is a subslice. (What has no bytes may come from anywhere.)
-    pub(super) fn of(part: &[u8], frame: &[u8]) -> Self {
+    pub(super) fn of(part: &[u8], frame: Frame<'_>) -> Self {
         if part.is_empty() {
             return Self::default();
         }
-        let start = part.as_ptr().addr().wrapping_sub(frame.as_ptr().addr());
-        debug_assert!(start + part.len() <= frame.len());
+        let start = part
+            .as_ptr()
+            .addr()
+            .wrapping_sub(frame.body.as_ptr().addr());
+        debug_assert!(start + part.len() <= frame.body.len());
+        let start = start + usize::from(frame.header);
         Self {
             start: start as u32,
             len: part.len() as u32,
         }
     }
 
-    pub(super) fn of_properties(properties: &Properties<'_>, frame: &[u8]) -> Self {
+    pub(super) fn of_properties(properties: &Properties<'_>, frame: Frame<'_>) -> Self {
         Self::of(properties.as_block().unwrap_or_default(), frame)
     }
 

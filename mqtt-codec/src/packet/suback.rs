@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes};
 
 use super::span::Span;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
+use crate::header::Frame;
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
@@ -267,7 +268,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(packet: &SubackRef<'_>, scope: PropertyScope, frame: &[u8]) -> Self {
+    pub(super) fn new(packet: &SubackRef<'_>, scope: PropertyScope, frame: Frame<'_>) -> Self {
         let bytes = match packet.reason_codes.0 {
             Repr::Block(bytes) => bytes,
             // Decoding makes no list.

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes};
 
 use super::span::Span;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
+use crate::header::Frame;
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_binary, put_fixed_header, text_len, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, QoS, TopicFilter};
@@ -341,7 +342,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(packet: &SubscribeRef<'_>, frame: &[u8]) -> Self {
+    pub(super) fn new(packet: &SubscribeRef<'_>, frame: Frame<'_>) -> Self {
         let (bytes, version) = match packet.subscriptions.0 {
             Repr::Block { bytes, version } => (bytes, version),
             // Decoding makes no list.

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes};
 
 use super::span::Span;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
+use crate::header::Frame;
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_binary, put_fixed_header, text_len, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, TopicFilter};
@@ -228,7 +229,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(packet: &UnsubscribeRef<'_>, frame: &[u8]) -> Self {
+    pub(super) fn new(packet: &UnsubscribeRef<'_>, frame: Frame<'_>) -> Self {
         let (bytes, version) = match packet.filters.0 {
             Repr::Block { bytes, version } => (bytes, version),
             // Decoding makes no list.

@@ -592,7 +592,7 @@ impl Model {
                     .as_ref()
                     .map(|will| lend(&will.properties))
                     .unwrap_or_default();
-                run(P::Connect(ConnectRef {
+                run(P::from(&ConnectRef {
                     version,
                     clean_start: *clean,
                     keep_alive_secs: *keep_alive,
