@@ -60,6 +60,7 @@ pub fn differential_packet(data: &[u8]) {
 fn to_v4(packet: &PacketRef<'_>) -> Option<v4::Packet> {
     Some(match packet {
         PacketRef::Connect(connect) => {
+            let connect = connect.get();
             // A CONNECT names its own version, and mqttbytes has none for 3.1.
             if connect.version != ProtocolVersion::V311 {
                 return None;

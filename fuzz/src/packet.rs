@@ -75,23 +75,27 @@ pub fn roundtrip_packet(data: &[u8]) {
         .collect();
     let codes: Vec<ReasonCode> = (0..count).map(|_| input.reason_code()).collect();
 
+    let connect;
     let packet = match kind {
-        0 => PacketRef::Connect(ConnectRef {
-            version,
-            clean_start: input.flag(),
-            keep_alive_secs: input.u16(),
-            properties,
-            client_id: input.text(),
-            will: input.flag().then(|| WillRef {
-                topic: input.topic(),
-                payload: input.bytes(),
-                qos: input.qos(),
-                retain: input.flag(),
-                properties: Properties::list(&will_properties),
-            }),
-            user_name: input.flag().then(|| input.text()),
-            password: input.flag().then(|| input.bytes()),
-        }),
+        0 => {
+            connect = ConnectRef {
+                version,
+                clean_start: input.flag(),
+                keep_alive_secs: input.u16(),
+                properties,
+                client_id: input.text(),
+                will: input.flag().then(|| WillRef {
+                    topic: input.topic(),
+                    payload: input.bytes(),
+                    qos: input.qos(),
+                    retain: input.flag(),
+                    properties: Properties::list(&will_properties),
+                }),
+                user_name: input.flag().then(|| input.text()),
+                password: input.flag().then(|| input.bytes()),
+            };
+            PacketRef::from(&connect)
+        }
         1 => PacketRef::Connack(ConnackRef {
             session_present: input.flag(),
             reason_code: input.reason_code(),
@@ -310,6 +314,7 @@ fn whole(
 fn walk(view: &PacketRef<'_>) {
     let properties = match view {
         PacketRef::Connect(packet) => {
+            let packet = packet.get();
             let will = packet.will.map_or(0, |will| will.properties.iter().count());
             assert!(will < 1 << 20);
             packet.properties

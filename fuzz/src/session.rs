@@ -288,7 +288,7 @@ impl Broker {
             |packet: PacketRef<'_>| packet.encode(self.version, &mut answer).expect("an answer");
         match packet.as_ref() {
             PacketRef::Connect(connect) => {
-                if connect.clean_start {
+                if connect.get().clean_start {
                     self.has_session = false;
                     self.unreleased.clear();
                     self.sent.clear();

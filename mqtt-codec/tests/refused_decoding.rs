@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::num::NonZeroU16;
-
 use bytes::BytesMut;
 use common::*;
 use mqtt_codec::{

@@ -9,7 +9,6 @@ use common::*;
 use mqtt_codec::{PacketRef as P, ProtocolVersion::*, ReasonCode as R, *};
 
 const OLD: &[ProtocolVersion] = &[V31, V311];
-const SINCE_311: &[ProtocolVersion] = &[V311, V5];
 const ALL: &[ProtocolVersion] = &VERSIONS;
 
 #[track_caller]

@@ -125,7 +125,7 @@ pub(crate) fn write_connect(
         user_name: config.username.as_deref().map(text),
         password: config.password.as_deref(),
     };
-    put(PacketRef::Connect(connect), version, out);
+    put(PacketRef::from(&connect), version, out);
 }
 
 pub(crate) fn push_connect_properties(properties: &mut PropertyBuf, config: &Config) {

@@ -138,10 +138,9 @@ fn receive(client: &mut Client, packet: PacketType) -> Result<(), ConnectionErro
         properties: Properties::EMPTY,
         reason_codes,
     };
+    let connect = ConnectRef::new(client.version, Text::new("c").unwrap());
     let packet = match packet {
-        PacketType::Connect => {
-            PacketRef::Connect(ConnectRef::new(client.version, Text::new("c").unwrap()))
-        }
+        PacketType::Connect => PacketRef::from(&connect),
         PacketType::Connack => PacketRef::Connack(ConnackRef::new(ReasonCode::Success)),
         PacketType::Publish => {
             PacketRef::Publish(PublishRef::new(TopicName::new("t").unwrap(), b""))
