@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::DecodeError;
 use crate::header::{Frame, FrameLen};
-use crate::packet::{Layout, PublishLayout};
+use crate::packet::PublishLayout;
 use crate::{Ack, AckRef, Packet, PacketId, PacketRef, PacketType, ProtocolVersion, PublishRef};
 
 /// The largest packet that MQTT can express, in bytes: five of fixed header and 268,435,455 more.
@@ -108,7 +108,7 @@ impl Decoder {
         };
         let len = frame.len();
         self.known = None;
-        // The two packets that a busy connection is made of need no detour over an enum of all layouts.
+        // The packets that a busy connection is made of come first.
         if frame.is_publish() {
             let layout = publish_layout(frame, self.version)?;
             let frame = buf.split_to(len).freeze();
@@ -118,16 +118,15 @@ impl Decoder {
             buf.advance(len);
             return Ok(Some(ack.into_packet()));
         }
-        match Layout::decode(frame, self.version)? {
-            Layout::Plain(packet) => {
-                buf.advance(len);
-                Ok(Some(packet))
-            }
-            layout => {
-                let frame = buf.split_to(len).freeze();
-                Ok(Some(layout.with_frame(frame)))
-            }
-        }
+        let packet_type = check(frame, self.version)?;
+        let header = frame.header;
+        let frame = buf.split_to(len).freeze();
+        Ok(Some(Packet::from_checked(
+            packet_type,
+            header,
+            self.version,
+            frame,
+        )))
     }
 
     /// Takes the next packet off `chunk`, as [`Decoder::decode`] does.
@@ -145,7 +144,7 @@ impl Decoder {
         };
         let len = frame.len();
         self.known = None;
-        // The two packets that a busy connection is made of need no detour over an enum of all layouts.
+        // The packets that a busy connection is made of come first.
         if frame.is_publish() {
             let layout = publish_layout(frame, self.version)?;
             let frame = chunk.split_to(len);
@@ -155,16 +154,15 @@ impl Decoder {
             chunk.advance(len);
             return Ok(Some(ack.into_packet()));
         }
-        match Layout::decode(frame, self.version)? {
-            Layout::Plain(packet) => {
-                chunk.advance(len);
-                Ok(Some(packet))
-            }
-            layout => {
-                let frame = chunk.split_to(len);
-                Ok(Some(layout.with_frame(frame)))
-            }
-        }
+        let packet_type = check(frame, self.version)?;
+        let header = frame.header;
+        let frame = chunk.split_to(len);
+        Ok(Some(Packet::from_checked(
+            packet_type,
+            header,
+            self.version,
+            frame,
+        )))
     }
 
     /// Decodes the packet at the front of `buf` in place: the view and its length; `None` until it is complete.
@@ -309,6 +307,11 @@ fn publish_layout(
 ) -> Result<PublishLayout, DecodeError> {
     let packet = PublishRef::decode(frame.first, frame.body, version)?;
     Ok(PublishLayout::new(&packet, frame))
+}
+
+#[inline(never)]
+fn check(frame: Frame<'_>, version: ProtocolVersion) -> Result<PacketType, DecodeError> {
+    Ok(PacketRef::decode_body(frame.first, frame.body, version)?.packet_type())
 }
 
 const PUBACK: u8 = PacketType::Puback.first_byte();

@@ -6,6 +6,9 @@ use core::num::{NonZeroU16, NonZeroU32};
 pub struct PacketId(NonZeroU16);
 
 impl PacketId {
+    /// The smallest identifier: 1.
+    pub const MIN: Self = Self(NonZeroU16::MIN);
+
     /// The identifier with this number; `None` for zero.
     //= MQTT-2.2.1-3
     //= v3.1.1 MQTT-2.3.1-1

@@ -1,8 +1,8 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP: the acknowledgements of QoS 1 and 2. They have one form.
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 
-use super::span::{Span, properties_of};
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::property::Measured;
 use crate::reason::byte_is_valid_for;
@@ -146,10 +146,24 @@ impl Ack {
         }
     }
 
-    pub(super) fn with_properties(self, span: Span, scope: PropertyScope, frame: &Bytes) -> Self {
+    /// The form with a reason code and perhaps properties.
+    pub(super) fn from_checked(
+        checked: &Checked,
+        packet: PacketType,
+        scope: PropertyScope,
+    ) -> Self {
+        let ack = AckRef::decode(checked.body(), packet, scope, checked.version())
+            .unwrap_or(AckRef::new(PacketId::MIN));
+        let properties = match ack.properties.as_block() {
+            None | Some([]) => None,
+            Some(block) => Some(PropertyBlock::from_checked(
+                scope,
+                checked.frame().slice_ref(block),
+            )),
+        };
         Self {
-            properties: span.share_properties(scope, frame),
-            ..self
+            properties,
+            ..Self::plain(&ack)
         }
     }
 
@@ -165,7 +179,9 @@ impl Ack {
 
     /// MQTT 5 only.
     pub fn properties(&self) -> Properties<'_> {
-        properties_of(&self.properties)
+        self.properties
+            .as_ref()
+            .map_or(Properties::EMPTY, PropertyBlock::as_properties)
     }
 
     /// The view.

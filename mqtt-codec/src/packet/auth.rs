@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::span::{Span, properties_of};
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
-use crate::{PacketType, Properties, PropertyBlock, PropertyScope, ProtocolVersion, ReasonCode};
+use crate::{PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
 
 /// An AUTH packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +20,15 @@ pub struct AuthRef<'a> {
 }
 
 impl<'a> AuthRef<'a> {
+    /// Success, and nothing else.
+    const SHORT: AuthRef<'static> = AuthRef {
+        reason_code: ReasonCode::Success,
+        properties: Properties::EMPTY,
+    };
+
     pub(super) fn decode(body: &'a [u8], version: ProtocolVersion) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
-        let mut packet = Self {
-            reason_code: ReasonCode::Success,
-            properties: Properties::EMPTY,
-        };
+        let mut packet = Self::SHORT;
         if reader.is_empty() {
             return Ok(packet);
         }
@@ -86,34 +89,22 @@ impl<'a> AuthRef<'a> {
     }
 }
 
-/// An AUTH packet that owns what it holds.
+/// An AUTH packet with a shared handle on its frame.
 #[derive(Clone)]
-pub struct Auth {
-    reason_code: ReasonCode,
-    properties: Option<PropertyBlock>,
-}
+pub struct Auth(Checked);
 
 impl Auth {
-    /// Without the properties.
-    pub(super) const fn plain(packet: &AuthRef<'_>) -> Self {
-        Self {
-            reason_code: packet.reason_code,
-            properties: None,
-        }
-    }
-
-    pub(super) fn with_properties(self, span: Span, frame: &Bytes) -> Self {
-        Self {
-            properties: span.share_properties(PropertyScope::Auth, frame),
-            ..self
-        }
+    pub(super) const fn from_checked(checked: Checked) -> Self {
+        Self(checked)
     }
 
     /// The view.
     pub fn as_ref(&self) -> AuthRef<'_> {
-        AuthRef {
-            reason_code: self.reason_code,
-            properties: properties_of(&self.properties),
-        }
+        AuthRef::decode(self.0.body(), self.0.version()).unwrap_or(AuthRef::SHORT)
+    }
+
+    /// The whole packet.
+    pub const fn frame(&self) -> &Bytes {
+        self.0.frame()
     }
 }

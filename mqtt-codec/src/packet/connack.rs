@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::span::{Span, properties_of};
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
-use crate::{PacketType, Properties, PropertyBlock, PropertyScope, ProtocolVersion, ReasonCode};
+use crate::{PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
 
 /// A CONNACK packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,37 +90,23 @@ impl<'a> ConnackRef<'a> {
     }
 }
 
-/// A CONNACK packet that owns what it holds.
+/// A CONNACK packet with a shared handle on its frame.
 #[derive(Clone)]
-pub struct Connack {
-    session_present: bool,
-    reason_code: ReasonCode,
-    properties: Option<PropertyBlock>,
-}
+pub struct Connack(Checked);
 
 impl Connack {
-    /// Without the properties.
-    pub(super) const fn plain(packet: &ConnackRef<'_>) -> Self {
-        Self {
-            session_present: packet.session_present,
-            reason_code: packet.reason_code,
-            properties: None,
-        }
-    }
-
-    pub(super) fn with_properties(self, span: Span, frame: &Bytes) -> Self {
-        Self {
-            properties: span.share_properties(PropertyScope::Connack, frame),
-            ..self
-        }
+    pub(super) const fn from_checked(checked: Checked) -> Self {
+        Self(checked)
     }
 
     /// The view.
     pub fn as_ref(&self) -> ConnackRef<'_> {
-        ConnackRef {
-            session_present: self.session_present,
-            reason_code: self.reason_code,
-            properties: properties_of(&self.properties),
-        }
+        ConnackRef::decode(self.0.body(), self.0.version())
+            .unwrap_or(ConnackRef::new(ReasonCode::UnspecifiedError))
+    }
+
+    /// The whole packet.
+    pub const fn frame(&self) -> &Bytes {
+        self.0.frame()
     }
 }

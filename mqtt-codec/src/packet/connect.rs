@@ -4,6 +4,7 @@ use core::fmt;
 
 use bytes::{BufMut, Bytes};
 
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
 use crate::wire::{
     Reader, binary_len, ensure_room, put_binary, put_fixed_header, text_len, varint_from,
@@ -353,16 +354,11 @@ impl fmt::Debug for ConnectView<'_> {
 
 /// A CONNECT packet with a shared handle on its frame. `Debug` shows neither User Name nor Password.
 #[derive(Clone)]
-pub struct Connect {
-    frame: Bytes,
-    /// Length of the fixed header.
-    header: u8,
-}
+pub struct Connect(Checked);
 
 impl Connect {
-    /// Takes a frame whose body [`ConnectView::decode`] passed.
-    pub(super) const fn with_frame(header: u8, frame: Bytes) -> Self {
-        Self { frame, header }
+    pub(super) const fn from_checked(checked: Checked) -> Self {
+        Self(checked)
     }
 
     /// The fields.
@@ -371,16 +367,12 @@ impl Connect {
     }
 
     pub(super) fn view(&self) -> ConnectView<'_> {
-        ConnectView(Repr::Checked(
-            self.frame
-                .get(usize::from(self.header)..)
-                .unwrap_or_default(),
-        ))
+        ConnectView(Repr::Checked(self.0.body()))
     }
 
     /// The whole packet.
     pub const fn frame(&self) -> &Bytes {
-        &self.frame
+        self.0.frame()
     }
 }
 

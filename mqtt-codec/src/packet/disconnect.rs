@@ -2,11 +2,11 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::span::{Span, properties_of};
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
-use crate::{PacketType, Properties, PropertyBlock, PropertyScope, ProtocolVersion, ReasonCode};
+use crate::{PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
 
 /// A DISCONNECT packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,34 +87,23 @@ impl<'a> DisconnectRef<'a> {
     }
 }
 
-/// A DISCONNECT packet that owns what it holds.
+/// A DISCONNECT packet with a shared handle on its frame.
 #[derive(Clone)]
-pub struct Disconnect {
-    reason_code: ReasonCode,
-    properties: Option<PropertyBlock>,
-}
+pub struct Disconnect(Checked);
 
 impl Disconnect {
-    /// Without the properties.
-    pub(super) const fn plain(packet: &DisconnectRef<'_>) -> Self {
-        Self {
-            reason_code: packet.reason_code,
-            properties: None,
-        }
-    }
-
-    pub(super) fn with_properties(self, span: Span, frame: &Bytes) -> Self {
-        Self {
-            properties: span.share_properties(PropertyScope::Disconnect, frame),
-            ..self
-        }
+    pub(super) const fn from_checked(checked: Checked) -> Self {
+        Self(checked)
     }
 
     /// The view.
     pub fn as_ref(&self) -> DisconnectRef<'_> {
-        DisconnectRef {
-            reason_code: self.reason_code,
-            properties: properties_of(&self.properties),
-        }
+        DisconnectRef::decode(self.0.body(), self.0.version())
+            .unwrap_or(DisconnectRef::new(ReasonCode::UnspecifiedError))
+    }
+
+    /// The whole packet.
+    pub const fn frame(&self) -> &Bytes {
+        self.0.frame()
     }
 }

@@ -2,11 +2,11 @@
 
 mod ack;
 mod auth;
+mod checked;
 mod connack;
 mod connect;
 mod disconnect;
 mod publish;
-mod span;
 mod suback;
 mod subscribe;
 mod unsubscribe;
@@ -33,7 +33,7 @@ use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::header::{Frame, check_first_byte, split};
 use crate::wire::{ensure_room, packet_len, put_fixed_header};
 use crate::{PacketType, PropertyScope, ProtocolVersion};
-use span::Span;
+use checked::Checked;
 
 /// A packet whose fields point into other memory: the bytes that it was decoded from, or yours to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,8 +306,58 @@ impl Packet {
     ///
     /// If the bytes are no packet of this version, or more or less than one.
     pub fn decode(frame: Bytes, version: ProtocolVersion) -> Result<Self, DecodeError> {
-        let layout = Layout::decode(split(&frame)?, version)?;
-        Ok(layout.with_frame(frame))
+        let Frame {
+            first,
+            header,
+            body,
+        } = split(&frame)?;
+        let packet = PacketRef::decode_body(first, body, version)?;
+        if let PacketRef::Publish(packet) = packet {
+            let layout = PublishLayout::new(
+                &packet,
+                Frame {
+                    first,
+                    header,
+                    body,
+                },
+            );
+            return Ok(Self::Publish(layout.with_frame(frame)));
+        }
+        let packet_type = packet.packet_type();
+        Ok(Self::from_checked(packet_type, header, version, frame))
+    }
+
+    /// Takes a frame that decoding accepted; all but PUBLISH.
+    #[inline(never)]
+    pub(crate) fn from_checked(
+        packet_type: PacketType,
+        header: u8,
+        version: ProtocolVersion,
+        frame: Bytes,
+    ) -> Self {
+        let checked = Checked::new(frame, header, version);
+        let ack = |scope| Ack::from_checked(&checked, packet_type, scope);
+        match packet_type {
+            PacketType::Connect => Self::Connect(Connect::from_checked(checked)),
+            PacketType::Connack => Self::Connack(Connack::from_checked(checked)),
+            PacketType::Puback => Self::Puback(ack(PropertyScope::Puback)),
+            PacketType::Pubrec => Self::Pubrec(ack(PropertyScope::Pubrec)),
+            PacketType::Pubrel => Self::Pubrel(ack(PropertyScope::Pubrel)),
+            PacketType::Pubcomp => Self::Pubcomp(ack(PropertyScope::Pubcomp)),
+            PacketType::Subscribe => Self::Subscribe(Subscribe::from_checked(checked)),
+            PacketType::Suback => {
+                Self::Suback(Suback::from_checked(checked, PropertyScope::Suback))
+            }
+            PacketType::Unsubscribe => Self::Unsubscribe(Unsubscribe::from_checked(checked)),
+            PacketType::Unsuback => {
+                Self::Unsuback(Suback::from_checked(checked, PropertyScope::Unsuback))
+            }
+            PacketType::Disconnect => Self::Disconnect(Disconnect::from_checked(checked)),
+            PacketType::Auth => Self::Auth(Auth::from_checked(checked)),
+            PacketType::Pingreq => Self::Pingreq,
+            // PUBLISH does not come here.
+            PacketType::Pingresp | PacketType::Publish => Self::Pingresp,
+        }
     }
 
     /// The view.
@@ -381,125 +431,6 @@ owned_impls!(
     Disconnect,
     Auth
 );
-
-/// What is known of a packet before its frame is split off the receive buffer.
-pub(crate) enum Layout {
-    /// Needs no frame.
-    Plain(Packet),
-    Publish(publish::Layout),
-    Connect {
-        header: u8,
-    },
-    Connack(Connack, Span),
-    Puback(Ack, Span),
-    Pubrec(Ack, Span),
-    Pubrel(Ack, Span),
-    Pubcomp(Ack, Span),
-    Subscribe(subscribe::Layout),
-    Suback(suback::Layout),
-    Unsubscribe(unsubscribe::Layout),
-    Unsuback(suback::Layout),
-    Disconnect(Disconnect, Span),
-    Auth(Auth, Span),
-}
-
-impl Layout {
-    pub(crate) fn decode(frame: Frame<'_>, version: ProtocolVersion) -> Result<Self, DecodeError> {
-        Ok(
-            match PacketRef::decode_body(frame.first, frame.body, version)? {
-                PacketRef::Puback(ack) if ack.properties.is_empty() => {
-                    Self::Plain(Packet::Puback(Ack::plain(&ack)))
-                }
-                PacketRef::Pubrec(ack) if ack.properties.is_empty() => {
-                    Self::Plain(Packet::Pubrec(Ack::plain(&ack)))
-                }
-                PacketRef::Pubrel(ack) if ack.properties.is_empty() => {
-                    Self::Plain(Packet::Pubrel(Ack::plain(&ack)))
-                }
-                PacketRef::Pubcomp(ack) if ack.properties.is_empty() => {
-                    Self::Plain(Packet::Pubcomp(Ack::plain(&ack)))
-                }
-                PacketRef::Pingreq => Self::Plain(Packet::Pingreq),
-                PacketRef::Pingresp => Self::Plain(Packet::Pingresp),
-                PacketRef::Connect(_) => Self::Connect {
-                    header: frame.header,
-                },
-                PacketRef::Connack(packet) => Self::Connack(
-                    Connack::plain(&packet),
-                    Span::of_properties(&packet.properties, frame),
-                ),
-                PacketRef::Publish(packet) => Self::Publish(publish::Layout::new(&packet, frame)),
-                PacketRef::Puback(ack) => Self::Puback(
-                    Ack::plain(&ack),
-                    Span::of_properties(&ack.properties, frame),
-                ),
-                PacketRef::Pubrec(ack) => Self::Pubrec(
-                    Ack::plain(&ack),
-                    Span::of_properties(&ack.properties, frame),
-                ),
-                PacketRef::Pubrel(ack) => Self::Pubrel(
-                    Ack::plain(&ack),
-                    Span::of_properties(&ack.properties, frame),
-                ),
-                PacketRef::Pubcomp(ack) => Self::Pubcomp(
-                    Ack::plain(&ack),
-                    Span::of_properties(&ack.properties, frame),
-                ),
-                PacketRef::Subscribe(packet) => {
-                    Self::Subscribe(subscribe::Layout::new(&packet, frame))
-                }
-                PacketRef::Suback(packet) => {
-                    Self::Suback(suback::Layout::new(&packet, PropertyScope::Suback, frame))
-                }
-                PacketRef::Unsubscribe(packet) => {
-                    Self::Unsubscribe(unsubscribe::Layout::new(&packet, frame))
-                }
-                PacketRef::Unsuback(packet) => {
-                    Self::Unsuback(suback::Layout::new(&packet, PropertyScope::Unsuback, frame))
-                }
-                PacketRef::Disconnect(packet) => Self::Disconnect(
-                    Disconnect::plain(&packet),
-                    Span::of_properties(&packet.properties, frame),
-                ),
-                PacketRef::Auth(packet) => Self::Auth(
-                    Auth::plain(&packet),
-                    Span::of_properties(&packet.properties, frame),
-                ),
-            },
-        )
-    }
-
-    /// Completes the packet with the frame that the layout was made for.
-    #[inline]
-    pub(crate) fn with_frame(self, frame: Bytes) -> Packet {
-        match self {
-            Self::Publish(layout) => Packet::Publish(layout.with_frame(frame)),
-            Self::Plain(packet) => packet,
-            Self::Connect { header } => Packet::Connect(Connect::with_frame(header, frame)),
-            Self::Connack(packet, span) => Packet::Connack(packet.with_properties(span, &frame)),
-            Self::Puback(ack, span) => {
-                Packet::Puback(ack.with_properties(span, PropertyScope::Puback, &frame))
-            }
-            Self::Pubrec(ack, span) => {
-                Packet::Pubrec(ack.with_properties(span, PropertyScope::Pubrec, &frame))
-            }
-            Self::Pubrel(ack, span) => {
-                Packet::Pubrel(ack.with_properties(span, PropertyScope::Pubrel, &frame))
-            }
-            Self::Pubcomp(ack, span) => {
-                Packet::Pubcomp(ack.with_properties(span, PropertyScope::Pubcomp, &frame))
-            }
-            Self::Subscribe(layout) => Packet::Subscribe(layout.with_frame(frame)),
-            Self::Suback(layout) => Packet::Suback(layout.with_frame(frame)),
-            Self::Unsubscribe(layout) => Packet::Unsubscribe(layout.with_frame(frame)),
-            Self::Unsuback(layout) => Packet::Unsuback(layout.with_frame(frame)),
-            Self::Disconnect(packet, span) => {
-                Packet::Disconnect(packet.with_properties(span, &frame))
-            }
-            Self::Auth(packet, span) => Packet::Auth(packet.with_properties(span, &frame)),
-        }
-    }
-}
 
 // What a busy connection moves around all the time.
 const _: () = assert!(size_of::<PacketRef<'_>>() <= 72 && size_of::<Packet>() <= 64);

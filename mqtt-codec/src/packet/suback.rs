@@ -4,9 +4,8 @@ use core::fmt;
 
 use bytes::{BufMut, Bytes};
 
-use super::span::Span;
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
-use crate::header::Frame;
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
@@ -255,54 +254,27 @@ impl core::iter::FusedIterator for ReasonCodesIter<'_> {}
 /// A SUBACK or UNSUBACK packet with a shared handle on its frame.
 #[derive(Clone)]
 pub struct Suback {
-    frame: Bytes,
-    layout: Layout,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Layout {
-    packet_id: PacketId,
+    checked: Checked,
     scope: PropertyScope,
-    properties: Span,
-    codes: Span,
-}
-
-impl Layout {
-    pub(super) fn new(packet: &SubackRef<'_>, scope: PropertyScope, frame: Frame<'_>) -> Self {
-        let bytes = match packet.reason_codes.0 {
-            Repr::Block(bytes) => bytes,
-            // Decoding makes no list.
-            Repr::List(_) => &[],
-        };
-        Self {
-            packet_id: packet.packet_id,
-            scope,
-            properties: Span::of_properties(&packet.properties, frame),
-            codes: Span::of(bytes, frame),
-        }
-    }
-
-    pub(super) const fn with_frame(self, frame: Bytes) -> Suback {
-        Suback {
-            frame,
-            layout: self,
-        }
-    }
 }
 
 impl Suback {
+    pub(super) const fn from_checked(checked: Checked, scope: PropertyScope) -> Self {
+        Self { checked, scope }
+    }
+
     /// The view.
     pub fn as_ref(&self) -> SubackRef<'_> {
-        let layout = &self.layout;
+        let (packet_id, properties, rest) = self.checked.read(self.scope);
         SubackRef {
-            packet_id: layout.packet_id,
-            properties: Properties::from_checked(layout.scope, layout.properties.get(&self.frame)),
-            reason_codes: ReasonCodes::from_checked(layout.codes.get(&self.frame)),
+            packet_id,
+            properties,
+            reason_codes: ReasonCodes::from_checked(rest),
         }
     }
 
     /// The whole packet.
     pub const fn frame(&self) -> &Bytes {
-        &self.frame
+        self.checked.frame()
     }
 }

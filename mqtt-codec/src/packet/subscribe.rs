@@ -4,9 +4,8 @@ use core::fmt;
 
 use bytes::{BufMut, Bytes};
 
-use super::span::Span;
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
-use crate::header::Frame;
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_binary, put_fixed_header, text_len, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, QoS, TopicFilter};
@@ -328,62 +327,27 @@ impl SubscriptionOptions {
 
 /// A SUBSCRIBE packet with a shared handle on its frame.
 #[derive(Clone)]
-pub struct Subscribe {
-    frame: Bytes,
-    layout: Layout,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Layout {
-    packet_id: PacketId,
-    version: ProtocolVersion,
-    properties: Span,
-    subscriptions: Span,
-}
-
-impl Layout {
-    pub(super) fn new(packet: &SubscribeRef<'_>, frame: Frame<'_>) -> Self {
-        let (bytes, version) = match packet.subscriptions.0 {
-            Repr::Block { bytes, version } => (bytes, version),
-            // Decoding makes no list.
-            Repr::List(_) => (&[][..], ProtocolVersion::V5),
-        };
-        Self {
-            packet_id: packet.packet_id,
-            version,
-            properties: Span::of_properties(&packet.properties, frame),
-            subscriptions: Span::of(bytes, frame),
-        }
-    }
-
-    pub(super) const fn with_frame(self, frame: Bytes) -> Subscribe {
-        Subscribe {
-            frame,
-            layout: self,
-        }
-    }
-}
+pub struct Subscribe(Checked);
 
 impl Subscribe {
+    pub(super) const fn from_checked(checked: Checked) -> Self {
+        Self(checked)
+    }
+
     /// The view.
     pub fn as_ref(&self) -> SubscribeRef<'_> {
-        let layout = &self.layout;
+        let (packet_id, properties, rest) = self.0.read(PropertyScope::Subscribe);
+        let subscriptions = Subscriptions::from_checked(rest, self.0.version());
         SubscribeRef {
-            packet_id: layout.packet_id,
-            properties: Properties::from_checked(
-                PropertyScope::Subscribe,
-                layout.properties.get(&self.frame),
-            ),
-            subscriptions: Subscriptions::from_checked(
-                layout.subscriptions.get(&self.frame),
-                layout.version,
-            ),
+            packet_id,
+            properties,
+            subscriptions,
         }
     }
 
     /// The whole packet.
     pub const fn frame(&self) -> &Bytes {
-        &self.frame
+        self.0.frame()
     }
 }
 

@@ -4,9 +4,8 @@ use core::fmt;
 
 use bytes::{BufMut, Bytes};
 
-use super::span::Span;
+use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
-use crate::header::Frame;
 use crate::property::Measured;
 use crate::wire::{Reader, ensure_room, put_binary, put_fixed_header, text_len, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, TopicFilter};
@@ -215,58 +214,26 @@ impl core::iter::FusedIterator for TopicFiltersIter<'_> {}
 
 /// An UNSUBSCRIBE packet with a shared handle on its frame.
 #[derive(Clone)]
-pub struct Unsubscribe {
-    frame: Bytes,
-    layout: Layout,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Layout {
-    packet_id: PacketId,
-    version: ProtocolVersion,
-    properties: Span,
-    filters: Span,
-}
-
-impl Layout {
-    pub(super) fn new(packet: &UnsubscribeRef<'_>, frame: Frame<'_>) -> Self {
-        let (bytes, version) = match packet.filters.0 {
-            Repr::Block { bytes, version } => (bytes, version),
-            // Decoding makes no list.
-            Repr::List(_) => (&[][..], ProtocolVersion::V5),
-        };
-        Self {
-            packet_id: packet.packet_id,
-            version,
-            properties: Span::of_properties(&packet.properties, frame),
-            filters: Span::of(bytes, frame),
-        }
-    }
-
-    pub(super) const fn with_frame(self, frame: Bytes) -> Unsubscribe {
-        Unsubscribe {
-            frame,
-            layout: self,
-        }
-    }
-}
+pub struct Unsubscribe(Checked);
 
 impl Unsubscribe {
+    pub(super) const fn from_checked(checked: Checked) -> Self {
+        Self(checked)
+    }
+
     /// The view.
     pub fn as_ref(&self) -> UnsubscribeRef<'_> {
-        let layout = &self.layout;
+        let (packet_id, properties, rest) = self.0.read(PropertyScope::Unsubscribe);
+        let filters = TopicFilters::from_checked(rest, self.0.version());
         UnsubscribeRef {
-            packet_id: layout.packet_id,
-            properties: Properties::from_checked(
-                PropertyScope::Unsubscribe,
-                layout.properties.get(&self.frame),
-            ),
-            filters: TopicFilters::from_checked(layout.filters.get(&self.frame), layout.version),
+            packet_id,
+            properties,
+            filters,
         }
     }
 
     /// The whole packet.
     pub const fn frame(&self) -> &Bytes {
-        &self.frame
+        self.0.frame()
     }
 }
