@@ -218,7 +218,7 @@ impl fmt::Debug for Connector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PlaintextCredentials {
-    /// Only to the machine itself.
+    /// Only to the machine itself, as the URL names it. (What a proxy takes `localhost` for is the proxy's affair.)
     #[default]
     LoopbackOnly,
     /// To any host: everybody on the way can read and use them.
