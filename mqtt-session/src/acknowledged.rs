@@ -12,6 +12,8 @@ impl Session {
     pub(crate) fn on_puback(&mut self, ack: &AckRef<'_>) -> Result<(), ConnectionError> {
         match self.in_flight.entry(ack.packet_id).map(|entry| entry.stage) {
             None => self.counters.stray_acknowledgements += 1,
+            //= MQTT-4.3.2-3
+            //= MQTT-4.4.0-2
             Some(Stage::Puback) => self.finish(ack.packet_id, outcome_of(ack.reason_code)),
             Some(_) => {
                 return Err(ConnectionError::Protocol(
@@ -36,11 +38,13 @@ impl Session {
             Some((Stage::Puback, _)) => Err(ConnectionError::Protocol(
                 ProtocolViolation::WrongAcknowledgement,
             )),
-            //= MQTT-4.3.3-4
+            //= MQTT-4.4.0-2
             Some((Stage::Pubrec, _)) if ack.reason_code >= ReasonCode::UnspecifiedError => {
                 self.finish(id, PublishOutcome::Rejected(ack.reason_code));
                 Ok(())
             }
+            //= MQTT-4.3.3-3
+            //= MQTT-4.3.3-4
             Some((Stage::Pubrec, publish)) => {
                 //= MQTT-4.3.3-6
                 self.acquit(id);
@@ -57,6 +61,8 @@ impl Session {
     }
 
     /// A PUBREL whose turn in the replay has not come is sent in that turn.
+    //= MQTT-4.6.0-4
+    //= v3.1.1 MQTT-4.6.0-4
     pub(crate) fn queue_pubrel(&mut self, id: PacketId) -> Result<(), ConnectionError> {
         let epoch = self.connection_epoch;
         if self
@@ -72,6 +78,7 @@ impl Session {
     pub(crate) fn on_pubcomp(&mut self, ack: &AckRef<'_>) -> Result<(), ConnectionError> {
         match self.in_flight.entry(ack.packet_id).map(|entry| entry.stage) {
             None => self.counters.stray_acknowledgements += 1,
+            //= MQTT-4.3.3-5
             Some(Stage::Pubcomp) => {
                 let outcome = match ack.reason_code {
                     ReasonCode::PacketIdentifierNotFound => {
@@ -143,6 +150,8 @@ impl Session {
         } else {
             ReasonCode::Success
         };
+        //= MQTT-2.2.1-5
+        //= v3.1.1 MQTT-2.3.1-6
         connection.replies.push_back(Reply { kind, id, reason });
         self.check_pending_replies()
     }

@@ -171,6 +171,7 @@ impl InboundAliases {
             .ok_or(InboundAliasError::Unknown)
     }
 
+    //= MQTT-3.3.2-10
     fn slot(&self, alias: u16) -> Result<usize, InboundAliasError> {
         if alias == 0 || alias > self.max {
             return Err(InboundAliasError::OutOfRange);

@@ -246,6 +246,7 @@ impl Session {
     ) -> Result<(), StateError> {
         self.advance(now);
         if self.config.authentication.is_none() {
+            //= MQTT-4.12.0-7
             return Err(StateError::NoAuthentication);
         }
         let Some(connection) = &mut self.connection else {

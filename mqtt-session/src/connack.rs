@@ -22,6 +22,7 @@ use crate::session::Session;
 impl Session {
     pub(crate) fn on_connack(&mut self, connack: &ConnackRef<'_>) -> Result<(), ConnectionError> {
         if connack.reason_code != ReasonCode::Success {
+            //= MQTT-4.13.2-1
             self.connection = None;
             self.events
                 .push_back(Event::ConnectRefused(Box::new(ConnectRefused {
@@ -40,6 +41,7 @@ impl Session {
         }
         let limits = broker_limits(&self.config, properties);
         //= MQTT-3.1.2-21
+        //= MQTT-3.2.2-21
         let keep_alive = properties
             .server_keep_alive()
             .map_or(self.config.keep_alive, |secs| {
@@ -57,6 +59,7 @@ impl Session {
         };
         connection.phase = Phase::Connected;
         connection.limits = limits;
+        //= MQTT-4.9.0-1
         connection.send_quota = Quota::new(limits.in_flight);
         connection.outbound_aliases = OutboundAliases::new(limits.topic_aliases);
         connection.keep_alive = KeepAlive::new(keep_alive, self.config.ping_timeout, self.now);
@@ -174,6 +177,7 @@ impl Session {
         }
     }
 
+    //= MQTT-4.12.1-2
     pub(crate) fn on_auth(&mut self, auth: &Auth) -> Result<(), ConnectionError> {
         let auth = auth.as_ref();
         if self.config.authentication.is_none() {
@@ -221,6 +225,7 @@ pub(crate) fn broker_limits(config: &Config, properties: &Properties<'_>) -> Bro
         subscription_identifiers: available(properties.subscription_identifier_available()),
         shared_subscriptions: available(properties.shared_subscription_available()),
         //= MQTT-3.2.2-17
+        //= MQTT-3.3.2-9
         //= MQTT-3.2.2-18
         topic_aliases: properties
             .topic_alias_maximum()

@@ -122,6 +122,7 @@ impl Connection {
             limits: BrokerLimits::of_version(config),
             send_quota: Quota::new(0),
             receive_quota: v5.then(|| Quota::new(config.receive_maximum.get())),
+            //= MQTT-3.3.2-7
             outbound_aliases: OutboundAliases::new(0),
             inbound_aliases: InboundAliases::new(if v5 { config.topic_alias_maximum } else { 0 }),
             replies: VecDeque::new(),

@@ -440,6 +440,8 @@ impl Control {
         let Some(at) = self
             .in_flight
             .iter()
+            //= MQTT-2.2.1-6
+            //= v3.1.1 MQTT-2.3.1-7
             .position(|batch| batch.packet_id == packet_id)
         else {
             return Ok(None);

@@ -120,6 +120,8 @@ pub(crate) fn write_connect(
         clean_start,
         keep_alive_secs: u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX),
         properties: properties.as_properties(),
+        //= MQTT-3.1.3-2
+        //= v3.1.1 MQTT-3.1.3-2
         client_id: text(assigned.unwrap_or(&config.client_id)),
         will,
         user_name: config.username.as_deref().map(text),
@@ -179,6 +181,7 @@ pub(crate) fn push_will_properties(properties: &mut PropertyBuf, will: &Will) {
     push_publish_properties(properties, &will.properties);
 }
 
+//= MQTT-3.3.4-6
 pub(crate) fn push_publish_properties(buf: &mut PropertyBuf, properties: &PublishProperties) {
     if let Some(format) = properties.payload_format {
         push(buf, Property::PayloadFormatIndicator(format));

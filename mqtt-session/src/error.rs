@@ -72,7 +72,7 @@ pub enum ProtocolViolation {
     SessionPresentWithoutState,
     /// More unacknowledged messages than the Receive Maximum that we announced (MQTT-3.3.4-9).
     ReceiveMaximumExceeded,
-    /// A Topic Alias of zero or above the maximum that we announced (MQTT-3.3.2-8, MQTT-3.3.2-9).
+    /// A Topic Alias of zero or above the maximum that we announced (MQTT-3.3.2-8, MQTT-3.3.2-11).
     TopicAliasInvalid,
     /// An empty Topic Name with a Topic Alias that is not bound (section 3.3.4).
     TopicAliasUnknown,

@@ -59,6 +59,9 @@ impl Session {
         }
     }
 
+    //= MQTT-4.13.1-1
+    //= v3.1.1 MQTT-4.8.0-1
+    //= v3.1.1 MQTT-4.8.0-2
     fn give_up(&mut self, error: ConnectionError) -> Result<InputProgress, ConnectionError> {
         self.fail(error);
         Err(error)
@@ -115,6 +118,8 @@ impl Session {
         Err(ConnectionError::Protocol(violation))
     }
 
+    //= MQTT-3.14.2-2
+    //= MQTT-4.13.2-1
     fn on_server_disconnect(&mut self, disconnect: &DisconnectRef<'_>) {
         let properties = &disconnect.properties;
         let server = ServerDisconnect {
@@ -173,6 +178,8 @@ impl Session {
 
 impl crate::connection::Connection {
     /// The next whole packet, from the kept beginning of one and `input`.
+    //= MQTT-6.0.0-2
+    //= v3.1.1 MQTT-6.0.0-2
     fn decode(&mut self, input: &mut Bytes) -> Result<Option<Packet>, mqtt_codec::DecodeError> {
         if self.discard > 0 {
             let gone = self.discard.min(input.len());

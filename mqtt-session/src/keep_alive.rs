@@ -74,6 +74,8 @@ impl KeepAlive {
         })
     }
 
+    //= MQTT-3.1.2-20
+    //= v3.1.1 MQTT-3.1.2-23
     pub(crate) fn check(&self, now: Timestamp) -> KeepAliveAction {
         match self.deadline() {
             Some(deadline) if now >= deadline => {

@@ -200,6 +200,10 @@ impl InFlight {
 
     /// Puts a new entry at the end. `None` gives it back: every identifier is in use.
     pub(crate) fn push(&mut self, entry: InFlightEntry) -> Result<PacketId, Box<InFlightEntry>> {
+        //= MQTT-2.2.1-3
+        //= MQTT-4.3.2-1
+        //= MQTT-4.3.3-1
+        //= v3.1.1 MQTT-2.3.1-2
         let Some(id) = self.ids.take() else {
             return Err(Box::new(entry));
         };
@@ -207,6 +211,8 @@ impl InFlight {
         Ok(id)
     }
 
+    //= MQTT-4.6.0-1
+    //= v3.1.1 MQTT-4.6.0-1
     fn link_last(&mut self, id: PacketId, entry: InFlightEntry) {
         let index = slot_of(id.value());
         if self.slots.len() <= index {

@@ -23,6 +23,10 @@ impl Session {
             .as_ref()
             .map_or_else(|| publish.topic_name().len(), |topic| topic.len())
             + publish.payload().len();
+        //= MQTT-3.3.4-1
+        //= v3.1.1 MQTT-3.3.4-1
+        //= MQTT-4.5.0-2
+        //= v3.1.1 MQTT-4.5.0-2
         let ack = match (publish.qos(), publish.packet_id()) {
             (QoS::AtLeastOnce, Some(id)) => {
                 self.hold(bytes)?;
@@ -79,7 +83,6 @@ impl Session {
         resolved.map_err(|error| {
             ConnectionError::Protocol(match error {
                 //= MQTT-3.3.2-8
-                //= MQTT-3.3.2-9
                 InboundAliasError::OutOfRange => ProtocolViolation::TopicAliasInvalid,
                 InboundAliasError::Unknown => ProtocolViolation::TopicAliasUnknown,
             })
@@ -174,6 +177,8 @@ impl Session {
     }
 
     /// A PUBREL is always answered, whether its identifier is known or not.
+    //= MQTT-4.3.3-12
+    //= MQTT-4.3.3-13
     pub(crate) fn on_pubrel(&mut self, id: PacketId) -> Result<(), ConnectionError> {
         let Some(connection) = &mut self.connection else {
             return Ok(());
@@ -200,6 +205,9 @@ impl Session {
         };
         //= MQTT-4.6.0-2
         //= v3.1.1 MQTT-4.6.0-2
+        //= MQTT-4.3.2-4
+        //= MQTT-4.3.2-5
+        //= v3.1.1 MQTT-4.3.2-2
         while let Some((id, reason)) = connection.held_qos1.pop_decided() {
             if let Some(quota) = &mut connection.receive_quota {
                 quota.give_back();
@@ -212,6 +220,8 @@ impl Session {
         }
         //= MQTT-4.6.0-3
         //= v3.1.1 MQTT-4.6.0-3
+        //= MQTT-4.3.3-8
+        //= v3.1.1 MQTT-4.3.3-2
         while let Some(&(id, sequence)) = connection.owed_pubrecs.front() {
             match self.received.answer(id, sequence) {
                 Ok(None) => break,
@@ -222,6 +232,7 @@ impl Session {
                         id,
                         reason,
                     });
+                    //= MQTT-4.3.3-9
                     if reason >= ReasonCode::UnspecifiedError {
                         // A failing PUBREC ends the exchange; there is no PUBREL.
                         release_received(&mut self.received, connection, id);

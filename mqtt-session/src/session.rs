@@ -202,6 +202,7 @@ impl Session {
         }
         self.farewell = None;
         self.connection_epoch = self.connection_epoch.wrapping_add(1);
+        //= MQTT-3.1.2-4
         let clean_start = self.must_start_clean
             || match self.config.clean_start {
                 CleanStart::Always => true,
@@ -294,6 +295,9 @@ impl Session {
 
     /// Reports the end of the connection once, and brings the Session into the state in which the next one finds it.
     pub(crate) fn end_connection(&mut self, cause: DisconnectCause, hung_up: bool) {
+        //= MQTT-4.1.0-1
+        //= v3.1.1 MQTT-4.1.0-1
+        //= v3.1.1 MQTT-4.1.0-2
         let Some(connection) = self.connection.take() else {
             return;
         };
@@ -342,6 +346,7 @@ impl Session {
         use crate::config::InFlightOnLostSession as Rule;
 
         self.session_epoch = self.session_epoch.wrapping_add(1);
+        //= v3.1.1 MQTT-3.1.2-6
         self.received.clear();
         for id in self.in_flight.ids() {
             let Some(entry) = self.in_flight.entry_mut(id) else {

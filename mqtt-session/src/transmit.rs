@@ -58,6 +58,8 @@ impl Session {
         };
         match connection.phase {
             Phase::Opened { deadline } => {
+                //= MQTT-3.1.0-1
+                //= v3.1.1 MQTT-3.1.0-1
                 connection.phase = Phase::AwaitsConnack { deadline };
                 let client_id = self
                     .assigned_client_id
@@ -66,9 +68,11 @@ impl Session {
                 write_connect(&self.config, client_id, connection.clean_start, out);
                 return Step::Done;
             }
+            //= MQTT-3.1.2-30
             Phase::AwaitsConnack { .. } => return self.write_auth(out),
             Phase::Connected => {}
         }
+        //= MQTT-4.9.0-3
         if self.write_reply(out) == Step::Done
             || self.write_ping(out) == Step::Done
             || self.write_auth(out) == Step::Done
@@ -83,6 +87,8 @@ impl Session {
             write_disconnect(disconnect, self.config.version, out);
             //= MQTT-3.14.4-1
             //= v3.1.1 MQTT-3.14.4-1
+            //= MQTT-3.14.4-2
+            //= v3.1.1 MQTT-3.14.4-2
             self.end_connection(DisconnectCause::Requested, false);
             return Step::Done;
         }
@@ -148,6 +154,8 @@ impl Session {
         }
     }
 
+    //= MQTT-4.12.0-3
+    //= MQTT-4.12.1-1
     fn write_auth(&mut self, out: &mut BytesMut) -> Step {
         let Some(auth) = self
             .connection
@@ -241,6 +249,7 @@ impl Session {
             return Step::Idle;
         }
         connection.replay.next = self.in_flight.after(id);
+        //= MQTT-4.3.3-7
         if let Err(reason) = fits(entry, connection) {
             let outcome = match entry.sent_before {
                 true => PublishOutcome::Indeterminate(Indeterminate::RefusedAfterSent),
@@ -258,6 +267,7 @@ impl Session {
         let Some(connection) = &mut self.connection else {
             return Step::Idle;
         };
+        //= MQTT-4.9.0-2
         let is_open = connection.replay.next.is_none()
             && connection.replay.suspects == 0
             && connection.send_quota.has_room()
@@ -277,6 +287,8 @@ impl Session {
             return Step::Done;
         }
         let stage = match outgoing.publish.qos {
+            //= MQTT-4.3.1-1
+            //= v3.1.1 MQTT-4.3.1-1
             QoS::AtMostOnce => {
                 let written = write_publish(
                     &outgoing,
@@ -336,6 +348,11 @@ impl Session {
         //= v3.1.1 MQTT-3.3.1-1
         let repetition = Repetition {
             id,
+            //= MQTT-4.3.2-2
+            //= MQTT-4.3.3-2
+            //= v3.1.1 MQTT-4.3.2-1
+            //= v3.1.1 MQTT-4.3.3-1
+            //= v3.1.1 MQTT-2.3.1-3
             dup: entry.sent_before,
         };
         let written = write_publish(

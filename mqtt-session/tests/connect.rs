@@ -45,6 +45,10 @@ fn presence(client: &mut Client) -> SessionPresence {
 }
 
 #[test]
+//= test MQTT-3.1.0-1
+//= test v3.1.1 MQTT-3.1.0-1
+//= test MQTT-3.1.3-2
+//= test v3.1.1 MQTT-3.1.3-2
 fn connect_carries_what_was_configured() {
     let mut config = config(ProtocolVersion::V5);
     config.username = Some("alice".into());
@@ -107,6 +111,7 @@ fn one_transport_at_a_time_and_spurious_calls_are_harmless() {
 }
 
 #[test]
+//= test MQTT-4.13.2-1
 fn a_refusal_is_reported_with_its_reason_in_either_version() {
     for version in VERSIONS {
         let mut client = Client::new(config(version));
@@ -200,6 +205,8 @@ fn session_present_is_compared_with_what_we_know() {
 }
 
 #[test]
+//= test MQTT-3.1.2-4
+//= test v3.1.1 MQTT-3.1.2-6
 fn a_clean_start_every_time_loses_the_session_every_time() {
     let mut client = Client::connected(config(ProtocolVersion::V311));
     assert_eq!(presence(&mut client), SessionPresence::New);
@@ -302,6 +309,9 @@ fn a_connack_that_does_not_come_is_a_timeout() {
 
 #[test]
 //= test MQTT-3.14.4-1
+//= test MQTT-3.14.4-2
+//= test v3.1.1 MQTT-3.14.4-1
+//= test v3.1.1 MQTT-3.14.4-2
 fn disconnect_is_the_last_packet_and_reported_when_it_was_handed_out() {
     for version in VERSIONS {
         let mut client = Client::connected(config(version));
@@ -353,6 +363,8 @@ fn disconnect_options_are_checked() {
 }
 
 #[test]
+//= test MQTT-4.13.2-1
+//= test MQTT-3.14.2-2
 fn a_server_disconnect_reaches_the_caller_with_its_reason() {
     let mut client = Client::connected(config(ProtocolVersion::V5));
     client.events();
@@ -369,6 +381,10 @@ fn a_server_disconnect_reaches_the_caller_with_its_reason() {
 }
 
 #[test]
+//= test MQTT-3.1.2-30
+//= test MQTT-4.12.0-3
+//= test MQTT-4.12.1-1
+//= test MQTT-4.12.1-2
 fn enhanced_authentication_and_reauthentication() {
     let mut config = config(ProtocolVersion::V5);
     config.authentication = Some(Authentication::new(
@@ -565,4 +581,41 @@ fn nothing_prints_a_secret() {
         let as_list = format!("{:?}", MARKER.as_bytes());
         assert!(!shown.contains(as_list.trim_matches(['[', ']'])), "{shown}");
     }
+}
+
+#[test]
+fn mqtt_3_1_has_no_session_present_and_is_taken_as_resumed() {
+    let mut config = resuming(ProtocolVersion::V31);
+    config.client_id = "short".into();
+    let mut client = Client::new(config);
+    let Packet::Connect(connect) = client.open() else {
+        panic!()
+    };
+    assert_eq!(connect.as_ref().version, ProtocolVersion::V31);
+    client
+        .receive(PacketRef::Connack(ConnackRef::new(ReasonCode::Success)))
+        .unwrap();
+    assert_eq!(presence(&mut client), SessionPresence::New);
+    client.publish("one", QoS::AtLeastOnce);
+    client
+        .session
+        .subscribe(
+            &[mqtt_session::Subscription::new("a", QoS::AtLeastOnce)],
+            client.now,
+        )
+        .unwrap();
+    assert_eq!(
+        client.sent_words(),
+        ["SUBSCRIBE #65520 a", "PUBLISH q1 #1 one"]
+    );
+    client.suback(65_520, &[ReasonCode::GrantedQoS1]);
+    client.close(TransportEnd::Failed);
+    client.events();
+    client.connect(ConnackRef::new(ReasonCode::Success));
+    assert_eq!(presence(&mut client), SessionPresence::Resumed);
+    // Subscribing again does no harm if it was, and is needed if it was not.
+    assert_eq!(
+        client.sent_words(),
+        ["SUBSCRIBE #65521 a", "PUBLISH dup q1 #1 one"]
+    );
 }

@@ -13,6 +13,8 @@ fn secs(seconds: u64) -> Duration {
 }
 
 #[test]
+//= test MQTT-3.1.2-20
+//= test v3.1.1 MQTT-3.1.2-23
 fn an_idle_connection_is_pinged_and_the_answer_is_timed() {
     let mut client = Client::connected(config(ProtocolVersion::V311));
     client.events();
@@ -85,6 +87,7 @@ fn a_busy_peer_is_not_pinged_needlessly_but_hears_from_us() {
 
 #[test]
 //= test MQTT-3.1.2-21
+//= test MQTT-3.2.2-21
 fn the_servers_keep_alive_wins() {
     let mut client = Client::new(config(ProtocolVersion::V5));
     client.connect_with(false, &[Property::ServerKeepAlive(5)]);

@@ -24,6 +24,20 @@ fn with(number: u16, reason_code: ReasonCode) -> AckRef<'static> {
 }
 
 #[test]
+//= test MQTT-4.3.1-1
+//= test MQTT-4.3.2-1
+//= test MQTT-4.3.2-2
+//= test MQTT-4.3.2-3
+//= test MQTT-4.3.3-1
+//= test MQTT-4.3.3-2
+//= test MQTT-4.3.3-3
+//= test MQTT-4.3.3-4
+//= test MQTT-4.3.3-5
+//= test MQTT-2.2.1-5
+//= test v3.1.1 MQTT-4.3.1-1
+//= test v3.1.1 MQTT-4.3.2-1
+//= test v3.1.1 MQTT-4.3.3-1
+//= test v3.1.1 MQTT-2.3.1-6
 fn each_qos_completes_at_its_own_packet() {
     for version in VERSIONS {
         let mut client = Client::connected(config(version));
@@ -73,6 +87,7 @@ fn each_qos_completes_at_its_own_packet() {
 }
 
 #[test]
+//= test MQTT-4.4.0-2
 fn reason_codes_are_results_not_errors() {
     let mut client = Client::connected(config(ProtocolVersion::V5));
     for payload in ["a", "b", "c", "d"] {
@@ -138,6 +153,8 @@ fn a_failing_pubrec_frees_identifier_and_window() {
 #[test]
 //= test MQTT-3.3.4-7
 //= test MQTT-3.3.4-8
+//= test MQTT-4.9.0-1
+//= test MQTT-4.9.0-2
 fn the_window_is_kept_on_the_wire_and_qos_0_passes_it() {
     for maximum in [1_u16, 2, 65_535] {
         let mut config = config(ProtocolVersion::V5);
@@ -197,6 +214,15 @@ fn the_order_of_the_caller_is_kept() {
 //= test v3.1.1 MQTT-4.4.0-1
 //= test MQTT-3.3.1-1
 //= test MQTT-4.6.0-1
+//= test MQTT-4.3.3-6
+//= test MQTT-4.6.0-4
+//= test v3.1.1 MQTT-3.3.1-1
+//= test v3.1.1 MQTT-4.6.0-1
+//= test v3.1.1 MQTT-4.6.0-4
+//= test v3.1.1 MQTT-2.3.1-3
+//= test MQTT-4.1.0-1
+//= test v3.1.1 MQTT-4.1.0-1
+//= test v3.1.1 MQTT-4.1.0-2
 fn a_resumed_session_sends_again_in_order_with_dup_and_a_pubrel_as_such() {
     for version in VERSIONS {
         let mut config = resuming(version);
@@ -368,6 +394,9 @@ fn what_waits_too_long_is_not_sent_and_the_rest_of_its_time_is() {
 }
 
 #[test]
+//= test MQTT-3.2.2-11
+//= test MQTT-3.2.2-14
+//= test MQTT-3.2.2-15
 fn a_message_is_checked_before_it_is_accepted_and_handed_back() {
     let mut client = Client::new(config(ProtocolVersion::V5));
     client.connect_with(
@@ -447,6 +476,7 @@ fn properties_need_mqtt_5() {
 }
 
 #[test]
+//= test MQTT-3.3.4-6
 fn all_properties_of_a_message_are_sent() {
     let mut client = Client::connected(config(ProtocolVersion::V5));
     let mut publish = Publish::new("t", "{}", QoS::AtMostOnce);
@@ -518,6 +548,10 @@ fn a_message_can_be_taken_back_until_it_is_written() {
 }
 
 #[test]
+//= test MQTT-3.3.2-7
+//= test MQTT-3.2.2-17
+//= test MQTT-3.2.2-18
+//= test MQTT-3.3.2-9
 fn aliases_are_bound_when_written_and_never_survive_the_connection() {
     let mut client = Client::new(resuming(ProtocolVersion::V5));
     let aliases = [Property::TopicAliasMaximum(1)];

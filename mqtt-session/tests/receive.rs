@@ -52,6 +52,17 @@ fn a_message_arrives_with_all_that_it_has() {
 }
 
 #[test]
+//= test MQTT-3.3.4-1
+//= test v3.1.1 MQTT-3.3.4-1
+//= test MQTT-4.3.2-4
+//= test MQTT-4.3.3-8
+//= test MQTT-4.3.3-12
+//= test MQTT-4.3.3-13
+//= test MQTT-4.5.0-2
+//= test v3.1.1 MQTT-4.5.0-2
+//= test v3.1.1 MQTT-4.3.2-2
+//= test v3.1.1 MQTT-4.3.3-2
+//= test MQTT-4.3.2-5
 fn each_qos_is_answered_when_it_is_acknowledged() {
     for version in VERSIONS {
         let mut client = Client::connected(config(version));
@@ -73,6 +84,8 @@ fn each_qos_is_answered_when_it_is_acknowledged() {
 #[test]
 //= test MQTT-4.6.0-2
 //= test MQTT-4.6.0-3
+//= test v3.1.1 MQTT-4.6.0-2
+//= test v3.1.1 MQTT-4.6.0-3
 fn answers_leave_in_order_of_arrival() {
     let mut client = Client::connected(config(ProtocolVersion::V311));
     let ones: Vec<_> = (1..=3)
@@ -112,6 +125,7 @@ fn out_of_order_decisions_wait_for_the_first() {
 }
 
 #[test]
+//= test MQTT-4.3.3-9
 fn a_rejection_carries_its_reason_where_the_version_has_one() {
     for (version, puback, pubrec) in [
         (ProtocolVersion::V311, "PUBACK #1", "PUBREC #2"),
@@ -126,6 +140,8 @@ fn a_rejection_carries_its_reason_where_the_version_has_one() {
         // In 5.0 the failing PUBREC ended the exchange; before, there is still a PUBREL to come.
         let held = if version == ProtocolVersion::V5 { 0 } else { 1 };
         assert_eq!(client.session.stats().held_messages, held);
+        let is_new = client.deliver(QoS::ExactlyOnce, 2, "").is_some();
+        assert_eq!(is_new, version == ProtocolVersion::V5);
     }
 }
 
@@ -270,6 +286,7 @@ fn a_window_place_is_held_until_pubcomp() {
 }
 
 #[test]
+//= test v3.1.1 MQTT-4.8.0-2
 fn without_receive_maximum_the_hold_is_bounded_in_messages() {
     let mut config = config(ProtocolVersion::V311);
     config.max_held_messages = 300;
@@ -323,7 +340,8 @@ fn a_peer_that_does_not_read_cannot_make_us_queue_replies_for_ever() {
 
 #[test]
 //= test MQTT-3.3.2-8
-//= test MQTT-3.3.2-9
+//= test MQTT-3.3.2-11
+//= test MQTT-3.3.2-10
 fn an_alias_is_resolved_before_the_message_is_reported() {
     let mut config = config(ProtocolVersion::V5);
     config.topic_alias_maximum = 2;
@@ -404,6 +422,8 @@ fn input_stops_at_the_bound_of_events_and_goes_on_after_them() {
 }
 
 #[test]
+//= test MQTT-6.0.0-2
+//= test v3.1.1 MQTT-6.0.0-2
 fn any_cut_of_the_input_gives_the_same_messages() {
     let mut wire = BytesMut::new();
     for size in [0_usize, 1, 100, 200, 20_000] {

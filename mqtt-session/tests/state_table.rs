@@ -189,6 +189,8 @@ fn name(event: &Event) -> String {
 //= test MQTT-3.2.0-1
 //= test MQTT-3.2.0-2
 //= test v3.1.1 MQTT-3.2.0-1
+//= test MQTT-4.13.1-1
+//= test v3.1.1 MQTT-4.8.0-1
 fn every_cell() {
     for version in VERSIONS {
         for state in STATES {

@@ -125,6 +125,8 @@ fn each_filter_has_its_own_result() {
 }
 
 #[test]
+//= test MQTT-2.2.1-6
+//= test v3.1.1 MQTT-2.3.1-7
 fn a_long_list_is_split_and_completes_once() {
     let mut config = config(ProtocolVersion::V311);
     config.max_filters_per_packet = 8.try_into().unwrap();
@@ -162,6 +164,10 @@ fn a_list_is_split_to_fit_the_brokers_packets() {
 }
 
 #[test]
+//= test MQTT-2.2.1-3
+//= test v3.1.1 MQTT-2.3.1-2
+//= test MQTT-3.3.4-8
+//= test MQTT-4.9.0-3
 fn control_packets_are_not_starved_by_a_full_window() {
     let mut config = config(ProtocolVersion::V311);
     config.max_in_flight = 65_519.try_into().unwrap();
