@@ -321,6 +321,91 @@ async fn closing_is_bounded_when_the_peer_never_stops_talking() {
     talker.await.unwrap();
 }
 
+/// Always has another frame to say, and takes everything.
+struct Chatterbox;
+
+impl AsyncRead for Chatterbox {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while buf.remaining() >= 2 {
+            buf.put_slice(&[0x82, 0]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Chatterbox {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_never_pending_lets_the_task_go() {
+    let config = WebSocketConfig::new().close_timeout(Duration::from_millis(50));
+    let mut socket = WebSocket::from_upgraded(Chatterbox, Bytes::new(), &config).await;
+    assert!(socket.recv().now_or_never().is_none());
+    assert!(socket.close().now_or_never().is_none());
+    assert_eq!(socket.close().await, CloseOutcome::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_listens_while_both_sides_are_blocked() {
+    let (ours, mut peer) = duplex(16);
+    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
+    socket.start_send(vec![1; 10_000]).unwrap();
+    let script = async {
+        // Says all it has to say before it listens.
+        peer.write_all(&frame(BINARY, &[2; 10_000])).await.unwrap();
+        let mut buffer = BytesMut::new();
+        let data = frames::next(&mut peer, &mut buffer).await.unwrap();
+        assert_eq!(data.payload.len(), 10_000);
+        assert_eq!(
+            frames::next(&mut peer, &mut buffer)
+                .await
+                .unwrap()
+                .close_code(),
+            1000
+        );
+        peer.write_all(&close(1000, "")).await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(socket.close(), script);
+    assert_eq!(outcome, CloseOutcome::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_sides_may_close_at_once() {
+    let (ours, mut peer) = duplex(16);
+    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
+    socket.start_send(vec![1; 10_000]).unwrap();
+    let script = async {
+        peer.write_all(&close(1001, "")).await.unwrap();
+        let mut buffer = BytesMut::new();
+        let data = frames::next(&mut peer, &mut buffer).await.unwrap();
+        assert_eq!(data.payload.len(), 10_000);
+        let reply = frames::next(&mut peer, &mut buffer).await.unwrap();
+        assert_eq!(reply.close_code(), 1001);
+        assert!(frames::next(&mut peer, &mut buffer).await.is_none());
+    };
+    let (outcome, ()) = tokio::join!(socket.close(), script);
+    assert_eq!(outcome, CloseOutcome::Closed);
+}
+
 #[tokio::test]
 async fn a_cancelled_close_goes_on_where_it_was() {
     let (mut socket, mut peer) = default().await;

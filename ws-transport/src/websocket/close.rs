@@ -21,7 +21,8 @@ impl WebSocket {
     /// To be polled until it is ready; afterwards it says the same again.
     #[must_use = "a poll that is not looked at does nothing"]
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<CloseOutcome> {
-        loop {
+        // A peer that never stops talking must not hold the task for ever.
+        for _ in 0..MAX_STEPS_PER_POLL {
             match &mut self.state {
                 State::Open => self.begin_close(CloseStep::Send, CloseOutcome::Dropped),
                 // Our reply or our own close frame is with tungstenite already, or there is nobody to tell.
@@ -47,6 +48,8 @@ impl WebSocket {
                 }
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Closes; see [`poll_close`](Self::poll_close).
@@ -75,32 +78,35 @@ impl WebSocket {
         outcome: CloseOutcome,
     ) -> Poll<(Option<CloseStep>, CloseOutcome)> {
         match step {
-            CloseStep::Send => {
-                let sent = ready!(self.poll_flush_all(cx)).is_ok() && {
+            CloseStep::Send => match self.poll_flush_all(cx) {
+                Poll::Ready(Ok(())) => {
                     let close = Frame::Close(Some(TungsteniteClose {
                         code: CloseCode::Normal,
                         reason: "".into(),
                     }));
-                    Pin::new(&mut self.inner).start_send(close).is_ok()
-                };
-                let next = if sent {
-                    CloseStep::AwaitPeer
-                } else {
-                    CloseStep::Shutdown
-                };
-                Poll::Ready((Some(next), outcome))
-            }
+                    let next = match Pin::new(&mut self.inner).start_send(close) {
+                        Ok(()) => CloseStep::AwaitPeer,
+                        Err(_) => CloseStep::Shutdown,
+                    };
+                    Poll::Ready((Some(next), outcome))
+                }
+                Poll::Ready(Err(_)) => Poll::Ready((Some(CloseStep::Shutdown), outcome)),
+                // Reading goes on: the peer may be blocked on us.
+                Poll::Pending => Poll::Ready(match ready!(self.poll_discard(cx)) {
+                    Heard::Data => (Some(step), outcome),
+                    Heard::Close => (Some(CloseStep::Flush), CloseOutcome::Closed),
+                    Heard::End => (Some(CloseStep::Shutdown), outcome),
+                }),
+            },
             CloseStep::AwaitPeer => {
-                // Reading goes on while the close frame waits for room: the peer may be blocked on us.
                 if let Poll::Ready(Err(_)) = Pin::new(&mut self.inner).poll_flush(cx) {
                     return Poll::Ready((Some(CloseStep::Shutdown), outcome));
                 }
-                let outcome = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
-                    Some(Ok(Frame::Close(_))) => CloseOutcome::Closed,
-                    Some(Ok(_)) => return Poll::Ready((Some(step), outcome)),
-                    Some(Err(_)) | None => outcome,
-                };
-                Poll::Ready((Some(CloseStep::Shutdown), outcome))
+                Poll::Ready(match ready!(self.poll_discard(cx)) {
+                    Heard::Data => (Some(step), outcome),
+                    Heard::Close => (Some(CloseStep::Shutdown), CloseOutcome::Closed),
+                    Heard::End => (Some(CloseStep::Shutdown), outcome),
+                })
             }
             CloseStep::Flush => {
                 let _failed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
@@ -112,6 +118,15 @@ impl WebSocket {
                 Poll::Ready((None, outcome))
             }
         }
+    }
+
+    /// Reads one frame and forgets it.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
+            Some(Ok(Frame::Close(_))) => Heard::Close,
+            Some(Ok(_)) => Heard::Data,
+            Some(Err(_)) | None => Heard::End,
+        })
     }
 }
 
@@ -161,3 +176,12 @@ pub(super) enum CloseStep {
     AwaitPeer,
     Shutdown,
 }
+
+enum Heard {
+    Data,
+    Close,
+    End,
+}
+
+/// Frames discarded in one poll before the task gets its turn again.
+const MAX_STEPS_PER_POLL: usize = 64;
