@@ -1,4 +1,45 @@
-//! Provider-agnostic publish and subscribe: messages, topics, a topic trie that routes to subscribers, and a registry of providers.
+//! Publish and subscribe, whatever carries it.
+//!
+//! An application makes a [`PubSub`], adds [`Provider`]s to it under names of its choice, and from then on
+//! publishes and subscribes:
+//!
+//! ```
+//! use pubsub_core::{Json, MemoryProvider, PubSub};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pubsub = PubSub::new();
+//! pubsub.add_provider("memory", MemoryProvider::new())?;
+//!
+//! let mut numbers = pubsub.subscribe("numbers/+").await?.json::<u64>();
+//! pubsub.publish(["numbers/odd", "numbers/even"], Json(7)).await?;
+//!
+//! while let Some(number) = numbers.next().await {
+//!     let number = number?;
+//!     println!("{} says {}", number.message.topic, number.value);
+//! #   if number.message.topic == "numbers/even" { break }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where things are
+//!
+//! * [`PubSub`]: the registry of providers, and the verbs.
+//! * [`Publish`], [`Publishing`], [`PublishReceipt`]: a message on its way, and what became of it.
+//! * [`Subscribe`], [`Subscription`]: a stream of messages; as [`Events`] with gaps and losses shown, as
+//!   [`Deliveries`] with confirming left to the subscriber, as [`Typed`] with payloads decoded.
+//! * [`QueueLimits`], [`HoldLimits`]: what a slow subscriber may cost, and what happens beyond.
+//! * [`ConnectionWatch`]: how a provider stands, with the reason.
+//! * [`TopicName`], [`TopicFilter`], [`TopicTrie`]: what is published to, what is subscribed to, and an
+//!   index from one to the other that stands alone.
+//! * [`Provider`], [`DeliverySink`]: for those who write a provider, with a contract suite behind the
+//!   feature `testing`.
+//!
+//! # Time and tasks
+//!
+//! Nothing here spawns a task, reads a clock or blocks. What takes time is the provider's, which also tells
+//! the time where a limit needs it ([`DeliverySink::advance_clock`]).
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -47,3 +88,7 @@ pub use topic::{
     MAX_TOPIC_LEN, MatchingRules, ParentLevel, ReservedTopics, TopicError, TopicFilter, TopicName,
 };
 pub use trie::TopicTrie;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,5 +1,7 @@
 //! The registry of providers, and the verbs: publish and subscribe, on all of them or on one by name.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -246,13 +248,18 @@ impl PubSub {
     /// ```
     pub fn subscribe(&self, filters: impl IntoFilters) -> Subscribe {
         let mut requests: Vec<FilterRequest> = Vec::new();
-        let checked = filters.for_each_filter(&mut |request| match requests
-            .iter_mut()
-            .find(|other| other.filter == request.filter)
-        {
-            Some(twin) => twin.qos = twin.qos.max(request.qos),
-            None => requests.push(request),
-        });
+        let mut places: HashMap<TopicFilter, usize> = HashMap::new();
+        let checked =
+            filters.for_each_filter(&mut |request| match places.entry(request.filter.clone()) {
+                Entry::Occupied(place) => {
+                    let twin = &mut requests[*place.get()];
+                    twin.qos = twin.qos.max(request.qos);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(requests.len());
+                    requests.push(request);
+                }
+            });
         Subscribe {
             registry: Arc::clone(&self.registry),
             requests: checked.map(|()| requests),

@@ -110,7 +110,7 @@ struct Slot {
     generation: u32,
     /// `None` while free.
     queue: Option<Arc<Queue>>,
-    filters: Vec<TopicFilter>,
+    filters: HashSet<TopicFilter>,
     stamp: u64,
     pending: Vec<Delivery>,
     retained_seen: HashSet<u64>,
@@ -237,12 +237,13 @@ impl Router {
     ) -> Option<(SlotKey, Asked)> {
         self.with_control(|control| {
             let provider = control.provider.clone()?;
-            let mut routes = self.routes();
             queue.provider_joined();
-            let slot = routes.allocate(queue);
+            let slot = self.routes().allocate(queue);
             let mut known = Vec::with_capacity(requests.len());
             let mut asked = Vec::new();
             for request in requests {
+                // Filter by filter, so that a delivery waits for one at most.
+                let mut routes = self.routes();
                 routes.add(slot, &request.filter);
                 let entry = control.entry(&request.filter);
                 entry.users.push(slot);
@@ -260,7 +261,6 @@ impl Router {
                 known.push((request.filter.clone(), None));
                 asked.push(entry.request.clone());
             }
-            drop(routes);
             let answer: BoxFuture<'static, _> = if asked.is_empty() {
                 Box::pin(std::future::ready(Ok(Vec::new())))
             } else {
@@ -338,13 +338,13 @@ impl Router {
         slot: SlotKey,
         filters: Option<&[TopicFilter]>,
     ) -> Vec<TopicFilter> {
-        let mut routes = self.routes();
         let leaving = match filters {
             Some(filters) => filters.to_vec(),
-            None => routes.filters_of(slot),
+            None => self.routes().filters_of(slot),
         };
         let mut unused = Vec::new();
         for filter in leaving {
+            let mut routes = self.routes();
             routes.remove(slot, &filter);
             if let Some(entry) = control.filters.get_mut(&filter) {
                 entry.users.retain(|user| *user != slot);
@@ -601,7 +601,7 @@ impl Routes {
             self.slots.push(Slot {
                 generation: 0,
                 queue: None,
-                filters: Vec::new(),
+                filters: HashSet::new(),
                 stamp: 0,
                 pending: Vec::new(),
                 retained_seen: HashSet::new(),
@@ -629,7 +629,7 @@ impl Routes {
 
     fn filters_of(&mut self, key: SlotKey) -> Vec<TopicFilter> {
         self.slot(key)
-            .map(|slot| slot.filters.clone())
+            .map(|slot| slot.filters.iter().cloned().collect())
             .unwrap_or_default()
     }
 
@@ -637,8 +637,7 @@ impl Routes {
         let Some(slot) = self.slot(key) else { return };
         // A new request means new retained messages.
         slot.retained_seen.clear();
-        if !slot.filters.contains(filter) {
-            slot.filters.push(filter.clone());
+        if slot.filters.insert(filter.clone()) {
             self.trie
                 .get_or_insert_with(filter, Vec::new)
                 .push(key.index);
@@ -647,10 +646,9 @@ impl Routes {
 
     fn remove(&mut self, key: SlotKey, filter: &TopicFilter) {
         let Some(slot) = self.slot(key) else { return };
-        let Some(at) = slot.filters.iter().position(|have| have == filter) else {
+        if !slot.filters.remove(filter) {
             return;
-        };
-        slot.filters.swap_remove(at);
+        }
         if let Some(members) = self.trie.get_mut(filter) {
             if let Some(at) = members.iter().position(|index| *index == key.index) {
                 members.swap_remove(at);

@@ -1,0 +1,145 @@
+//! How long a delivery takes while another thread subscribes to and unsubscribes from 100,000 filters,
+//! through the public interface: a provider's sink on one side, `PubSub::subscribe` on the other.
+//!
+//! Every delivery of one message is timed by the wall clock, first with nothing else going on, then with
+//! 100,000 filters coming and going one by one, as percentiles in microseconds.
+
+use std::future::{Future, IntoFuture as _, ready};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use benches::topics::Kind;
+use pubsub_core::{
+    BoxFuture, Delivery, DeliverySink, FilterRequest, Message, OutboundMessage, Provider,
+    ProviderError, ProviderErrorKind, PubSub, PublishError, PublishReceipt, QoS, Refusal,
+    TopicFilter, TopicName,
+};
+
+#[derive(Default)]
+struct Sink(Mutex<Option<DeliverySink>>);
+
+impl Provider for Sink {
+    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
+        *self.0.lock().expect("not poisoned") = Some(sink);
+        Ok(())
+    }
+
+    fn publish(&self, _: OutboundMessage) -> PublishReceipt {
+        PublishReceipt::ready(Err(PublishError::NotSent(
+            ProviderErrorKind::Unsupported.into(),
+        )))
+    }
+
+    fn subscribe(
+        &self,
+        requests: Vec<FilterRequest>,
+    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
+        Box::pin(ready(Ok(requests
+            .iter()
+            .map(|request| Ok(request.qos))
+            .collect())))
+    }
+
+    fn unsubscribe(&self, _: Vec<TopicFilter>) -> BoxFuture<'static, Result<(), ProviderError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn release(&self, _: Vec<TopicFilter>) {}
+
+    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// The provider answers at once, so one poll is enough.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("the provider answers at once"),
+    }
+}
+
+fn report(what: &str, mut nanos: Vec<u64>) {
+    nanos.sort_unstable();
+    let at = |part: f64| nanos[((nanos.len() - 1) as f64 * part) as usize] as f64 / 1_000.0;
+    println!(
+        "{what}: {} deliveries, p50 {:.2}, p99 {:.2}, p999 {:.2}, p9999 {:.2}, most {:.2} us",
+        nanos.len(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(0.9999),
+        at(1.0)
+    );
+}
+
+fn main() {
+    let pubsub = PubSub::new();
+    let provider = Arc::new(Sink::default());
+    pubsub
+        .add_provider("sink", Arc::clone(&provider))
+        .expect("a free name");
+    let sink = provider
+        .0
+        .lock()
+        .expect("not poisoned")
+        .clone()
+        .expect("attached");
+    let _standing: Vec<_> = Kind::Multi
+        .filters(1_000)
+        .into_iter()
+        .map(|filter| now(pubsub.subscribe(filter).into_future()).expect("subscribed"))
+        .collect();
+    let topics: Vec<_> = Kind::Multi
+        .topics(1_000)
+        .into_iter()
+        .map(|topic| TopicName::new(topic).expect("a topic"))
+        .collect();
+
+    let mut batch = Vec::with_capacity(1);
+    let mut deliver = |topic: &TopicName| {
+        batch.push(Delivery::new(Message::new(topic.clone(), "x")));
+        let began = Instant::now();
+        let _ = sink.deliver(&mut batch);
+        began.elapsed().as_nanos() as u64
+    };
+    report(
+        "alone",
+        topics
+            .iter()
+            .cycle()
+            .take(1_000_000)
+            .map(&mut deliver)
+            .collect(),
+    );
+
+    let done = AtomicBool::new(false);
+    let changes = Kind::Multi.filters(101_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            let coming: Vec<_> = changes[1_000..]
+                .iter()
+                .map(|filter| now(pubsub.subscribe(filter).into_future()).expect("subscribed"))
+                .collect();
+            let came = began.elapsed();
+            drop(coming);
+            println!(
+                "100,000 filters came in {came:.2?} and all was over after {:.2?}",
+                began.elapsed()
+            );
+            done.store(true, Relaxed);
+        });
+        let mut nanos = Vec::with_capacity(100_000_000);
+        for topic in topics.iter().cycle() {
+            nanos.push(deliver(topic));
+            if done.load(Relaxed) {
+                break;
+            }
+        }
+        report("under change", nanos);
+    });
+}
