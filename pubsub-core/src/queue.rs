@@ -171,6 +171,8 @@ const OVERHEAD: usize = 64;
 /// Notices that wait at most; beyond that the oldest are merged or dropped, and errors of lost filters
 /// are bounded by the number of filters anyway.
 const MAX_NOTICES: usize = 1_024;
+/// How many messages an empty queue keeps room for: some 10 KiB.
+const ITEMS_KEPT: usize = 64;
 /// How many entries a subscription takes from its queue at a time.
 pub(crate) const LOCAL_BATCH: usize = 64;
 
@@ -425,6 +427,7 @@ impl Queue {
             self.local[class].bytes.store(bytes, Ordering::Relaxed);
         }
         if !local.is_empty() {
+            state.give_back();
             return Poll::Ready(Some(()));
         }
         if state.ended {
@@ -634,6 +637,18 @@ impl State {
             {
                 item.copy_out();
             }
+        }
+    }
+
+    /// What a burst took does not stay with an idle queue.
+    fn give_back(&mut self) {
+        for class in &mut self.classes {
+            if class.items.is_empty() && class.items.capacity() > ITEMS_KEPT {
+                class.items.shrink_to(ITEMS_KEPT);
+            }
+        }
+        if self.latest.is_empty() && self.latest.capacity() > ITEMS_KEPT {
+            self.latest = HashMap::new();
         }
     }
 

@@ -31,8 +31,9 @@ use crate::trie::TopicTrie;
 /// How many retained messages a subscription remembers to have got, so that it is not given them again
 /// when another one subscribes to the same filter. Beyond that it may get them again.
 const MAX_RETAINED_SEEN: usize = 4_096;
-/// A queue's share of a batch keeps room for this many messages between batches.
-const PENDING_KEPT: usize = 256;
+/// A queue's share of a batch keeps room for this many messages between batches: some 2 KiB, so that many
+/// idle subscriptions stay cheap.
+const PENDING_KEPT: usize = 16;
 
 pub(crate) struct Router {
     name: ProviderName,
@@ -388,17 +389,17 @@ impl Router {
         }
         routes.now = routes.now.max(now);
         let now = routes.now;
-        let effects: Vec<_> = routes
-            .occupied()
-            .map(|(key, queue)| (key, queue.check_age(now)))
-            .collect();
+        let mut effects = Followed::default();
+        for (slot, queue) in routes.occupied() {
+            effects.push(slot, queue.check_age(now));
+        }
         drop(routes);
         self.follow_up(effects)
     }
 
-    fn follow_up(&self, effects: Vec<(SlotKey, Effects)>) -> Demand {
+    fn follow_up(&self, followed: Followed) -> Demand {
         let mut demand = Demand::Continue;
-        for (slot, effects) in effects {
+        for (slot, effects) in followed.first.into_iter().chain(followed.others) {
             if let Some(waker) = effects.waker {
                 waker.wake();
             }
@@ -749,9 +750,10 @@ impl Routes {
         slot.pending.push(delivery);
     }
 
-    /// Gives each subscription its share of the batch.
-    fn flush(&mut self) -> Vec<(SlotKey, Effects)> {
-        let mut effects = Vec::with_capacity(self.touched.len());
+    /// Gives each subscription its share of the batch. The usual case of one subscription allocates
+    /// nothing.
+    fn flush(&mut self) -> Followed {
+        let mut followed = Followed::default();
         for index in self.touched.drain(..) {
             let slot = &mut self.slots[index as usize];
             if let Some(queue) = &slot.queue {
@@ -759,12 +761,28 @@ impl Routes {
                     index,
                     generation: slot.generation,
                 };
-                effects.push((key, queue.append(&mut slot.pending, self.now)));
+                followed.push(key, queue.append(&mut slot.pending, self.now));
             }
             slot.pending.clear();
             slot.pending.shrink_to(PENDING_KEPT);
         }
-        effects
+        followed
+    }
+}
+
+/// What is to be done for the subscriptions that got something.
+#[derive(Default)]
+struct Followed {
+    first: Option<(SlotKey, Effects)>,
+    others: Vec<(SlotKey, Effects)>,
+}
+
+impl Followed {
+    fn push(&mut self, slot: SlotKey, effects: Effects) {
+        match &self.first {
+            None => self.first = Some((slot, effects)),
+            Some(_) => self.others.push((slot, effects)),
+        }
     }
 }
 

@@ -349,6 +349,8 @@ fn text_from(bytes: Bytes) -> Result<ByteString, TopicError> {
 fn check_length(text: &str) -> Result<(), TopicError> {
     //= MQTT-4.7.3-1
     //= MQTT-4.7.3-3
+    //= v3.1.1 MQTT-4.7.3-1
+    //= v3.1.1 MQTT-4.7.3-3
     match text.len() {
         0 => Err(TopicError::Empty),
         len if len > MAX_TOPIC_LEN => Err(TopicError::TooLong { len }),
@@ -360,6 +362,8 @@ fn check_name(name: &str) -> Result<(), TopicError> {
     check_length(name)?;
     //= MQTT-4.7.0-1
     //= MQTT-4.7.3-2
+    //= v3.1.1 MQTT-4.7.1-1
+    //= v3.1.1 MQTT-4.7.3-2
     match name.bytes().position(|b| matches!(b, 0 | b'+' | b'#')) {
         None => Ok(()),
         Some(at) if name.as_bytes().get(at) == Some(&0) => Err(TopicError::ContainsNul { at }),
@@ -411,6 +415,8 @@ fn check_pattern(pattern: &str, offset: usize) -> Result<(), TopicError> {
         let at = at + offset;
         //= MQTT-4.7.1-1
         //= MQTT-4.7.1-2
+        //= v3.1.1 MQTT-4.7.1-2
+        //= v3.1.1 MQTT-4.7.1-3
         if before.is_some_and(|b| *b != b'/') || after.is_some_and(|b| *b != b'/') {
             return Err(TopicError::WildcardNotAlone { at });
         }
@@ -582,8 +588,10 @@ mod tests {
         ("é/+", "é/ü", true),
     ];
 
-    //= test MQTT-4.7.1-1
     //= test MQTT-4.7.2-1
+    //= test MQTT-4.7.3-4
+    //= test v3.1.1 MQTT-4.7.2-1
+    //= test v3.1.1 MQTT-4.7.3-4
     #[test]
     fn matches_as_the_specification_says() {
         for (filter, topic, want) in MATCHES {
@@ -613,6 +621,10 @@ mod tests {
     //= test MQTT-4.7.3-1
     //= test MQTT-4.7.3-2
     //= test MQTT-4.7.3-3
+    //= test v3.1.1 MQTT-4.7.1-1
+    //= test v3.1.1 MQTT-4.7.3-1
+    //= test v3.1.1 MQTT-4.7.3-2
+    //= test v3.1.1 MQTT-4.7.3-3
     #[test]
     fn names_the_rule_that_a_name_breaks() {
         assert_eq!(TopicName::new(""), Err(TopicError::Empty));
@@ -641,7 +653,10 @@ mod tests {
         );
     }
 
+    //= test MQTT-4.7.1-1
     //= test MQTT-4.7.1-2
+    //= test v3.1.1 MQTT-4.7.1-2
+    //= test v3.1.1 MQTT-4.7.1-3
     //= test MQTT-4.8.2-1
     //= test MQTT-4.8.2-2
     #[test]
