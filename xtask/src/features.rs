@@ -31,8 +31,27 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         }
     }
     println!("features: {builds} builds, each of one crate alone");
+    if args.is_empty() || args.iter().any(|arg| arg == TLS_CRATE) {
+        providers()?;
+    }
     Ok(())
 }
+
+/// Runs TLS with each choice of cryptographic providers: which one rustls finds in the process is
+/// decided by features, and a wrong guess is a panic at run time and not at compile time.
+fn providers() -> Result<(), Failure> {
+    for features in ["tls", "tls-ring", "tls-aws-lc-rs", "tls-ring,tls-aws-lc-rs"] {
+        Step::cargo()
+            .args(["test", "--quiet", "--package", TLS_CRATE])
+            .args(["--no-default-features", "--features", features])
+            .args(["--test", "provider", "--test", "provider_default"])
+            .run()?;
+    }
+    Ok(())
+}
+
+/// The crate that brings TLS.
+const TLS_CRATE: &str = "ws-transport";
 
 /// The flags of every build of one crate.
 fn combinations(member: &Member) -> Vec<Vec<String>> {
