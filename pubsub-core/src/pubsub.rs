@@ -535,6 +535,7 @@ pub struct Publishing(Targets);
 enum Targets {
     One(PublishReceipt),
     Many(Vec<(ProviderName, TopicName, Fate)>),
+    Told,
 }
 
 #[derive(Debug)]
@@ -552,10 +553,13 @@ impl Publishing {
 impl Future for Publishing {
     type Output = Result<Delivered, PublishError>;
 
+    /// # Panics
+    /// When polled again after it resolved.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let targets = match &mut self.0 {
             Targets::One(receipt) => return Pin::new(receipt).poll(cx),
             Targets::Many(targets) => targets,
+            Targets::Told => panic!("a publish was polled after it resolved"),
         };
         let mut pending = false;
         for (_, _, fate) in targets.iter_mut() {
@@ -586,6 +590,7 @@ impl Future for Publishing {
                 let delivered = outcome.result.as_ref().ok()?;
                 Some(least.min(*delivered))
             });
+        self.0 = Targets::Told;
         Poll::Ready(least.ok_or_else(|| PublishError::Several(outcomes.into())))
     }
 }
@@ -853,6 +858,6 @@ single! { IntoFilters, for_each_filter, FilterRequest:
     TopicFilter => |filter| Ok(FilterRequest::new(filter));
     &TopicFilter => |filter| Ok(FilterRequest::new(filter.clone()));
     FilterRequest => Ok;
-    TopicName => |name| Ok(FilterRequest::new(name.into()));
+    TopicName => |name| TopicFilter::try_from(name).map(FilterRequest::new);
 }
 several!(IntoFilters, for_each_filter, FilterRequest);

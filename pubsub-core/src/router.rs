@@ -709,7 +709,8 @@ impl Routes {
                     }
                 }
             });
-        if delivery.message.retain && self.marked_as_published == 0 {
+        self.unrouted += u64::from(matched.is_empty());
+        if delivery.message.retain && self.marked_as_published == 0 && !matched.is_empty() {
             let hash = self.hasher.hash_one(&delivery.message.topic);
             matched.retain(|index| {
                 let seen = &mut slots[*index as usize].retained_seen;
@@ -735,8 +736,6 @@ impl Routes {
             }
             delivery.receipt = parts.next();
             self.hand_to(*last, delivery);
-        } else {
-            self.unrouted += 1;
         }
         matched.clear();
         self.matched = matched;

@@ -23,6 +23,8 @@ use crate::topic::TopicFilter;
 /// The messages of one or several filters, in order: a `Stream` of `Result<Message, SubscriptionError>`.
 ///
 /// * A message comes once, however many of the filters match it.
+/// * A retained message comes once too, though others subscribe to the same filter later; but one that
+///   was news to this subscription may come a second time, marked as retained, when they do.
 /// * An error is an item like any other; the stream goes on after it if it
 ///   [may](SubscriptionError::may_continue).
 /// * The stream ends after [`unsubscribe`](Self::unsubscribe) from every filter, when the last provider

@@ -517,14 +517,17 @@ impl Borrow<str> for TopicName {
     }
 }
 
-impl From<TopicName> for TopicFilter {
-    /// The filter that matches this one name, except where the name reads as a shared filter; that name
-    /// can be published to but not subscribed to, and yields a filter that matches literally.
-    fn from(name: TopicName) -> Self {
-        Self {
+impl TryFrom<TopicName> for TopicFilter {
+    type Error = TopicError;
+
+    /// The filter that matches this one name. Fails where the name reads as a shared filter with
+    /// something missing; one that reads as a whole shared filter is one.
+    fn try_from(name: TopicName) -> Result<Self, TopicError> {
+        let pattern_at = check_filter(&name)?;
+        Ok(Self {
             text: name.0,
-            pattern_at: 0,
-        }
+            pattern_at,
+        })
     }
 }
 
