@@ -1,1 +1,41 @@
-//! Publish and subscribe through AWS IoT Core: a freshly signed WebSocket for every connection, credentials that renew themselves.
+//! Publish and subscribe through AWS IoT Core: a freshly signed WebSocket for every connection, credentials that renew
+//! themselves.
+//!
+//! An AWS IoT endpoint is an MQTT broker behind a WebSocket, with a signed handshake and rules of its own. So
+//! [`AwsIotProvider`] is `pubsub-generic`'s provider with three things added: each connection is signed anew with
+//! credentials from a [`CredentialSource`]; a refusal is understood, remedied where it can be, and else told as an
+//! [`UpgradeRefused`]; and what the service would hang up on is refused before it is sent ([`ServiceRules`]).
+//!
+//! # Logging
+//!
+//! Events of the `tracing` crate under the target `pubsub_aws_iot`, with no other field than `clock`. No credential, URL,
+//! payload or topic is ever logged.
+#![forbid(unsafe_code)]
+
+mod config;
+mod connect;
+mod credentials;
+mod endpoint;
+mod options;
+mod provider;
+mod refusal;
+mod rules;
+
+pub use connect::MAX_SKEW_CORRECTION;
+pub use credentials::{
+    AwsCredentials, CredentialFreshness, CredentialSource, CredentialsError, CredentialsErrorKind,
+    CredentialsFn, EnvironmentCredentials, credentials_fn,
+};
+pub use endpoint::{EndpointError, PlainWs, region_of_host};
+pub use options::{AwsIotOptions, AwsIotOptionsError, DEFAULT_NAME};
+pub use provider::AwsIotProvider;
+pub use refusal::{ClockSkew, MAX_TEXT_CHARS, RefusalCause, UpgradeRefused};
+pub use rules::{ReservedNames, RuleViolation, ServiceRules};
+
+// What a program needs beside these.
+pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
+pub use pubsub_generic::{ProtocolVersion, ReasonCode, Reconnect, SessionMode, Stats, Will};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

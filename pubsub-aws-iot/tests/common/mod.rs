@@ -1,0 +1,62 @@
+//! A gateway in front of a broker, and providers for it.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::sync::Arc;
+
+use pubsub_aws_iot::core::{ProviderError, PubSub};
+use pubsub_aws_iot::{
+    AwsCredentials, AwsIotOptions, AwsIotProvider, DEFAULT_NAME, PlainWs, UpgradeRefused,
+};
+use testkit::embedded::Broker;
+use testkit::gateway::{AccessKey, Gateway, GatewayOptions};
+
+pub(crate) const KEY: &str = "AKIDEXAMPLE";
+pub(crate) const SECRET: &str = "marker-secret/wJalrXUtnFEMI+K7MDENG";
+pub(crate) const TOKEN: &str = "marker-token/with+every=odd character";
+pub(crate) const REGION: &str = "eu-west-1";
+
+pub(crate) fn credentials() -> AwsCredentials {
+    AwsCredentials::new(KEY, SECRET).session_token(TOKEN)
+}
+
+pub(crate) fn access_key() -> AccessKey {
+    AccessKey::new(KEY, SECRET).session_token(TOKEN)
+}
+
+/// A gateway that knows [`access_key`] in [`REGION`], in front of this broker.
+pub(crate) fn gateway_to(broker_url: &str) -> GatewayOptions {
+    GatewayOptions::new(broker_url)
+        .region(REGION)
+        .access_key(access_key())
+}
+
+pub(crate) async fn start() -> (Broker, Gateway) {
+    let broker = Broker::start().await.unwrap();
+    let gateway = gateway_to(&broker.url()).start().await.unwrap();
+    (broker, gateway)
+}
+
+/// Options that the gateway lets in.
+pub(crate) fn options(gateway: &Gateway) -> AwsIotOptions {
+    AwsIotOptions::new(gateway.url())
+        .region(gateway.region())
+        .plain_ws(PlainWs::LoopbackForTesting)
+        .credentials(credentials())
+}
+
+/// A registry with this one provider, not connected yet, and a handle on it.
+pub(crate) fn client(options: AwsIotOptions) -> (PubSub, Arc<AwsIotProvider>) {
+    let provider = Arc::new(AwsIotProvider::new(options).unwrap());
+    let pubsub = PubSub::new();
+    pubsub
+        .add_provider(DEFAULT_NAME, Arc::clone(&provider))
+        .unwrap();
+    (pubsub, provider)
+}
+
+/// The refusal that made this fail.
+pub(crate) fn refusal(error: &ProviderError) -> UpgradeRefused {
+    UpgradeRefused::find(error)
+        .unwrap_or_else(|| panic!("no refusal in {error:?}"))
+        .clone()
+}
