@@ -1,7 +1,6 @@
 //! Which cryptographic provider is used, in each build; and that none of them panics.
 //!
-//! To be run with each of: the default features; `--no-default-features` and `tls`; and `tls-aws-lc-rs`; and
-//! `tls-ring,tls-aws-lc-rs`.
+//! `cargo xtask features` runs it with none, with ring, with aws-lc-rs and with both.
 #![cfg(feature = "tls")]
 
 mod common;
