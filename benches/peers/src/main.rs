@@ -28,6 +28,8 @@ static ALLOCATOR: measure::Counting = measure::Counting;
 
 /// Names of our own rows begin with this.
 const OURS: &str = "ours";
+/// In the names of those that decode to a view over the buffer.
+const BORROWED: &str = "(borrowed)";
 
 /// What is done with a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,38 +238,49 @@ fn times(group: &Group, streams: &[Stream], peers: &[&Peer], rounds: usize) {
         &results,
         |best| format!("{:.2}", best.allocations),
     );
-    println!("### {}: best peer / ours\n", group.name);
-    let ours: Vec<usize> = (0..peers.len())
-        .filter(|&at| peers[at].name.starts_with(OURS))
-        .collect();
-    let names: Vec<&str> = ours.iter().map(|&at| peers[at].name).collect();
-    println!("| workload | best peer | its ns | {} |", names.join(" | "));
-    println!("| --- | --- | ---: |{}", " ---: |".repeat(ours.len()));
-    for (stream, row) in streams.iter().zip(&results) {
-        let theirs = (0..peers.len()).filter(|at| !ours.contains(at));
-        let best = theirs
-            .filter_map(|at| Some((at, row[at]?.nanoseconds)))
-            .min_by(|a, b| a.1.total_cmp(&b.1));
-        let Some((at, nanoseconds)) = best else {
+    for (own, peer) in peers.iter().enumerate().filter(|(_, peer)| is_ours(peer)) {
+        ratios(group, streams, peers, &results, own, peer);
+    }
+}
+
+/// Best against best. A packet that owns its bytes is held against packets that do, a view against
+/// everything.
+fn ratios(
+    group: &Group,
+    streams: &[Stream],
+    peers: &[&Peer],
+    results: &[Vec<Option<Best>>],
+    own: usize,
+    peer: &Peer,
+) {
+    let views_too = peer.name.contains(BORROWED) || group.operation == Operation::Encode;
+    println!("### {}: best peer / {}\n", group.name, peer.name);
+    println!(
+        "| workload | best peer | its ns | ours, ns | ratio |\n| --- | --- | ---: | ---: | ---: |"
+    );
+    for (stream, row) in streams.iter().zip(results) {
+        let theirs = peers
+            .iter()
+            .zip(row)
+            .filter(|(peer, _)| !is_ours(peer) && (views_too || !peer.name.contains(BORROWED)))
+            .filter_map(|(peer, best)| Some((peer.name, (*best)?.nanoseconds)));
+        let Some((name, nanoseconds)) = theirs.min_by(|a, b| a.1.total_cmp(&b.1)) else {
             continue;
         };
-        let ratios: Vec<String> = ours
-            .iter()
-            .map(|&own| {
-                row[own].map_or(String::new(), |own| {
-                    format!("{:.2}x", nanoseconds / own.nanoseconds)
-                })
-            })
-            .collect();
+        let Some(own) = row[own] else { continue };
         println!(
-            "| {} | {} | {} | {} |",
+            "| {} | {name} | {} | {} | {:.2}x |",
             stream.name,
-            peers[at].name,
             number(nanoseconds),
-            ratios.join(" | ")
+            number(own.nanoseconds),
+            nanoseconds / own.nanoseconds
         );
     }
     println!();
+}
+
+fn is_ours(peer: &Peer) -> bool {
+    peer.name.starts_with(OURS)
 }
 
 fn table(
