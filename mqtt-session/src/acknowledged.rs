@@ -49,6 +49,7 @@ impl Session {
                 //= MQTT-4.3.3-6
                 self.acquit(id);
                 self.in_flight.received(id);
+                self.persister.touch_progress(publish, id);
                 self.events.push_back(Event::PublishReceived {
                     id: publish,
                     reason: ack.reason_code,

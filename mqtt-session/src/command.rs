@@ -7,12 +7,13 @@ use bytes::Bytes;
 use mqtt_codec::{ProtocolVersion, QoS, ReasonCode, SubscriptionId};
 
 use crate::connection::AuthReply;
-use crate::control::check_filter;
 use crate::error::{PublishError, PublishErrorReason, StateError, SubscribeError};
 use crate::event::{
     AckQoS, AckToken, Acknowledged, DisconnectCause, PublishId, SubscribeId, UnsubscribeId,
 };
+use crate::job::check_filter;
 use crate::outbound::Outgoing;
+use crate::persist::RecordKey;
 use crate::publish::{Publish, is_topic_name};
 use crate::session::Session;
 use crate::subscribe::Subscription;
@@ -35,6 +36,9 @@ impl Session {
         }
         let id = PublishId(self.next_publish);
         self.next_publish += 1;
+        if publish.qos != QoS::AtMostOnce {
+            self.persister.touch(RecordKey::Message(id));
+        }
         let expires_at = publish.expiry.map(|expiry| self.now + expiry);
         self.waiting.push(Outgoing {
             id,
@@ -49,7 +53,9 @@ impl Session {
     /// outcome will be or was reported.
     #[must_use]
     pub fn cancel_publish(&mut self, id: PublishId) -> Option<Publish> {
-        self.waiting.remove(id).map(|outgoing| outgoing.publish)
+        let outgoing = self.waiting.remove(id)?;
+        self.persister.touch_completed(id);
+        Some(outgoing.publish)
     }
 
     /// Subscribes to all of `subscriptions`, now or at the next connection; [`Event::SubscribeCompleted`] tells what became
@@ -231,6 +237,9 @@ impl Session {
                         .decide(token.packet_id, token.sequence, reason)
             }
         };
+        if accepted && token.qos == AckQoS::Two {
+            self.persister.touch(RecordKey::Received(token.packet_id));
+        }
         if accepted {
             Acknowledged::Accepted
         } else {

@@ -64,6 +64,8 @@ pub struct Config {
     pub broker_only_session: BrokerOnlySession,
     /// What becomes of publishes in flight when the broker lost the session. Default: [`InFlightOnLostSession::ResendAtLeastOnce`].
     pub in_flight_on_lost_session: InFlightOnLostSession,
+    /// Whether the session gives out records of what must outlive the process. Default: [`Persistence::Off`].
+    pub persistence: Persistence,
     /// When the subscriptions are sent again after a reconnect. Default: [`Resubscribe::WhenSessionLost`].
     pub resubscribe: Resubscribe,
     /// Whether the broker repeats retained messages on a resubscribe (5.0). Default: [`ResubscribeRetained::Never`].
@@ -139,6 +141,7 @@ impl Config {
             session_expiry: Duration::ZERO,
             broker_only_session: BrokerOnlySession::Refuse,
             in_flight_on_lost_session: InFlightOnLostSession::ResendAtLeastOnce,
+            persistence: Persistence::Off,
             resubscribe: Resubscribe::WhenSessionLost,
             resubscribe_retained: ResubscribeRetained::Never,
             receive_maximum: nonzero(256),
@@ -392,6 +395,17 @@ pub enum InFlightOnLostSession {
     ResendAll,
     /// All are reported as indeterminate.
     Report,
+}
+
+/// Whether the session gives out records of what must outlive the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Persistence {
+    /// It does not.
+    Off,
+    /// It does: see [`Session::poll_persist`](crate::Session::poll_persist). Bytes leave only once the records that they
+    /// depend on are stored, so a driver that does not store them sends nothing.
+    On,
 }
 
 /// When the session's subscriptions are sent again after a reconnect.

@@ -16,6 +16,7 @@ use crate::event::{
     AuthData, Availability, BrokerLimits, ConnectRefused, Connected, Event, SessionPresence,
 };
 use crate::keep_alive::KeepAlive;
+use crate::persist::RecordKey;
 use crate::quota::Quota;
 use crate::session::Session;
 
@@ -68,6 +69,7 @@ impl Session {
         connection.replay.suspects = suspects;
 
         self.has_session = true;
+        self.persister.touch(RecordKey::Session);
         self.must_start_clean = false;
         self.counters.connections += 1;
         let assigned_client_id = properties.assigned_client_identifier().map(owned);

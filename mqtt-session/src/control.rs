@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use mqtt_codec::{PacketId, QoS, ReasonCode, RetainHandling, SubscriptionId, TopicFilter};
+use mqtt_codec::{PacketId, QoS, ReasonCode, RetainHandling, SubscriptionId};
 
-use crate::config::ResubscribeRetained;
+use crate::config::{Persistence, ResubscribeRetained};
 use crate::error::{ProtocolViolation, SubscribeError};
 use crate::event::{BrokerLimits, Event, SubscribeId, UnsubscribeId};
+use crate::job::{Batch, BatchLimits, HEADER_BYTES, Job, PacketKind, Request, not_supported};
 use crate::packet_id::ControlIds;
 use crate::subscribe::{
     Resubscribed, SubscribeOutcome, SubscribeResult, Subscription, UnsubscribeResult, Wanted,
@@ -24,6 +25,8 @@ pub(crate) struct Control {
     in_flight: Vec<Batch>,
     ids: ControlIds,
     next_call: u64,
+    /// Filters whose subscription has changed, for their records.
+    touched: Option<Vec<Arc<str>>>,
 }
 
 /// A call of the application, or the session's own resubscribing.
@@ -40,65 +43,53 @@ enum Results {
     Unsubscribe(Vec<UnsubscribeResult>),
 }
 
-/// One filter on its way.
-#[derive(Debug, Clone)]
-pub(crate) struct Job {
-    call: u64,
-    /// Its place in the results of the call.
-    index: usize,
-    pub(crate) request: Request,
-    /// Consecutive hang-ups of the broker with this in flight.
-    strikes: u8,
-}
+impl Control {
+    pub(crate) fn new(persistence: Persistence) -> Self {
+        let touched = (persistence == Persistence::On).then(Vec::new);
+        Self {
+            touched,
+            ..Self::default()
+        }
+    }
 
-#[derive(Debug, Clone)]
-pub(crate) enum Request {
-    Subscribe {
+    fn touch(&mut self, filter: &Arc<str>) {
+        if let Some(touched) = &mut self.touched {
+            touched.push(Arc::clone(filter));
+        }
+    }
+
+    pub(crate) fn take_touched(&mut self) -> Vec<Arc<str>> {
+        self.touched
+            .as_mut()
+            .map(core::mem::take)
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn wanted(&self, filter: &str) -> Option<&Wanted> {
+        self.wanted.get(filter)
+    }
+
+    /// A subscription of an earlier process.
+    pub(crate) fn restore(
+        &mut self,
         subscription: Subscription,
         id: Option<SubscriptionId>,
-    },
-    Unsubscribe(Arc<str>),
-}
-
-/// Which packet a batch of jobs becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PacketKind {
-    Subscribe(Option<SubscriptionId>),
-    Unsubscribe,
-}
-
-/// The filters of one packet.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) packet_id: PacketId,
-    pub(crate) kind: PacketKind,
-    pub(crate) jobs: Vec<Job>,
-}
-
-/// Limits of one packet.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BatchLimits {
-    pub(crate) filters: usize,
-    pub(crate) bytes: usize,
-}
-
-impl Request {
-    pub(crate) fn filter(&self) -> &Arc<str> {
-        match self {
-            Self::Subscribe { subscription, .. } => &subscription.filter,
-            Self::Unsubscribe(filter) => filter,
-        }
+        granted: QoS,
+    ) {
+        let asked_by = self.next_call;
+        self.next_call += 1;
+        let filter = Arc::clone(&subscription.filter);
+        let wanted = Wanted {
+            subscription,
+            id,
+            asked_by,
+            granted: Some(granted),
+            is_owed: false,
+            strikes: 0,
+        };
+        self.wanted.insert(filter, wanted);
     }
 
-    const fn kind(&self) -> PacketKind {
-        match self {
-            Self::Subscribe { id, .. } => PacketKind::Subscribe(*id),
-            Self::Unsubscribe(_) => PacketKind::Unsubscribe,
-        }
-    }
-}
-
-impl Control {
     pub(crate) fn subscriptions(&self) -> impl ExactSizeIterator<Item = &Wanted> {
         self.wanted.values()
     }
@@ -176,6 +167,7 @@ impl Control {
         let call = self.open_call(Results::Unsubscribe(results.collect()));
         for (index, filter) in filters.iter().enumerate() {
             self.wanted.remove(filter);
+            self.touch(filter);
             let (cancelled, kept) = core::mem::take(&mut self.waiting)
                 .into_iter()
                 .partition::<VecDeque<_>, _>(|job| matches!(&job.request, Request::Subscribe { subscription, .. } if subscription.filter == *filter));
@@ -244,7 +236,14 @@ impl Control {
 
     /// Forgets what is subscribed; what was asked for and not answered stays.
     pub(crate) fn forget_granted(&mut self) {
-        self.wanted.retain(|_, wanted| wanted.granted.is_none());
+        let touched = &mut self.touched;
+        self.wanted.retain(|filter, wanted| {
+            let stays = wanted.granted.is_none();
+            if let (false, Some(touched)) = (stays, touched.as_mut()) {
+                touched.push(Arc::clone(filter));
+            }
+            stays
+        });
     }
 
     /// Whether a packet can be made now. A filter with which the broker hung up goes alone, and nothing beside it.
@@ -461,6 +460,7 @@ impl Control {
 
     fn settle_subscribe(&mut self, job: &Job, outcome: SubscribeOutcome) -> Option<Event> {
         let filter = job.request.filter();
+        self.touch(filter);
         if let Some(wanted) = self.wanted.get_mut(filter)
             && wanted.asked_by == job.call
         {
@@ -539,52 +539,6 @@ pub(crate) enum Blame {
     Nobody,
 }
 
-/// Checks filters against what a broker (or, before the first connection, the version) supports.
-pub(crate) fn check_filter(
-    filter: &str,
-    index: usize,
-    broker: Option<&BrokerLimits>,
-) -> Result<(), SubscribeError> {
-    let Ok(parsed) = TopicFilter::new(filter) else {
-        return Err(SubscribeError::InvalidFilter { index });
-    };
-    if filter.starts_with("$share/") && parsed.shared().is_none() {
-        return Err(SubscribeError::InvalidFilter { index });
-    }
-    let Some(broker) = broker else { return Ok(()) };
-    if parsed.shared().is_some() && !broker.shared_subscriptions.is_available() {
-        return Err(SubscribeError::SharedNotSupported { index });
-    }
-    if parsed.has_wildcards() && !broker.wildcard_subscriptions.is_available() {
-        return Err(SubscribeError::WildcardsNotSupported { index });
-    }
-    if HEADER_BYTES + filter.len() + 3 > broker.maximum_packet_size as usize {
-        return Err(SubscribeError::TooLarge { index });
-    }
-    Ok(())
-}
-
-fn not_supported(
-    request: &Request,
-    broker: &BrokerLimits,
-    too_large: bool,
-) -> Option<SubscribeError> {
-    if too_large {
-        return Some(SubscribeError::TooLarge { index: 0 });
-    }
-    match request {
-        Request::Unsubscribe(_) => None,
-        Request::Subscribe { id: Some(_), .. }
-            if !broker.subscription_identifiers.is_available() =>
-        {
-            Some(SubscribeError::SubscriptionIdsNotSupported)
-        }
-        Request::Subscribe { subscription, .. } => {
-            check_filter(&subscription.filter, 0, Some(broker)).err()
-        }
-    }
-}
-
 fn unsettled(filter: &Arc<str>) -> SubscribeResult {
     SubscribeResult {
         filter: Arc::clone(filter),
@@ -600,6 +554,3 @@ const fn outcome_of(code: ReasonCode) -> SubscribeOutcome {
         refused => SubscribeOutcome::Refused(refused),
     }
 }
-
-/// Fixed header (5), packet identifier (2), length of the properties (1) and a Subscription Identifier (5).
-const HEADER_BYTES: usize = 13;

@@ -14,7 +14,7 @@ use crate::alias::OutboundAlias;
 use crate::command::{Disconnect, WillOnDisconnect};
 use crate::config::{Config, ResponseInformation, Will};
 use crate::connection::Connection;
-use crate::control::{Batch, PacketKind, Request};
+use crate::job::{Batch, PacketKind, Request};
 use crate::outbound::Outgoing;
 use crate::publish::{Publish, PublishProperties};
 use crate::subscribe::{NoLocal, RetainAsPublished, Subscription};

@@ -16,6 +16,20 @@ use crate::subscribe::{Resubscribed, SubscribeResult, UnsubscribeResult};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishId(pub(crate) u64);
 
+impl PublishId {
+    /// The number, for a store.
+    #[must_use]
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+
+    /// The identifier with this number, from a store.
+    #[must_use]
+    pub const fn from_value(value: u64) -> Self {
+        Self(value)
+    }
+}
+
 /// Names a `subscribe` call that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscribeId(pub(crate) u64);
@@ -44,6 +58,12 @@ pub enum Event {
     Message(Message),
     /// A message came that could not be taken. The broker has been told not to send it again.
     MessageSkipped(Box<SkippedMessage>),
+    /// A QoS 1 or 2 publish is stored: it outlives this process
+    /// ([`Config::persistence`](crate::Config::persistence) only).
+    PublishStored {
+        /// Which one.
+        id: PublishId,
+    },
     /// A QoS 1 or 2 publish was handed out by `poll_transmit` for the first time.
     PublishWritten {
         /// Which one.

@@ -118,6 +118,31 @@ impl ReceivedQoS2 {
         self.by_id.contains_key(&id)
     }
 
+    /// What was received and decided on in an earlier process.
+    pub(crate) fn restore(&mut self, id: PacketId, fingerprint: u64) {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let known = Received {
+            sequence,
+            bytes: 0,
+            fingerprint,
+            decision: Some(ReasonCode::Success),
+            arrived_on: 0,
+            answer_due: false,
+        };
+        self.by_id.insert(id, known);
+    }
+
+    /// The fingerprint of a message that was decided on.
+    pub(crate) fn decided_fingerprint(&self, id: PacketId) -> Option<u64> {
+        let known = self.by_id.get(&id)?;
+        known.decision.map(|_| known.fingerprint)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PacketId> {
+        self.by_id.keys().copied()
+    }
+
     /// Whether this identifier is known, but as another message's.
     pub(crate) fn is_other_message(&self, id: PacketId, fingerprint: u64) -> bool {
         self.by_id

@@ -24,9 +24,11 @@ mod error;
 mod event;
 mod inbound;
 mod input;
+mod job;
 mod keep_alive;
 mod outbound;
 mod packet_id;
+mod persist;
 mod publish;
 mod quota;
 mod receive;
@@ -40,8 +42,8 @@ mod transmit;
 pub use command::{Disconnect, WillOnDisconnect};
 pub use config::{
     AssignedClientId, Authentication, BrokerOnlySession, CleanStart, Config, ConfigError,
-    InFlightOnLostSession, OversizedInbound, ResponseInformation, Resubscribe, ResubscribeRetained,
-    Will,
+    InFlightOnLostSession, OversizedInbound, Persistence, ResponseInformation, Resubscribe,
+    ResubscribeRetained, Will,
 };
 pub use error::{
     ConnectionError, LocalLimit, ProtocolViolation, PublishError, PublishErrorReason, StateError,
@@ -53,6 +55,7 @@ pub use event::{
     PublishOutcome, ServerDisconnect, SessionPresence, SkipReason, SkippedMessage, SubscribeId,
     TransportEnd, UnsubscribeId,
 };
+pub use persist::{PersistBatch, RecordKey, RecordValue, RestoreError, SentProgress};
 pub use publish::{Publish, PublishProperties, Retain};
 pub use session::{InputProgress, Session};
 pub use stats::{Counters, Stats};

@@ -82,6 +82,13 @@ impl Waiting {
         Some(outgoing)
     }
 
+    pub(crate) fn get(&self, id: PublishId) -> Option<&Outgoing> {
+        let queues = [&self.qos0, &self.qos12];
+        queues
+            .into_iter()
+            .find_map(|queue| queue.get(find(queue, id)?))
+    }
+
     pub(crate) fn remove(&mut self, id: PublishId) -> Option<Outgoing> {
         let outgoing = match find(&self.qos0, id) {
             Some(at) => self.qos0.remove(at),
@@ -213,6 +220,15 @@ impl InFlight {
 
     //= MQTT-4.6.0-1
     //= v3.1.1 MQTT-4.6.0-1
+    /// Puts an entry of an earlier process at the end. `false` if its identifier is taken, or not a publish's.
+    pub(crate) fn restore(&mut self, id: PacketId, entry: InFlightEntry) -> bool {
+        if !self.ids.reserve(id) {
+            return false;
+        }
+        self.link_last(id, entry);
+        true
+    }
+
     fn link_last(&mut self, id: PacketId, entry: InFlightEntry) {
         let index = slot_of(id.value());
         if self.slots.len() <= index {

@@ -54,6 +54,25 @@ impl PublishIds {
         self.free.push_back(id.value());
     }
 
+    /// Marks an identifier of an earlier process as taken, before anything is sent.
+    ///
+    /// Returns `false` if it is taken already or is not one that a publish can have.
+    pub(crate) fn reserve(&mut self, id: PacketId) -> bool {
+        let id = id.value();
+        if id > LAST_PUBLISH_ID {
+            return false;
+        }
+        if id > self.high_water {
+            self.free.extend(self.high_water + 1..id);
+            self.high_water = id;
+            return true;
+        }
+        match self.free.iter().position(|free| *free == id) {
+            Some(at) => self.free.remove(at).is_some(),
+            None => false,
+        }
+    }
+
     pub(crate) fn in_use(&self) -> usize {
         usize::from(self.high_water) - self.free.len()
     }
@@ -132,6 +151,23 @@ mod tests {
             "{}",
             ids.high_water
         );
+    }
+
+    #[test]
+    fn a_restored_identifier_is_never_handed_out() {
+        let mut ids = PublishIds::default();
+        assert!(ids.reserve(PacketId::new(7).unwrap()));
+        assert!(ids.reserve(PacketId::new(3).unwrap()));
+        assert!(!ids.reserve(PacketId::new(3).unwrap()), "twice");
+        assert!(
+            !ids.reserve(PacketId::new(LAST_PUBLISH_ID + 1).unwrap()),
+            "a control identifier"
+        );
+        for _ in 0..100 {
+            let id = ids.take().unwrap().value();
+            assert!(id != 7 && id != 3);
+        }
+        assert_eq!(ids.in_use(), 102);
     }
 
     proptest! {

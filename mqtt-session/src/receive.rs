@@ -1,7 +1,5 @@
 //! Messages on their way in: what a PUBLISH and a PUBREL do, and which answers may leave.
 
-use core::hash::Hasher;
-use std::hash::DefaultHasher;
 use std::sync::Arc;
 
 use mqtt_codec::{PacketId, QoS, ReasonCode};
@@ -11,6 +9,7 @@ use crate::connection::{Connection, Reply, ReplyKind};
 use crate::error::{ConnectionError, LocalLimit, ProtocolViolation};
 use crate::event::{AckQoS, AckToken, Event, Message};
 use crate::inbound::{Arrival, ReceivedQoS2};
+use crate::persist::RecordKey;
 use crate::session::Session;
 
 impl Session {
@@ -138,6 +137,7 @@ impl Session {
                 return Ok(None);
             };
             release_received(&mut self.received, connection, id);
+            self.persister.touch(RecordKey::Received(id));
         }
         if !self.received.contains(id) {
             self.hold(bytes)?;
@@ -189,6 +189,7 @@ impl Session {
             ReasonCode::PacketIdentifierNotFound
         };
         release_received(&mut self.received, connection, id);
+        self.persister.touch(RecordKey::Received(id));
         //= MQTT-4.3.3-11
         let reason = if self.is_v5() {
             reason
@@ -236,6 +237,7 @@ impl Session {
                     if reason >= ReasonCode::UnspecifiedError {
                         // A failing PUBREC ends the exchange; there is no PUBREL.
                         release_received(&mut self.received, connection, id);
+                        self.persister.touch(RecordKey::Received(id));
                     }
                 }
             }
@@ -257,11 +259,21 @@ pub(crate) fn release_received(
     }
 }
 
-/// Tells apart two messages with one identifier, by what a broker may not change.
-pub(crate) fn fingerprint(publish: &mqtt_codec::Publish, alias_topic: Option<&str>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(alias_topic.map_or_else(|| publish.topic_name().as_bytes(), str::as_bytes));
-    hasher.write_u8(0xff);
-    hasher.write(publish.payload());
-    hasher.finish()
+/// Tells apart two messages with one identifier, by what a broker may not change. Made here and not with the standard
+/// library's hasher, since it is stored and must mean the same to the next version of it.
+fn fingerprint(publish: &mqtt_codec::Publish, alias_topic: Option<&str>) -> u64 {
+    let topic = alias_topic.map_or_else(|| publish.topic_name().as_bytes(), str::as_bytes);
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in [topic, publish.payload()] {
+        for chunk in part.chunks(8) {
+            let mut word = [0; 8];
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word))
+                .wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+        hash = (hash.rotate_left(5) ^ part.len() as u64).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+    hash
 }

@@ -17,6 +17,7 @@ use crate::event::{
 use crate::inbound::ReceivedQoS2;
 use crate::keep_alive::KeepAliveAction;
 use crate::outbound::{InFlight, Stage, Waiting};
+use crate::persist::{Persister, RecordKey};
 use crate::skip::Undecodable;
 use crate::stats::Counters;
 use crate::time::Timestamp;
@@ -83,6 +84,10 @@ use crate::time::Timestamp;
 /// }
 /// ```
 ///
+/// With [`Config::persistence`] on there is one more output, [`poll_persist`](Self::poll_persist), and one more input,
+/// [`handle_persisted`](Self::handle_persisted). Ask for a batch after `poll_transmit` returned zero; when it is stored, drain
+/// again: what waited for it leaves now.
+///
 /// # Session and Network Connection
 ///
 /// | survives a reconnect | ends with the connection |
@@ -119,6 +124,7 @@ pub struct Session {
     pub(crate) next_publish: u64,
     pub(crate) counters: Counters,
     pub(crate) undecodable: Undecodable,
+    pub(crate) persister: Persister,
     /// Where the properties of a PUBLISH are put together.
     pub(crate) scratch: PropertyBuf,
 }
@@ -142,8 +148,11 @@ impl Session {
     /// If the configuration is not one that a CONNECT could carry.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
+        let persister = Persister::new(config.persistence);
+        let control = Control::new(config.persistence);
         Ok(Self {
             config,
+            persister,
             connection: None,
             farewell: None,
             events: VecDeque::new(),
@@ -157,7 +166,7 @@ impl Session {
             waiting: Waiting::default(),
             in_flight: InFlight::default(),
             received: ReceivedQoS2::default(),
-            control: Control::default(),
+            control,
             next_publish: 0,
             counters: Counters::default(),
             undecodable: Undecodable::default(),
@@ -201,6 +210,7 @@ impl Session {
             return Err(StateError::TransportOpen);
         }
         self.farewell = None;
+        self.persister.staged.clear();
         self.connection_epoch = self.connection_epoch.wrapping_add(1);
         //= MQTT-3.1.2-4
         let clean_start = self.must_start_clean
@@ -280,6 +290,7 @@ impl Session {
     }
 
     pub(crate) fn complete(&mut self, id: PublishId, outcome: PublishOutcome) {
+        self.persister.touch_completed(id);
         self.events
             .push_back(Event::PublishCompleted { id, outcome });
     }
@@ -302,6 +313,10 @@ impl Session {
             return;
         };
         let stage = connection.stage();
+        if cause != DisconnectCause::Requested {
+            // What was to be written there is of no use elsewhere.
+            self.persister.staged.clear();
+        }
         self.is_presence_in_doubt |= matches!(connection.phase, Phase::AwaitsConnack { .. });
         if hung_up && stage == ConnectionStage::Connected {
             self.blame(connection.epoch);
@@ -347,6 +362,9 @@ impl Session {
 
         self.session_epoch = self.session_epoch.wrapping_add(1);
         //= v3.1.1 MQTT-3.1.2-6
+        for id in self.received.ids() {
+            self.persister.touch(RecordKey::Received(id));
+        }
         self.received.clear();
         for id in self.in_flight.ids() {
             let Some(entry) = self.in_flight.entry_mut(id) else {

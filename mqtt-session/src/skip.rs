@@ -13,6 +13,7 @@ use crate::config::OversizedInbound;
 use crate::error::ConnectionError;
 use crate::event::{Event, SkipReason, SkippedMessage};
 use crate::inbound::Arrival;
+use crate::persist::RecordKey;
 use crate::session::Session;
 
 /// How the input goes on after a packet that could not be decoded.
@@ -169,6 +170,7 @@ impl Session {
                 match self.received.arrive(id, 0, 0, connection.epoch) {
                     Arrival::New { sequence } => {
                         self.received.decide(id, sequence, answer);
+                        self.persister.touch(RecordKey::Received(id));
                         connection.owed_pubrecs.push_back((id, sequence));
                     }
                     // Skipped before: decided on already, so that its answer leaves in its turn.

@@ -8,12 +8,12 @@ use mqtt_codec::{
 
 use crate::command::check_support;
 use crate::connection::{Connection, Phase, PingState, ReplyKind};
-use crate::control::BatchLimits;
 use crate::encode::{
     Repetition, push, push_text, put, write_batch, write_connect, write_disconnect, write_publish,
 };
 use crate::error::PublishErrorReason;
 use crate::event::{DisconnectCause, Event, Indeterminate, PublishOutcome};
+use crate::job::BatchLimits;
 use crate::outbound::{InFlightEntry, Outgoing, Stage, Window};
 use crate::session::Session;
 use crate::time::Timestamp;
@@ -33,6 +33,33 @@ impl Session {
     /// that publishing cannot starve them; then SUBSCRIBE and UNSUBSCRIBE; then what is sent again; then new publishes.
     pub fn poll_transmit(&mut self, out: &mut BytesMut, limit: usize, now: Timestamp) -> usize {
         self.advance(now);
+        let written = if self.persister.is_on && self.connection.is_some() {
+            self.transmit_stored(out, limit)
+        } else {
+            self.fill(out, limit)
+        };
+        self.counters.bytes_sent += written as u64;
+        written
+    }
+
+    /// Hands out what was put together before, once all that it depends on is stored.
+    fn transmit_stored(&mut self, out: &mut BytesMut, limit: usize) -> usize {
+        if self.persister.staged.is_empty() {
+            let mut staged = core::mem::take(&mut self.persister.staged);
+            self.fill(&mut staged, limit);
+            self.collect_touched();
+            self.persister.staged = staged;
+            self.persister.seal();
+        }
+        if !self.persister.may_release() {
+            return 0;
+        }
+        let written = self.persister.staged.len();
+        out.unsplit(self.persister.staged.split());
+        written
+    }
+
+    fn fill(&mut self, out: &mut BytesMut, limit: usize) -> usize {
         let start = out.len();
         while out.len() - start < limit.max(1) {
             let before = out.len();
@@ -46,9 +73,7 @@ impl Session {
                 break;
             }
         }
-        let written = out.len() - start;
-        self.counters.bytes_sent += written as u64;
-        written
+        out.len() - start
     }
 
     fn transmit_one(&mut self, out: &mut BytesMut) -> Step {
@@ -78,6 +103,14 @@ impl Session {
             || self.write_auth(out) == Step::Done
         {
             return Step::Done;
+        }
+        let is_leaving = self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| connection.disconnect.is_some());
+        if is_leaving && self.persister.is_on && !self.persister.is_clean() {
+            // The answers before it wait to be stored; it would overtake them.
+            return Step::Idle;
         }
         if let Some(disconnect) = self
             .connection
@@ -300,13 +333,13 @@ impl Session {
                     out,
                 );
                 self.counters.publishes_sent += 1;
-                self.complete(
-                    id,
-                    written.map_or_else(
-                        |_| PublishOutcome::NotSent(PublishErrorReason::InvalidProperty),
-                        |()| PublishOutcome::Written,
-                    ),
+                let outcome = written.map_or_else(
+                    |_| PublishOutcome::NotSent(PublishErrorReason::InvalidProperty),
+                    |()| PublishOutcome::Written,
                 );
+                // Not `complete`: a QoS 0 publish has no records.
+                self.events
+                    .push_back(Event::PublishCompleted { id, outcome });
                 return Step::Done;
             }
             QoS::AtLeastOnce => Stage::Puback,
@@ -322,6 +355,7 @@ impl Session {
         };
         match self.in_flight.push(entry) {
             Ok(packet_id) => {
+                self.persister.touch_progress(id, packet_id);
                 self.write_in_flight(packet_id, out);
                 Step::Done
             }

@@ -7,7 +7,7 @@ use core::time::Duration;
 use common::pair::Pair;
 use common::resuming;
 use mqtt_codec::{ProtocolVersion, QoS};
-use mqtt_session::{Disconnect, TransportEnd};
+use mqtt_session::{Config, Disconnect, Persistence, RecordKey, TransportEnd};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -28,6 +28,12 @@ enum Step {
     LoseSession,
     Disconnect,
     Pass(u16),
+    /// The session gives out what has changed.
+    PollPersist,
+    /// The oldest batch is stored.
+    Store,
+    /// The process dies and another takes over.
+    Crash,
 }
 
 const FILTERS: [&str; 3] = ["down", "x/+", "y/#"];
@@ -61,8 +67,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn run(version: ProtocolVersion, receive_maximum: u16, replay_window: u16, steps: &[Step]) -> Pair {
-    let mut config = resuming(version);
+fn step_of_a_mortal() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => step(),
+        3 => Just(Step::PollPersist),
+        3 => Just(Step::Store),
+        1 => Just(Step::Crash),
+    ]
+}
+
+fn run(mut config: Config, receive_maximum: u16, replay_window: u16, steps: &[Step]) -> Pair {
     config.replay_window = replay_window.try_into().unwrap();
     // Any death may be the broker's doing here, and none is a message's.
     config.quarantine_after = u8::MAX.try_into().unwrap();
@@ -97,6 +111,9 @@ fn run(version: ProtocolVersion, receive_maximum: u16, replay_window: u16, steps
                     pair.die(TransportEnd::ClosedLocally);
                 }
             }
+            Step::PollPersist => pair.poll_persist(),
+            Step::Store => drop(pair.store_one()),
+            Step::Crash => pair.crash(),
             Step::Pass(millis) => {
                 pair.pass(Duration::from_millis(u64::from(millis)));
                 pair.settle();
@@ -120,8 +137,27 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..150),
     ) {
         let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
-        let mut pair = run(version, receive_maximum, replay_window, &steps);
+        let mut pair = run(resuming(version), receive_maximum, replay_window, &steps);
         pair.finish();
         pair.check();
+    }
+
+    #[test]
+    fn a_process_that_dies_leaves_enough_behind(
+        v5 in any::<bool>(),
+        receive_maximum in 1..5_u16,
+        replay_window in 1..4_u16,
+        steps in proptest::collection::vec(step_of_a_mortal(), 0..150),
+    ) {
+        let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+        let mut config = resuming(version);
+        config.persistence = Persistence::On;
+        let mut pair = run(config, receive_maximum, replay_window, &steps);
+        pair.finish();
+        pair.check();
+        pair.poll_persist();
+        while pair.store_one() {}
+        let left: Vec<_> = pair.store.keys().filter(|key| !matches!(key, RecordKey::Session | RecordKey::Subscription(_))).collect();
+        prop_assert!(left.is_empty() || pair.was_fooled, "{:?}", left);
     }
 }
