@@ -8,7 +8,7 @@ use crate::message::Message;
 use crate::message::ProviderName;
 use crate::payload::PayloadError;
 use crate::provider::FilterOutcome;
-use crate::pubsub::PublishOutcome;
+use crate::publish::PublishOutcome;
 use crate::topic::{TopicError, TopicFilter};
 
 /// Why a provider could not do what it was asked.

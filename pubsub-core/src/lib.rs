@@ -46,14 +46,20 @@ mod connection;
 #[cfg(feature = "testing")]
 pub mod contract;
 mod error;
+mod into;
+mod limits;
 mod memory;
 mod message;
 mod payload;
 mod provider;
+mod publish;
 mod pubsub;
 mod queue;
 mod receipt;
 mod router;
+mod routes;
+mod shared_receipt;
+mod subscribe;
 mod subscription;
 mod topic;
 mod trie;
@@ -66,6 +72,8 @@ pub use error::{
     BadPayload, FilterLost, Overflow, ProviderError, ProviderErrorKind, PublishError, Refusal,
     RefusalKind, RegistryError, Retry, SubscribeError, SubscriptionError, UnknownProvider,
 };
+pub use into::{IntoFilters, IntoTopics};
+pub use limits::{HoldLimits, HoldPolicy, OverflowPolicy, QueueLimits, SubscriptionStats};
 pub use memory::MemoryProvider;
 pub use message::{
     Message, OfflinePolicy, OutboundMessage, PayloadFormat, Properties, PropertyFields,
@@ -77,12 +85,10 @@ pub use provider::{
     FilterRequest, Gap, MaybeSendSync, OwnMessages, Provider, ReceiptSink, RetainMark,
     RetainedMessages, Settlement,
 };
-pub use pubsub::{
-    IntoFilters, IntoTopics, PubSub, Publish, PublishOutcome, PublishTicket, Publishing,
-    RoutingStats, Subscribe,
-};
-pub use queue::{HoldLimits, HoldPolicy, OverflowPolicy, QueueLimits, SubscriptionStats};
+pub use publish::{Publish, PublishOutcome, PublishTicket, Publishing};
+pub use pubsub::{PubSub, RoutingStats};
 pub use receipt::{Delivered, PublishReceipt, PublishSettler, PublishStage};
+pub use subscribe::Subscribe;
 pub use subscription::{Deliveries, Event, Events, Subscription, Typed, TypedMessage};
 pub use topic::{
     MAX_TOPIC_LEN, MatchingRules, ParentLevel, ReservedTopics, TopicError, TopicFilter, TopicName,

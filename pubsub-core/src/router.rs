@@ -9,8 +9,7 @@
 //! wants of `control` is a [`Task`]: done at once if the lock is free, otherwise by whoever holds it,
 //! when done.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::Duration;
@@ -21,19 +20,12 @@ use crate::error::{
 };
 use crate::message::{ProviderName, QoS};
 use crate::provider::{
-    BoxFuture, Continuity, Delivery, DeliveryReceipt, DeliverySink, Demand, FilterRequest, Gap,
-    Provider, ReceiptSink, RetainMark, RetainedMessages, Settlement,
+    BoxFuture, Continuity, Delivery, DeliverySink, Demand, FilterRequest, Gap, Provider,
+    RetainMark, RetainedMessages,
 };
-use crate::queue::{Effects, Queue};
-use crate::topic::{MatchingRules, TopicFilter};
-use crate::trie::TopicTrie;
-
-/// How many retained messages a subscription remembers to have got, so that it is not given them again
-/// when another one subscribes to the same filter. Beyond that it may get them again.
-const MAX_RETAINED_SEEN: usize = 4_096;
-/// A queue's share of a batch keeps room for this many messages between batches: some 2 KiB, so that many
-/// idle subscriptions stay cheap.
-const PENDING_KEPT: usize = 16;
+use crate::queue::Queue;
+use crate::routes::{Followed, Routes, SlotKey};
+use crate::topic::TopicFilter;
 
 pub(crate) struct Router {
     name: ProviderName,
@@ -87,42 +79,6 @@ impl FilterUse {
     }
 }
 
-/// Who gets what.
-struct Routes {
-    /// Sinks of another epoch belong to a provider that was replaced or removed.
-    epoch: u64,
-    trie: TopicTrie<Vec<u32>>,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// The number of the message being routed, to deliver it once to each.
-    stamp: u64,
-    /// Filters under which live messages may carry the retain mark.
-    marked_as_published: usize,
-    now: Duration,
-    hasher: RandomState,
-    matched: Vec<u32>,
-    touched: Vec<u32>,
-    unrouted: u64,
-}
-
-/// One subscription's place in a router.
-struct Slot {
-    /// Changes whenever the place is given to another.
-    generation: u32,
-    /// `None` while free.
-    queue: Option<Arc<Queue>>,
-    filters: HashSet<TopicFilter>,
-    stamp: u64,
-    pending: Vec<Delivery>,
-    retained_seen: HashSet<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SlotKey {
-    index: u32,
-    generation: u32,
-}
-
 /// A subscribe request on its way.
 pub(crate) struct Asked {
     /// One for each filter in order; `None` for those the provider is being asked for.
@@ -140,19 +96,7 @@ impl Router {
                 filters: HashMap::new(),
             }),
             tasks: Mutex::default(),
-            routes: Mutex::new(Routes {
-                epoch: 0,
-                trie: TopicTrie::new(),
-                slots: Vec::new(),
-                free: Vec::new(),
-                stamp: 0,
-                marked_as_published: 0,
-                now: Duration::ZERO,
-                hasher: RandomState::new(),
-                matched: Vec::new(),
-                touched: Vec::new(),
-                unrouted: 0,
-            }),
+            routes: Mutex::new(Routes::new()),
             hub: ConnectionHub::new(),
         })
     }
@@ -179,7 +123,8 @@ impl Router {
             let epoch = {
                 let mut routes = self.routes();
                 routes.epoch += 1;
-                routes.set_rules(rules, &control.filters);
+                let filters: Vec<_> = control.filters.keys().cloned().collect();
+                routes.set_rules(rules, &filters);
                 routes.epoch
             };
             provider.attach(DeliverySink::new(Arc::clone(self), epoch))?;
@@ -433,9 +378,7 @@ impl Router {
             return;
         }
         if gap.continuity == Continuity::Lost {
-            for slot in &mut routes.slots {
-                slot.retained_seen.clear();
-            }
+            routes.forget_retained();
         }
         let wakers: Vec<Waker> = routes
             .occupied()
@@ -593,245 +536,5 @@ impl Router {
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Routes {
-    fn allocate(&mut self, queue: &Arc<Queue>) -> SlotKey {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                queue: None,
-                filters: HashSet::new(),
-                stamp: 0,
-                pending: Vec::new(),
-                retained_seen: HashSet::new(),
-            });
-            // Four thousand million subscriptions would have run out of memory before.
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.queue = Some(Arc::clone(queue));
-        SlotKey {
-            index,
-            generation: slot.generation,
-        }
-    }
-
-    fn slot(&mut self, key: SlotKey) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(key.index as usize)
-            .filter(|slot| slot.generation == key.generation && slot.queue.is_some())
-    }
-
-    fn queue_of(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
-        self.slot(key).and_then(|slot| slot.queue.clone())
-    }
-
-    fn filters_of(&mut self, key: SlotKey) -> Vec<TopicFilter> {
-        self.slot(key)
-            .map(|slot| slot.filters.iter().cloned().collect())
-            .unwrap_or_default()
-    }
-
-    fn add(&mut self, key: SlotKey, filter: &TopicFilter) {
-        let Some(slot) = self.slot(key) else { return };
-        // A new request means new retained messages.
-        slot.retained_seen.clear();
-        if slot.filters.insert(filter.clone()) {
-            self.trie
-                .get_or_insert_with(filter, Vec::new)
-                .push(key.index);
-        }
-    }
-
-    fn remove(&mut self, key: SlotKey, filter: &TopicFilter) {
-        let Some(slot) = self.slot(key) else { return };
-        if !slot.filters.remove(filter) {
-            return;
-        }
-        if let Some(members) = self.trie.get_mut(filter) {
-            if let Some(at) = members.iter().position(|index| *index == key.index) {
-                members.swap_remove(at);
-            }
-            if members.is_empty() {
-                self.trie.remove(filter);
-            }
-        }
-    }
-
-    fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
-        let slot = self.slot(key).filter(|slot| slot.filters.is_empty())?;
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.retained_seen = HashSet::new();
-        slot.pending = Vec::new();
-        let queue = slot.queue.take();
-        self.free.push(key.index);
-        queue
-    }
-
-    fn occupied(&self) -> impl Iterator<Item = (SlotKey, &Arc<Queue>)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let key = SlotKey {
-                index: u32::try_from(index).ok()?,
-                generation: slot.generation,
-            };
-            slot.queue.as_ref().map(|queue| (key, queue))
-        })
-    }
-
-    fn set_rules(&mut self, rules: MatchingRules, filters: &HashMap<TopicFilter, FilterUse>) {
-        if self.trie.rules() == rules {
-            return;
-        }
-        let mut trie = TopicTrie::with_rules(rules);
-        for filter in filters.keys() {
-            if let Some(members) = self.trie.remove(filter) {
-                trie.insert(filter, members);
-            }
-        }
-        self.trie = trie;
-    }
-
-    /// Puts one message into the share of each subscription that wants it, once each.
-    fn route(&mut self, name: &ProviderName, mut delivery: Delivery) {
-        self.stamp += 1;
-        let stamp = self.stamp;
-        let mut matched = std::mem::take(&mut self.matched);
-        let slots = &mut self.slots;
-        self.trie
-            .for_each_match(&delivery.message.topic, |members| {
-                for index in members {
-                    let slot = &mut slots[*index as usize];
-                    if slot.stamp != stamp {
-                        slot.stamp = stamp;
-                        matched.push(*index);
-                    }
-                }
-            });
-        self.unrouted += u64::from(matched.is_empty());
-        if delivery.message.retain && self.marked_as_published == 0 && !matched.is_empty() {
-            let hash = self.hasher.hash_one(&delivery.message.topic);
-            matched.retain(|index| {
-                let seen = &mut slots[*index as usize].retained_seen;
-                seen.len() >= MAX_RETAINED_SEEN && !seen.contains(&hash) || seen.insert(hash)
-            });
-            if matched.is_empty()
-                && let Some(receipt) = delivery.receipt.take()
-            {
-                // Nobody lacks it: they all have it.
-                receipt.settle(Settlement::Taken);
-            }
-        }
-        delivery.message.provider = name.clone();
-        if let Some((last, others)) = matched.split_last() {
-            let mut parts = SharedReceipt::split(delivery.receipt.take(), matched.len());
-            for index in others {
-                let copy = Delivery {
-                    message: delivery.message.clone(),
-                    receipt: parts.next(),
-                    buffer_len: delivery.buffer_len,
-                };
-                self.hand_to(*index, copy);
-            }
-            delivery.receipt = parts.next();
-            self.hand_to(*last, delivery);
-        }
-        matched.clear();
-        self.matched = matched;
-    }
-
-    fn hand_to(&mut self, index: u32, delivery: Delivery) {
-        let slot = &mut self.slots[index as usize];
-        if slot.pending.is_empty() {
-            self.touched.push(index);
-        }
-        slot.pending.push(delivery);
-    }
-
-    /// Gives each subscription its share of the batch. The usual case of one subscription allocates
-    /// nothing.
-    fn flush(&mut self) -> Followed {
-        let mut followed = Followed::default();
-        for index in self.touched.drain(..) {
-            let slot = &mut self.slots[index as usize];
-            if let Some(queue) = &slot.queue {
-                let key = SlotKey {
-                    index,
-                    generation: slot.generation,
-                };
-                followed.push(key, queue.append(&mut slot.pending, self.now));
-            }
-            slot.pending.clear();
-            slot.pending.shrink_to(PENDING_KEPT);
-        }
-        followed
-    }
-}
-
-/// What is to be done for the subscriptions that got something.
-#[derive(Default)]
-struct Followed {
-    first: Option<(SlotKey, Effects)>,
-    others: Vec<(SlotKey, Effects)>,
-}
-
-impl Followed {
-    fn push(&mut self, slot: SlotKey, effects: Effects) {
-        match &self.first {
-            None => self.first = Some((slot, effects)),
-            Some(_) => self.others.push((slot, effects)),
-        }
-    }
-}
-
-/// One receipt in several hands: settled when the last of them is.
-struct SharedReceipt(Mutex<(usize, Settlement, Option<DeliveryReceipt>)>);
-
-impl SharedReceipt {
-    /// The hands, as many as asked for; the receipt itself if that is one.
-    fn split(
-        receipt: Option<DeliveryReceipt>,
-        hands: usize,
-    ) -> impl Iterator<Item = DeliveryReceipt> {
-        let (single, shared) = match receipt {
-            Some(receipt) if hands > 1 => {
-                let state = (hands, Settlement::Dropped, Some(receipt));
-                (None, Some(Arc::new(Self(Mutex::new(state)))))
-            }
-            other => (other, None),
-        };
-        let parts = shared.into_iter().flat_map(move |shared| {
-            (0..hands).map(move |_| DeliveryReceipt::new(Arc::clone(&shared) as Arc<_>, 0))
-        });
-        single.into_iter().chain(parts)
-    }
-}
-
-impl ReceiptSink for SharedReceipt {
-    fn settle(&self, _: u64, settlement: Settlement) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 = state.0.saturating_sub(1);
-        if rank(settlement) > rank(state.1) {
-            state.1 = settlement;
-        }
-        if state.0 == 0
-            && let Some(receipt) = state.2.take()
-        {
-            let settlement = state.1;
-            drop(state);
-            receipt.settle(settlement);
-        }
-    }
-}
-
-/// Of several subscribers' words on one message the strongest counts.
-fn rank(settlement: Settlement) -> u8 {
-    match settlement {
-        Settlement::Dropped => 0,
-        Settlement::Rejected(_) => 1,
-        Settlement::Released => 2,
-        Settlement::Taken => 3,
-        Settlement::Postponed => 4,
     }
 }

@@ -12,12 +12,14 @@ use futures_core::{FusedStream, Stream};
 use serde::de::DeserializeOwned;
 
 use crate::error::{BadPayload, ProviderError, SubscriptionError};
+use crate::limits::SubscriptionStats;
 use crate::message::Message;
 use crate::payload::{Decode, JsonCodec};
 use crate::provider::{Delivery, FilterOutcome, Gap};
 use crate::pubsub::Registry;
-use crate::queue::{Entry, Notice, Queue, SubscriptionStats};
-use crate::router::{Router, SlotKey};
+use crate::queue::{Entry, Notice, Queue};
+use crate::router::Router;
+use crate::routes::SlotKey;
 use crate::topic::TopicFilter;
 
 /// The messages of one or several filters, in order: a `Stream` of `Result<Message, SubscriptionError>`.

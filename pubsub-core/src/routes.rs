@@ -1,0 +1,268 @@
+//! What a delivery looks at: which subscription gets which message.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::message::ProviderName;
+use crate::provider::{Delivery, Settlement};
+use crate::queue::{Effects, Queue};
+use crate::shared_receipt::SharedReceipt;
+use crate::topic::{MatchingRules, TopicFilter};
+use crate::trie::TopicTrie;
+
+/// How many retained messages a subscription remembers to have got, so that it is not given them again
+/// when another one subscribes to the same filter. Beyond that it may get them again.
+const MAX_RETAINED_SEEN: usize = 4_096;
+/// A queue's share of a batch keeps room for this many messages between batches: some 2 KiB, so that many
+/// idle subscriptions stay cheap.
+const PENDING_KEPT: usize = 16;
+
+/// Who gets what.
+pub(crate) struct Routes {
+    /// Sinks of another epoch belong to a provider that was replaced or removed.
+    pub(crate) epoch: u64,
+    trie: TopicTrie<Vec<u32>>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// The number of the message being routed, to deliver it once to each.
+    stamp: u64,
+    /// Filters under which live messages may carry the retain mark.
+    pub(crate) marked_as_published: usize,
+    pub(crate) now: Duration,
+    hasher: RandomState,
+    matched: Vec<u32>,
+    touched: Vec<u32>,
+    pub(crate) unrouted: u64,
+}
+
+/// One subscription's place in a router.
+struct Slot {
+    /// Changes whenever the place is given to another.
+    generation: u32,
+    /// `None` while free.
+    queue: Option<Arc<Queue>>,
+    filters: HashSet<TopicFilter>,
+    stamp: u64,
+    pending: Vec<Delivery>,
+    retained_seen: HashSet<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotKey {
+    index: u32,
+    generation: u32,
+}
+
+impl Routes {
+    pub(crate) fn new() -> Self {
+        Self {
+            epoch: 0,
+            trie: TopicTrie::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            stamp: 0,
+            marked_as_published: 0,
+            now: Duration::ZERO,
+            hasher: RandomState::new(),
+            matched: Vec::new(),
+            touched: Vec::new(),
+            unrouted: 0,
+        }
+    }
+
+    /// Forgets what subscribers got of retained messages: they may lack them now.
+    pub(crate) fn forget_retained(&mut self) {
+        for slot in &mut self.slots {
+            slot.retained_seen.clear();
+        }
+    }
+
+    pub(crate) fn allocate(&mut self, queue: &Arc<Queue>) -> SlotKey {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                queue: None,
+                filters: HashSet::new(),
+                stamp: 0,
+                pending: Vec::new(),
+                retained_seen: HashSet::new(),
+            });
+            // Four thousand million subscriptions would have run out of memory before.
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.queue = Some(Arc::clone(queue));
+        SlotKey {
+            index,
+            generation: slot.generation,
+        }
+    }
+
+    fn slot(&mut self, key: SlotKey) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(key.index as usize)
+            .filter(|slot| slot.generation == key.generation && slot.queue.is_some())
+    }
+
+    pub(crate) fn queue_of(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
+        self.slot(key).and_then(|slot| slot.queue.clone())
+    }
+
+    pub(crate) fn filters_of(&mut self, key: SlotKey) -> Vec<TopicFilter> {
+        self.slot(key)
+            .map(|slot| slot.filters.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn add(&mut self, key: SlotKey, filter: &TopicFilter) {
+        let Some(slot) = self.slot(key) else { return };
+        // A new request means new retained messages.
+        slot.retained_seen.clear();
+        if slot.filters.insert(filter.clone()) {
+            self.trie
+                .get_or_insert_with(filter, Vec::new)
+                .push(key.index);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: SlotKey, filter: &TopicFilter) {
+        let Some(slot) = self.slot(key) else { return };
+        if !slot.filters.remove(filter) {
+            return;
+        }
+        if let Some(members) = self.trie.get_mut(filter) {
+            if let Some(at) = members.iter().position(|index| *index == key.index) {
+                members.swap_remove(at);
+            }
+            if members.is_empty() {
+                self.trie.remove(filter);
+            }
+        }
+    }
+
+    pub(crate) fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
+        let slot = self.slot(key).filter(|slot| slot.filters.is_empty())?;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.retained_seen = HashSet::new();
+        slot.pending = Vec::new();
+        let queue = slot.queue.take();
+        self.free.push(key.index);
+        queue
+    }
+
+    pub(crate) fn occupied(&self) -> impl Iterator<Item = (SlotKey, &Arc<Queue>)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let key = SlotKey {
+                index: u32::try_from(index).ok()?,
+                generation: slot.generation,
+            };
+            slot.queue.as_ref().map(|queue| (key, queue))
+        })
+    }
+
+    pub(crate) fn set_rules(&mut self, rules: MatchingRules, filters: &[TopicFilter]) {
+        if self.trie.rules() == rules {
+            return;
+        }
+        let mut trie = TopicTrie::with_rules(rules);
+        for filter in filters {
+            if let Some(members) = self.trie.remove(filter) {
+                trie.insert(filter, members);
+            }
+        }
+        self.trie = trie;
+    }
+
+    /// Puts one message into the share of each subscription that wants it, once each.
+    pub(crate) fn route(&mut self, name: &ProviderName, mut delivery: Delivery) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        let mut matched = std::mem::take(&mut self.matched);
+        let slots = &mut self.slots;
+        self.trie
+            .for_each_match(&delivery.message.topic, |members| {
+                for index in members {
+                    let slot = &mut slots[*index as usize];
+                    if slot.stamp != stamp {
+                        slot.stamp = stamp;
+                        matched.push(*index);
+                    }
+                }
+            });
+        self.unrouted += u64::from(matched.is_empty());
+        if delivery.message.retain && self.marked_as_published == 0 && !matched.is_empty() {
+            let hash = self.hasher.hash_one(&delivery.message.topic);
+            matched.retain(|index| {
+                let seen = &mut slots[*index as usize].retained_seen;
+                seen.len() >= MAX_RETAINED_SEEN && !seen.contains(&hash) || seen.insert(hash)
+            });
+            if matched.is_empty()
+                && let Some(receipt) = delivery.receipt.take()
+            {
+                // Nobody lacks it: they all have it.
+                receipt.settle(Settlement::Taken);
+            }
+        }
+        delivery.message.provider = name.clone();
+        if let Some((last, others)) = matched.split_last() {
+            let mut parts = SharedReceipt::split(delivery.receipt.take(), matched.len());
+            for index in others {
+                let copy = Delivery {
+                    message: delivery.message.clone(),
+                    receipt: parts.next(),
+                    buffer_len: delivery.buffer_len,
+                };
+                self.hand_to(*index, copy);
+            }
+            delivery.receipt = parts.next();
+            self.hand_to(*last, delivery);
+        }
+        matched.clear();
+        self.matched = matched;
+    }
+
+    fn hand_to(&mut self, index: u32, delivery: Delivery) {
+        let slot = &mut self.slots[index as usize];
+        if slot.pending.is_empty() {
+            self.touched.push(index);
+        }
+        slot.pending.push(delivery);
+    }
+
+    /// Gives each subscription its share of the batch. The usual case of one subscription allocates
+    /// nothing.
+    pub(crate) fn flush(&mut self) -> Followed {
+        let mut followed = Followed::default();
+        for index in self.touched.drain(..) {
+            let slot = &mut self.slots[index as usize];
+            if let Some(queue) = &slot.queue {
+                let key = SlotKey {
+                    index,
+                    generation: slot.generation,
+                };
+                followed.push(key, queue.append(&mut slot.pending, self.now));
+            }
+            slot.pending.clear();
+            slot.pending.shrink_to(PENDING_KEPT);
+        }
+        followed
+    }
+}
+
+/// What is to be done for the subscriptions that got something.
+#[derive(Default)]
+pub(crate) struct Followed {
+    pub(crate) first: Option<(SlotKey, Effects)>,
+    pub(crate) others: Vec<(SlotKey, Effects)>,
+}
+
+impl Followed {
+    pub(crate) fn push(&mut self, slot: SlotKey, effects: Effects) {
+        match &self.first {
+            None => self.first = Some((slot, effects)),
+            Some(_) => self.others.push((slot, effects)),
+        }
+    }
+}
