@@ -12,8 +12,13 @@ use pubsub_generic::{
 use sigv4_presign::Signer;
 use ws_transport::{Connector, Endpoint as WsEndpoint, Refusal, UpgradeRequest, WebSocket};
 
-use crate::credentials::{AwsCredentials, CredentialSource, CredentialsError};
+use tokio::time::{Instant, timeout_at};
+
+use crate::credentials::{
+    AwsCredentials, CredentialSource, CredentialsError, CredentialsErrorKind,
+};
 use crate::endpoint::Endpoint;
+use crate::identity::OfOneIdentity;
 use crate::refusal::{ClockSkew, RefusalCause, UpgradeRefused};
 
 /// A clock that is off by less is not what the service refused for: it tolerates five minutes, as far as is known.
@@ -22,6 +27,12 @@ const TOLERATED_SKEW: Duration = Duration::from_secs(120);
 /// How wrong our clock may be for the service's `Date` to correct it: a day, which covers every mix-up of time zones.
 /// Beyond that, somebody should set the clock; and a URL signed for a date far ahead would be good until then.
 pub const MAX_SKEW_CORRECTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How much of an attempt's time may go into waiting for credentials; the rest is for connecting.
+const SHARE_OF_WAITING: f64 = 0.75;
+
+/// Ends when credentials are no longer those of the identity that a connection was made for.
+type IdentityChanged = BoxFuture<'static, ()>;
 
 /// Connects to AWS IoT: what [`AwsIotProvider`](crate::AwsIotProvider) hands to the MQTT driver.
 ///
@@ -64,15 +75,19 @@ impl SignedConnect {
         self.endpoint.region()
     }
 
-    async fn attempt(&self, attempt: &Attempt) -> Result<WebSocket, ConnectError> {
+    async fn attempt(
+        &self,
+        attempt: &Attempt,
+    ) -> Result<(WebSocket, Option<IdentityChanged>), ConnectError> {
         let connector = self.connector.clone().timeout(attempt.time_left());
         let mut freshness = attempt.credentials();
-        let mut credentials = self.fetch(freshness).await?;
+        let wait = attempt.time_left().mul_f64(SHARE_OF_WAITING);
+        let (mut credentials, changed) = self.first_fetch(freshness, wait).await?;
         let mut clock = ClockCorrection::Untried;
         loop {
             let endpoint = self.sign(&credentials)?;
             let error = match connector.connect(&endpoint, &self.request).await {
-                Ok(socket) => return Ok(socket),
+                Ok(socket) => return Ok((socket, changed)),
                 Err(error) => error,
             };
             let ws_transport::ConnectError::Refused(answer) = &error else {
@@ -91,7 +106,7 @@ impl SignedConnect {
             }
             if skew.is_none() && freshness == CredentialFreshness::Any {
                 freshness = CredentialFreshness::Renew;
-                let renewed = self.fetch(freshness).await?;
+                let renewed = self.fetch(freshness).await.map_err(no_credentials)?;
                 if !renewed.is_same(&credentials) {
                     credentials = renewed;
                     continue;
@@ -102,15 +117,38 @@ impl SignedConnect {
         }
     }
 
+    /// Waits for somebody to sign in, where the source can tell. With the credentials comes what ends when they are no
+    /// longer this identity's; it is asked for first, so that no change slips through between the two.
+    async fn first_fetch(
+        &self,
+        freshness: CredentialFreshness,
+        wait: Duration,
+    ) -> Result<(AwsCredentials, Option<IdentityChanged>), ConnectError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let changed = self.source.identity_changed();
+            match (self.fetch(freshness).await, changed) {
+                (Ok(credentials), changed) => return Ok((credentials, changed)),
+                (Err(error), Some(changed)) if error.kind() == CredentialsErrorKind::NotYet => {
+                    if timeout_at(deadline, changed).await.is_err() {
+                        return Err(no_credentials(error));
+                    }
+                }
+                (Err(error), _) => return Err(no_credentials(error)),
+            }
+        }
+    }
+
     /// Credentials that have not expired, as far as the source has them.
-    async fn fetch(&self, freshness: CredentialFreshness) -> Result<AwsCredentials, ConnectError> {
-        let fetched = self.source.credentials(freshness).await;
-        let credentials = fetched.map_err(no_credentials)?;
+    async fn fetch(
+        &self,
+        freshness: CredentialFreshness,
+    ) -> Result<AwsCredentials, CredentialsError> {
+        let credentials = self.source.credentials(freshness).await?;
         if freshness != CredentialFreshness::Any || !credentials.is_expired(self.now()) {
             return Ok(credentials);
         }
-        let renewed = self.source.credentials(CredentialFreshness::Renew).await;
-        renewed.map_err(no_credentials)
+        self.source.credentials(CredentialFreshness::Renew).await
     }
 
     fn sign(&self, credentials: &AwsCredentials) -> Result<WsEndpoint, ConnectError> {
@@ -170,8 +208,12 @@ impl Connect for SignedConnect {
         attempt: &'a Attempt,
     ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
         Box::pin(async move {
-            let socket = self.attempt(attempt).await?;
-            Ok(Box::new(WsTransport::new(socket)) as Box<dyn Transport>)
+            let (socket, changed) = self.attempt(attempt).await?;
+            let transport = WsTransport::new(socket);
+            Ok(match changed {
+                Some(changed) => Box::new(OfOneIdentity::new(transport, changed)),
+                None => Box::new(transport) as Box<dyn Transport>,
+            })
         })
     }
 }

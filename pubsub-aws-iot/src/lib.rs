@@ -16,6 +16,7 @@ mod config;
 mod connect;
 mod credentials;
 mod endpoint;
+mod identity;
 mod options;
 mod provider;
 mod refusal;
@@ -23,10 +24,12 @@ mod rules;
 
 pub use connect::MAX_SKEW_CORRECTION;
 pub use credentials::{
-    AwsCredentials, CredentialFreshness, CredentialSource, CredentialsError, CredentialsErrorKind,
-    CredentialsFn, EnvironmentCredentials, credentials_fn,
+    AwsCredentials, CachedCredentials, CredentialCell, CredentialFreshness, CredentialSource,
+    CredentialsError, CredentialsErrorKind, CredentialsFn, EnvironmentCredentials, MAX_MARGIN,
+    credentials_fn,
 };
 pub use endpoint::{EndpointError, PlainWs, region_of_host};
+pub use identity::IdentityChanged;
 pub use options::{AwsIotOptions, AwsIotOptionsError, DEFAULT_NAME};
 pub use provider::AwsIotProvider;
 pub use refusal::{ClockSkew, MAX_TEXT_CHARS, RefusalCause, UpgradeRefused};

@@ -13,11 +13,14 @@ use pubsub_aws_iot::{AwsIotOptions, AwsIotProvider, ProtocolVersion};
 use testkit::certs::Authority;
 use testkit::gateway::Gateway;
 
+/// A provider as the suite knows it, and as we do.
+type Made = (Arc<dyn Provider>, Arc<AwsIotProvider>);
+
 struct Service {
     gateway: Gateway,
     authority: Authority,
     version: ProtocolVersion,
-    made: Mutex<Vec<(Arc<dyn Provider>, Arc<AwsIotProvider>)>>,
+    made: Mutex<Vec<Made>>,
 }
 
 impl Fixture for Service {

@@ -1,5 +1,8 @@
 //! Where the credentials of a signature come from.
 
+mod cached;
+mod cell;
+
 use std::env::VarError;
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,6 +13,8 @@ use std::time::SystemTime;
 use pubsub_core::BoxFuture;
 use sigv4_presign::Credentials;
 
+pub use cached::{CachedCredentials, MAX_MARGIN};
+pub use cell::CredentialCell;
 pub use pubsub_generic::CredentialFreshness;
 
 /// AWS credentials, and until when they hold.
@@ -98,7 +103,8 @@ impl fmt::Debug for AwsCredentials {
 /// It is asked anew for every attempt, so that no connection is made with what has expired meanwhile. Sources that have
 /// to fetch keep what they fetched, and give it again until it is about to expire or was refused.
 ///
-/// [`AwsCredentials`] are a source, [`EnvironmentCredentials`] and [`credentials_fn`] make others.
+/// [`AwsCredentials`] are a source; [`EnvironmentCredentials`], [`CredentialCell`] and [`credentials_fn`] make others, and
+/// [`CachedCredentials`] keeps what a costly one fetched.
 ///
 /// ```
 /// use pubsub_aws_iot::{AwsCredentials, CredentialFreshness, CredentialSource, CredentialsError};
@@ -123,6 +129,15 @@ pub trait CredentialSource: Send + Sync + 'static {
         &self,
         freshness: CredentialFreshness,
     ) -> BoxFuture<'_, Result<AwsCredentials, CredentialsError>>;
+
+    /// A future that ends when the credentials to be given are somebody else's than those given so far: when a user signs
+    /// in, signs out, or another takes their place. Then a connection made for the old identity is dropped, and one that
+    /// waits because there were [no credentials yet](CredentialsErrorKind::NotYet) is made.
+    ///
+    /// `None`, the default, says that the source cannot tell. New credentials of the same identity are no change.
+    fn identity_changed(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
 }
 
 impl CredentialSource for AwsCredentials {
@@ -141,6 +156,10 @@ impl<S: CredentialSource + ?Sized> CredentialSource for Arc<S> {
         freshness: CredentialFreshness,
     ) -> BoxFuture<'_, Result<AwsCredentials, CredentialsError>> {
         (**self).credentials(freshness)
+    }
+
+    fn identity_changed(&self) -> Option<BoxFuture<'static, ()>> {
+        (**self).identity_changed()
     }
 }
 
@@ -229,7 +248,7 @@ impl CredentialSource for EnvironmentCredentials {
         &self,
         _: CredentialFreshness,
     ) -> BoxFuture<'_, Result<AwsCredentials, CredentialsError>> {
-        Box::pin(async { Self::read(|name| std::env::var(name)) })
+        Box::pin(async { Self::read(std::env::var) })
     }
 }
 
