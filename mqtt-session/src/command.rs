@@ -58,9 +58,9 @@ impl Session {
         Some(outgoing.publish)
     }
 
-    /// Subscribes to all of `subscriptions`, now or at the next connection; [`Event::SubscribeCompleted`] tells what became
+    /// Subscribes to all of `subscriptions`, now or at the next connection; [`Event::SubscribeCompleted`](crate::Event::SubscribeCompleted) tells what became
     /// of each. They become subscriptions of the session, which it renews when the broker has lost them, until they are
-    /// refused or unsubscribed. More than [`Config::max_filters_per_packet`] go in several packets.
+    /// refused or unsubscribed. More than [`Config::max_filters_per_packet`](crate::Config::max_filters_per_packet) go in several packets.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Session {
         Ok(self.control.subscribe(subscriptions, id))
     }
 
-    /// Ends the subscriptions to `filters`; [`Event::UnsubscribeCompleted`] tells what the broker said. They stop being
+    /// Ends the subscriptions to `filters`; [`Event::UnsubscribeCompleted`](crate::Event::UnsubscribeCompleted) tells what the broker said. They stop being
     /// subscriptions of the session at once.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ impl Session {
         self.decide(&token, reason)
     }
 
-    /// Continues an authentication exchange, in answer to [`Event::AuthChallenge`].
+    /// Continues an authentication exchange, in answer to [`Event::AuthChallenge`](crate::Event::AuthChallenge).
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl Session {
         self.auth(ReasonCode::ContinueAuthentication, data, now)
     }
 
-    /// Begins to authenticate again on an open connection; [`Event::AuthChallenge`] or [`Event::Reauthenticated`] follows.
+    /// Begins to authenticate again on an open connection; [`Event::AuthChallenge`](crate::Event::AuthChallenge) or [`Event::Reauthenticated`](crate::Event::Reauthenticated) follows.
     ///
     /// # Errors
     ///
@@ -194,7 +194,7 @@ impl Session {
     /// Ends the Network Connection with a DISCONNECT, after the answers that are due. What waits or is in flight stays for the
     /// next connection; to drain first, wait until [`Session::stats`] shows none.
     ///
-    /// [`Event::Disconnected`] follows when `poll_transmit` has handed out the DISCONNECT; before the CONNACK, at once.
+    /// [`Event::Disconnected`](crate::Event::Disconnected) follows when `poll_transmit` has handed out the DISCONNECT; before the CONNACK, at once.
     ///
     /// # Errors
     ///

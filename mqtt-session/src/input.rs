@@ -15,7 +15,7 @@ impl Session {
     /// Takes bytes that the peer sent, cut anywhere.
     ///
     /// All of `input` is taken: the beginning of a packet is kept inside until its end comes, at most
-    /// [`Config::maximum_packet_size`] bytes. Only after [`InputProgress::DrainEvents`] is there a rest in `input`, to be given
+    /// [`Config::maximum_packet_size`](crate::Config::maximum_packet_size) bytes. Only after [`InputProgress::DrainEvents`] is there a rest in `input`, to be given
     /// again once the events are taken. Without a connection, input is discarded.
     ///
     /// Packets that lie whole in `input` are not copied; their messages share its memory.

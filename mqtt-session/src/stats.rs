@@ -48,15 +48,15 @@ pub struct Counters {
     pub publishes_sent: u64,
     /// Those of them that were repetitions.
     pub publishes_resent: u64,
-    /// Messages reported as [`Event::Message`].
+    /// Messages reported as [`Event::Message`](crate::Event::Message).
     pub messages_received: u64,
     /// QoS 2 PUBLISH packets that were duplicates and not reported.
     pub duplicates_suppressed: u64,
-    /// Messages reported as [`Event::MessageSkipped`].
+    /// Messages reported as [`Event::MessageSkipped`](crate::Event::MessageSkipped).
     pub messages_skipped: u64,
     /// Acknowledgements for an identifier that is not in flight. Harmless after a reconnect; otherwise a broker's bug.
     pub stray_acknowledgements: u64,
-    /// Publishes and filters set aside, see [`Config::quarantine_after`].
+    /// Publishes and filters set aside, see [`Config::quarantine_after`](crate::Config::quarantine_after).
     pub quarantined: u64,
 }
 
