@@ -122,7 +122,7 @@ async fn hear(inbox: &mut Events, clock: Instant) -> Result<(), Failure> {
                 let chat: Chat = message.json()?;
                 let micros = u64::try_from(clock.elapsed().as_micros())?.saturating_sub(chat.sent);
                 println!(
-                    "    {:<24} {:<24} {:>7.2} ms",
+                    "    {:<32} {:<22} {:>7.2} ms",
                     message.topic.as_str(),
                     chat.text,
                     micros as f64 / 1000.0

@@ -39,6 +39,11 @@ const MAX_COMMANDS_A_ROUND: usize = 256;
 const MAX_PACKETS_A_ROUND: usize = 256;
 /// With a limit this low the session hands out one packet a call, which goes into a frame of its own.
 const ONE_PACKET: usize = 1;
+/// Packets are written into blocks of this size, so that many small ones share an allocation. Given back by the transport,
+/// a block is used again.
+const OUTPUT_BLOCK: usize = 4 * 1024;
+/// With less room than this in a block, the next one is begun.
+const OUTPUT_ROOM: usize = 256;
 /// What a small message is taken to keep alive: a transport's read buffer, which its chunk is a slice of.
 const READ_BUFFER: usize = 8 * 1024;
 /// How often core is told the time while it holds receipts.
@@ -387,6 +392,9 @@ impl Task {
                 Poll::Ready(Err(error)) => break Some(error),
                 Poll::Pending => break None,
             }
+            if self.output.capacity() < OUTPUT_ROOM {
+                self.output.reserve(OUTPUT_BLOCK);
+            }
             if self
                 .session
                 .poll_transmit(&mut self.output, ONE_PACKET, now)
@@ -435,7 +443,9 @@ impl Task {
         let Some(deadline) = self.next_deadline() else {
             return false;
         };
-        if self.sleep.deadline() != deadline {
+        // Deadlines move with every packet, mostly further away: waking once too early costs less than to set the timer
+        // each time.
+        if deadline < self.sleep.deadline() || self.sleep.is_elapsed() {
             self.sleep.as_mut().reset(deadline);
         }
         self.sleep.as_mut().poll(cx).is_ready()

@@ -258,3 +258,99 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pubsub_core::PublishReceipt;
+
+    use super::*;
+
+    fn unsubscribe() -> Command {
+        Command::Operation(Operation::Unsubscribe {
+            filters: Vec::new(),
+            reply: None,
+        })
+    }
+
+    fn publish(inbox: &Inbox, size: usize) -> Result<(), ProviderErrorKind> {
+        let publish = Publish::new("", vec![0; size], mqtt_codec::QoS::AtMostOnce);
+        let (settler, _receipt) = PublishReceipt::pair();
+        let accepted = inbox.publish(publish, OfflinePolicy::Queue, settler);
+        accepted.map_err(|(error, _)| error.kind())
+    }
+
+    #[test]
+    fn publishes_are_bounded_by_number_and_by_bytes() {
+        let inbox = Inbox::new(2, 10);
+        assert_eq!(
+            publish(&inbox, 1000),
+            Ok(()),
+            "one is taken whatever its size"
+        );
+        assert_eq!(publish(&inbox, 1), Err(ProviderErrorKind::QueueFull));
+        let mut batch = Batch::default();
+        inbox.take(&mut batch, &mut Load::default());
+        assert_eq!(
+            publish(&inbox, 1),
+            Err(ProviderErrorKind::QueueFull),
+            "taken is not completed"
+        );
+        let mut completed = Load {
+            messages: 1,
+            bytes: 1000,
+            operations: 0,
+        };
+        inbox.take(&mut batch, &mut completed);
+        assert_eq!(completed, Load::default());
+        assert_eq!(
+            [1, 1, 1].map(|size| publish(&inbox, size)),
+            [Ok(()), Ok(()), Err(ProviderErrorKind::QueueFull)]
+        );
+    }
+
+    #[test]
+    fn calls_are_bounded_and_what_cannot_be_refused_is_not() {
+        let inbox = Inbox::new(1, 1);
+        for _ in 0..MAX_OPERATIONS {
+            inbox.call(unsubscribe()).unwrap();
+        }
+        let refused = inbox.call(unsubscribe()).unwrap_err();
+        assert_eq!(refused.kind(), ProviderErrorKind::QueueFull);
+        inbox.notify(unsubscribe());
+        assert_eq!(inbox.load().operations, MAX_OPERATIONS + 1);
+    }
+
+    #[test]
+    fn a_stop_lasts_until_somebody_connects_and_a_close_for_ever() {
+        let inbox = Inbox::new(9, 9);
+        inbox.stop(ProviderErrorKind::NotAuthorized.into());
+        assert_eq!(publish(&inbox, 1), Err(ProviderErrorKind::NotAuthorized));
+        let connect = || Command::Connect {
+            reply: oneshot::channel().0,
+        };
+        inbox.call(connect()).unwrap();
+        assert_eq!(publish(&inbox, 1), Ok(()));
+        inbox.close(Farewell::Drain);
+        inbox.stop(ProviderErrorKind::NotAuthorized.into());
+        assert_eq!(publish(&inbox, 1), Err(ProviderErrorKind::Closed));
+        assert_eq!(
+            inbox.call(connect()).unwrap_err().kind(),
+            ProviderErrorKind::Closed
+        );
+    }
+
+    #[test]
+    fn the_sleeper_is_woken_once_and_only_if_it_sleeps() {
+        let inbox = Inbox::new(9, 9);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(inbox.sleep(&cx, None));
+        inbox.notify(unsubscribe());
+        assert!(inbox.lock().sleeper.is_none());
+        assert!(!inbox.sleep(&cx, None), "something has come in");
+        inbox.take(&mut Batch::default(), &mut Load::default());
+        assert!(inbox.sleep(&cx, None));
+        inbox.close(Farewell::AtOnce);
+        assert!(!inbox.sleep(&cx, None), "the farewell has not been seen");
+        assert!(inbox.sleep(&cx, Some(Farewell::AtOnce)));
+    }
+}

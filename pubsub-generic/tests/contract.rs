@@ -1,4 +1,5 @@
 //! What pubsub-core asks of every provider, asked of this one.
+#![cfg(feature = "ws")]
 #![allow(missing_docs, reason = "tests")]
 
 mod common;

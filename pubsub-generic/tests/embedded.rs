@@ -1,4 +1,5 @@
 //! Against the broker in this process: what must work where nothing is installed.
+#![cfg(feature = "ws")]
 #![allow(missing_docs, reason = "tests")]
 
 use std::sync::Arc;

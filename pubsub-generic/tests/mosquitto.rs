@@ -1,4 +1,5 @@
 //! Against the reference broker, over real sockets.
+#![cfg(feature = "ws")]
 #![allow(missing_docs, reason = "tests")]
 
 mod common;

@@ -1,5 +1,6 @@
 //! A broker, or what passes for one, that refuses, answers garbage or stops half-way: every time a typed error that names
 //! the cause, never a hang.
+#![cfg(feature = "ws")]
 #![allow(missing_docs, reason = "tests")]
 
 mod common;

@@ -546,3 +546,74 @@ async fn one_refused_filter_does_not_hurt_the_others() {
     assert_eq!(granted, [true, false, true]);
     assert_eq!(messages.next().await.unwrap().unwrap().topic, "c");
 }
+
+/// Polls a future `n` times, letting the others run in between, and then drops it.
+async fn abandon_after(n: usize, future: impl Future) {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..n {
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready()));
+        if polled.await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A broker that answers whatever comes, for as long as it takes.
+async fn obliging(mut broker: common::memory::Broker) {
+    while let Some(mut end) = broker.transports.recv().await {
+        tokio::spawn(async move {
+            while let Some(packet) = end.packet().await {
+                match packet[0] {
+                    0x10 => end.send(&[0x20, 2, 0, 0]),
+                    0x82 => end.send(&[0x90, 3, packet[2], packet[3], 1]),
+                    0xa2 => end.send(&[0xb0, 2, packet[2], packet[3]]),
+                    0x32 => end.send(&[0x40, 2, packet[5], packet[6]]),
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_future_may_be_dropped_at_any_await() {
+    for n in 0..8 {
+        let (connect, broker) = memory(Vec::new());
+        let brokering = tokio::spawn(obliging(broker));
+        let (pubsub, provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+        abandon_after(n, provider.connect()).await;
+        abandon_after(n, async {
+            pubsub.subscribe("a").qos(QoS::AtLeastOnce).await
+        })
+        .await;
+        abandon_after(n, async {
+            pubsub.publish("a", "x").qos(QoS::AtLeastOnce).await
+        })
+        .await;
+        let messages = pubsub.subscribe("a").qos(QoS::AtLeastOnce).await.unwrap();
+        abandon_after(n, messages.unsubscribe()).await;
+        pubsub
+            .publish("a", "x")
+            .qos(QoS::AtLeastOnce)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stats = provider.stats();
+        assert_eq!(
+            (
+                stats.publishes_pending,
+                stats.calls_pending,
+                stats.subscriptions
+            ),
+            (0, 0, 0),
+            "after {n} polls"
+        );
+        assert_eq!(stats.connections, 1, "after {n} polls");
+        abandon_after(n, provider.close()).await;
+        provider.close().await.unwrap();
+        drop((pubsub, provider));
+        brokering.await.unwrap();
+    }
+}
