@@ -9,7 +9,8 @@ use crate::message::ProviderName;
 use crate::payload::PayloadError;
 use crate::provider::FilterOutcome;
 use crate::publish::PublishOutcome;
-use crate::topic::{TopicError, TopicFilter};
+use crate::topic::TopicFilter;
+use crate::topic_error::TopicError;
 
 /// Why a provider could not do what it was asked.
 ///

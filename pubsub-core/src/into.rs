@@ -1,7 +1,8 @@
 //! What can be given as topics and filters: one or several, as text or checked before.
 
 use crate::provider::FilterRequest;
-use crate::topic::{TopicError, TopicFilter, TopicName};
+use crate::topic::{TopicFilter, TopicName};
+use crate::topic_error::TopicError;
 
 /// One topic to publish on, or several: text, [`TopicName`]s, or lists of them.
 pub trait IntoTopics {

@@ -48,6 +48,7 @@ pub mod contract;
 mod error;
 mod into;
 mod limits;
+mod matching;
 mod memory;
 mod message;
 mod payload;
@@ -62,6 +63,7 @@ mod shared_receipt;
 mod subscribe;
 mod subscription;
 mod topic;
+mod topic_error;
 mod trie;
 
 pub use connection::{
@@ -74,6 +76,7 @@ pub use error::{
 };
 pub use into::{IntoFilters, IntoTopics};
 pub use limits::{HoldLimits, HoldPolicy, OverflowPolicy, QueueLimits, SubscriptionStats};
+pub use matching::{MatchingRules, ParentLevel, ReservedTopics};
 pub use memory::MemoryProvider;
 pub use message::{
     Message, OfflinePolicy, OutboundMessage, PayloadFormat, Properties, PropertyFields,
@@ -90,9 +93,8 @@ pub use pubsub::{PubSub, RoutingStats};
 pub use receipt::{Delivered, PublishReceipt, PublishSettler, PublishStage};
 pub use subscribe::Subscribe;
 pub use subscription::{Deliveries, Event, Events, Subscription, Typed, TypedMessage};
-pub use topic::{
-    MAX_TOPIC_LEN, MatchingRules, ParentLevel, ReservedTopics, TopicError, TopicFilter, TopicName,
-};
+pub use topic::{MAX_TOPIC_LEN, TopicFilter, TopicName};
+pub use topic_error::TopicError;
 pub use trie::TopicTrie;
 
 #[cfg(doctest)]

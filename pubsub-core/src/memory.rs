@@ -7,12 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::connection::{ConnectionFacts, Link};
 use crate::error::{ProviderError, ProviderErrorKind, PublishError, Refusal, RefusalKind};
+use crate::matching::MatchingRules;
 use crate::message::{Message, OutboundMessage, QoS};
 use crate::provider::{
     BoxFuture, Delivery, DeliverySink, FilterRequest, Gap, Provider, RetainedMessages,
 };
 use crate::receipt::{Delivered, PublishReceipt};
-use crate::topic::{MatchingRules, TopicFilter, TopicName};
+use crate::topic::{TopicFilter, TopicName};
 use crate::trie::TopicTrie;
 
 /// A provider that needs no network: for an application's own tests, and for messages within a process.

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use crate::connection::ConnectionFacts;
 use crate::error::{ProviderError, Refusal, RefusalKind};
+use crate::matching::MatchingRules;
 use crate::message::{Message, OutboundMessage, ProviderName, QoS};
 use crate::receipt::PublishReceipt;
 use crate::router::Router;
-use crate::topic::{MatchingRules, TopicFilter};
+use crate::topic::TopicFilter;
 
 /// A boxed future, `Send` except on wasm32, where nothing is.
 #[cfg(not(target_arch = "wasm32"))]

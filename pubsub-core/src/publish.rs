@@ -15,7 +15,8 @@ use crate::payload::{IntoPayload, PayloadError};
 use crate::pubsub::Registry;
 use crate::receipt::{Delivered, PublishReceipt};
 use crate::router::Router;
-use crate::topic::{TopicError, TopicName};
+use crate::topic::TopicName;
+use crate::topic_error::TopicError;
 
 /// A message to be published: await it, or [`send`](Self::send) it and await later.
 #[must_use = "nothing is published until this is awaited or sent"]

@@ -5,11 +5,12 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::matching::MatchingRules;
 use crate::message::ProviderName;
 use crate::provider::{Delivery, Settlement};
 use crate::queue::{Effects, Queue};
 use crate::shared_receipt::SharedReceipt;
-use crate::topic::{MatchingRules, TopicFilter};
+use crate::topic::TopicFilter;
 use crate::trie::TopicTrie;
 
 /// How many retained messages a subscription remembers to have got, so that it is not given them again

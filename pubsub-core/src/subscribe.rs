@@ -18,7 +18,8 @@ use crate::queue::Queue;
 use crate::router::{Asked, Router};
 use crate::routes::SlotKey;
 use crate::subscription::{Member, Subscription};
-use crate::topic::{TopicError, TopicFilter};
+use crate::topic::TopicFilter;
+use crate::topic_error::TopicError;
 
 /// A subscription to be made: await it.
 ///

@@ -12,6 +12,9 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
+use crate::matching::{MatchingRules, ParentLevel, ReservedTopics};
+use crate::topic_error::TopicError;
+
 /// The longest topic name or filter, in bytes of UTF-8: the largest that the 16-bit length before it on
 /// the wire can state.
 pub const MAX_TOPIC_LEN: usize = 65_535;
@@ -188,154 +191,6 @@ impl TopicFilter {
         }
     }
 }
-
-/// Where a service departs from the specification's matching.
-///
-/// The default is the specification to the letter. A provider states its service's rules in
-/// [`Provider::matching_rules`](crate::Provider::matching_rules).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct MatchingRules {
-    /// Whether `a/#` matches `a`.
-    pub parent_level: ParentLevel,
-    /// Whether a filter that begins with a wildcard sees topics that begin with `$`.
-    pub reserved_topics: ReservedTopics,
-}
-
-impl MatchingRules {
-    /// The specification's rules, the same as the default.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            parent_level: ParentLevel::Matches,
-            reserved_topics: ReservedTopics::NamedExplicitly,
-        }
-    }
-
-    /// These rules with another answer to whether `a/#` matches `a`.
-    #[must_use]
-    pub const fn with_parent_level(mut self, parent_level: ParentLevel) -> Self {
-        self.parent_level = parent_level;
-        self
-    }
-
-    /// These rules with another treatment of topics that begin with `$`.
-    #[must_use]
-    pub const fn with_reserved_topics(mut self, reserved_topics: ReservedTopics) -> Self {
-        self.reserved_topics = reserved_topics;
-        self
-    }
-}
-
-/// Whether `a/#` matches `a` itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
-pub enum ParentLevel {
-    /// It does, as the specification says.
-    #[default]
-    Matches,
-    /// `a/#` means only what lies below `a`.
-    BelowOnly,
-}
-
-/// Whether a filter that begins with a wildcard sees topics that begin with `$`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
-pub enum ReservedTopics {
-    /// Only a filter that spells out the first level sees them, as the specification says.
-    #[default]
-    NamedExplicitly,
-    /// They are topics like any other.
-    Ordinary,
-}
-
-/// The rule that a topic name or filter breaks.
-///
-/// Positions are byte offsets into the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TopicError {
-    /// It has no character at all.
-    Empty,
-    /// It is longer than [`MAX_TOPIC_LEN`] bytes.
-    TooLong {
-        /// Its length in bytes.
-        len: usize,
-    },
-    /// The bytes are not UTF-8.
-    NotUtf8 {
-        /// Where the first wrong byte is.
-        at: usize,
-    },
-    /// It contains the character U+0000.
-    ContainsNul {
-        /// Where.
-        at: usize,
-    },
-    /// A topic name contains `+` or `#`; messages are published to one topic.
-    WildcardInName {
-        /// Where.
-        at: usize,
-    },
-    /// A wildcard shares its level with other characters, as in `a+/b` or `a#`.
-    WildcardNotAlone {
-        /// Where.
-        at: usize,
-    },
-    /// `#` is followed by further levels, as in `a/#/b`.
-    HashNotLast {
-        /// Where.
-        at: usize,
-    },
-    /// The group of a shared filter is empty or contains a wildcard, as in `$share//a` or `$share/+/a`.
-    ShareGroup,
-    /// A shared filter ends behind its group, as in `$share/group` or `$share/group/`.
-    ShareWithoutFilter,
-}
-
-impl fmt::Display for TopicError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Empty => f.write_str("a topic has at least one character"),
-            Self::TooLong { len } => {
-                write!(
-                    f,
-                    "a topic has at most {MAX_TOPIC_LEN} bytes, this one {len}"
-                )
-            }
-            Self::NotUtf8 { at } => write!(f, "a topic is UTF-8, byte {at} is not"),
-            Self::ContainsNul { at } => {
-                write!(
-                    f,
-                    "a topic does not contain the character U+0000, as here at byte {at}"
-                )
-            }
-            Self::WildcardInName { at } => {
-                write!(f, "a topic name contains no wildcard, as here at byte {at}")
-            }
-            Self::WildcardNotAlone { at } => {
-                write!(
-                    f,
-                    "a wildcard stands alone in its level, unlike the one at byte {at}"
-                )
-            }
-            Self::HashNotLast { at } => {
-                write!(
-                    f,
-                    "`#` is the last level of a filter, unlike the one at byte {at}"
-                )
-            }
-            Self::ShareGroup => {
-                f.write_str("the group of a shared filter has a name without wildcards")
-            }
-            Self::ShareWithoutFilter => {
-                f.write_str("a shared filter has a filter behind its group")
-            }
-        }
-    }
-}
-
-impl std::error::Error for TopicError {}
 
 const SHARE_PREFIX: &str = "$share/";
 

@@ -17,7 +17,8 @@ mod tree;
 
 use std::fmt;
 
-use crate::topic::{MatchingRules, ParentLevel, ReservedTopics, TopicFilter, TopicName};
+use crate::matching::{MatchingRules, ParentLevel, ReservedTopics};
+use crate::topic::{TopicFilter, TopicName};
 use hash::Seed;
 use index::Index;
 use levels::{Levels, Shape};

@@ -1,151 +1,25 @@
-//! What every provider keeps to, as a suite that it runs against itself.
-//!
-//! Implement [`Fixture`] for the provider and its service, and call [`check`] in a test:
-//!
-//! ```
-//! use std::sync::Arc;
-//! use std::time::Duration;
-//!
-//! use pubsub_core::contract::{self, Fixture};
-//! use pubsub_core::{BoxFuture, MemoryProvider, Provider};
-//!
-//! struct InProcess;
-//!
-//! impl Fixture for InProcess {
-//!     fn provider(&self) -> BoxFuture<'_, Arc<dyn Provider>> {
-//!         Box::pin(async { Arc::new(MemoryProvider::new()) as Arc<dyn Provider> })
-//!     }
-//!
-//!     fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
-//!         Box::pin(tokio::time::sleep(time))
-//!     }
-//! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! contract::check(&InProcess).await;
-//! # }
-//! ```
-//!
-//! The suite waits for what shall come and never for what shall not: that nothing came is shown by what
-//! was sent after it and came first.
+//! The clauses, one function each, named for what they demand.
 
-use std::future::{Future, IntoFuture as _, poll_fn};
+use std::future::{Future as _, IntoFuture as _, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::connection::{ConnectionState, ConnectionWatch};
+use super::Retain;
+use super::bench::{Bench, NAME};
+use crate::connection::ConnectionState;
 use crate::error::{ProviderErrorKind, PublishError};
-use crate::message::{Message, OutboundMessage, QoS};
+use crate::matching::{ParentLevel, ReservedTopics};
+use crate::message::{OutboundMessage, QoS};
 use crate::payload::{Empty, Json};
-use crate::provider::{BoxFuture, MaybeSendSync, Provider};
-use crate::pubsub::PubSub;
 use crate::receipt::{Delivered, PublishStage};
-use crate::subscription::{Event, Subscription};
-use crate::topic::{ParentLevel, ReservedTopics, TopicFilter, TopicName};
-
-/// A provider under test and the service behind it.
-pub trait Fixture: MaybeSendSync {
-    /// A new provider, not attached yet: a client of its own of the service, which all the providers
-    /// of one fixture share or each has for itself.
-    fn provider(&self) -> BoxFuture<'_, Arc<dyn Provider>>;
-
-    /// Waits, by whatever clock the provider runs on.
-    fn sleep(&self, time: Duration) -> BoxFuture<'_, ()>;
-
-    /// What the service can do.
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
-    }
-
-    /// A filter that the service refuses, if there is one.
-    fn refused_filter(&self) -> Option<TopicFilter> {
-        None
-    }
-
-    /// How many filters the service holds for this provider now, if it can be asked. Needed to show that
-    /// nothing leaks.
-    fn filters_held<'a>(&'a self, provider: &'a Arc<dyn Provider>) -> Option<BoxFuture<'a, usize>> {
-        let _ = provider;
-        None
-    }
-
-    /// Cuts the provider's connection so that it has to make a new one, if that can be done. Needed to
-    /// show that subscriptions survive and that the gap is told.
-    fn interrupt<'a>(&'a self, provider: &'a Arc<dyn Provider>) -> Option<BoxFuture<'a, ()>> {
-        let _ = provider;
-        None
-    }
-}
-
-/// What a service can do.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// The highest assurance it knows; all by default.
-    pub max_qos: QoS,
-    /// Whether it keeps retained messages; it does by default.
-    pub retain: Retain,
-    /// A payload size in bytes that it takes; 100,000 by default.
-    pub payload_len: usize,
-    /// What every topic of the suite begins with; `contract` by default.
-    pub topic_prefix: String,
-    /// How long to wait for what shall come; 10 seconds by default.
-    pub patience: Duration,
-}
-
-impl Default for Capabilities {
-    fn default() -> Self {
-        Self {
-            max_qos: QoS::ExactlyOnce,
-            retain: Retain::Kept,
-            payload_len: 100_000,
-            topic_prefix: "contract".into(),
-            patience: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Whether a service keeps retained messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
-pub enum Retain {
-    /// It does.
-    Kept,
-    /// It does not, or not for all topics.
-    NotKept,
-}
-
-/// Runs every clause, one after another, each with a provider of its own.
-///
-/// # Panics
-/// When the provider breaks a clause; the message names the clause.
-pub async fn check(fixture: &dyn Fixture) {
-    round_trip(&Bench::new(fixture, "round_trip").await).await;
-    publishing_connects(&Bench::new(fixture, "publishing_connects").await).await;
-    states_of_a_life(&Bench::new(fixture, "states_of_a_life").await).await;
-    wildcards(&Bench::new(fixture, "wildcards").await).await;
-    once_however_many_filters(&Bench::new(fixture, "once_however_many_filters").await).await;
-    order(&Bench::new(fixture, "order").await).await;
-    outcomes(&Bench::new(fixture, "outcomes").await).await;
-    subscribers_come_and_go(&Bench::new(fixture, "subscribers_come_and_go").await).await;
-    partial_unsubscribe(&Bench::new(fixture, "partial_unsubscribe").await).await;
-    leave_and_come_back(&Bench::new(fixture, "leave_and_come_back").await).await;
-    nothing_leaks(&Bench::new(fixture, "nothing_leaks").await).await;
-    refusals_stand_alone(&Bench::new(fixture, "refusals_stand_alone").await).await;
-    retained_messages(&Bench::new(fixture, "retained_messages").await).await;
-    interruptions_are_survived(&Bench::new(fixture, "interruptions_are_survived").await).await;
-    replacement(&Bench::new(fixture, "replacement").await).await;
-    closing(&Bench::new(fixture, "closing").await).await;
-}
+use crate::subscription::Event;
+use crate::topic::{TopicFilter, TopicName};
 
 /// A payload comes as it was sent, with its topic and the provider's name.
-async fn round_trip(bench: &Bench<'_>) {
+pub(super) async fn round_trip(bench: &Bench<'_>) {
     let mut messages = bench.subscribe("#").await;
     let long = vec![0xa5; bench.can.payload_len];
     let payloads: [&[u8]; 5] = [b"text", b"\xff\x00\xfe", b"", b"{}", &long];
@@ -175,14 +49,14 @@ async fn round_trip(bench: &Bench<'_>) {
 }
 
 /// A publish needs no subscription before it.
-async fn publishing_connects(bench: &Bench<'_>) {
+pub(super) async fn publishing_connects(bench: &Bench<'_>) {
     bench.publish(&bench.topic("a"), "x").await;
     let state = bench.watch().current().state;
     assert_eq!(state, ConnectionState::Connected, "{}", bench.clause);
 }
 
 /// The states come in Amplify's order, each once.
-async fn states_of_a_life(bench: &Bench<'_>) {
+pub(super) async fn states_of_a_life(bench: &Bench<'_>) {
     let mut watch = bench.watch();
     let messages = bench.subscribe("a").await;
     bench
@@ -225,7 +99,7 @@ async fn states_of_a_life(bench: &Bench<'_>) {
 }
 
 /// Wildcards match as the specification says, but for what the provider declares.
-async fn wildcards(bench: &Bench<'_>) {
+pub(super) async fn wildcards(bench: &Bench<'_>) {
     let rules = bench.provider.matching_rules();
     let mut one = bench.subscribe("+/b").await;
     let mut below = bench.subscribe("a/#").await;
@@ -249,7 +123,7 @@ async fn wildcards(bench: &Bench<'_>) {
 }
 
 /// A message comes once to each subscription, however many of its filters match.
-async fn once_however_many_filters(bench: &Bench<'_>) {
+pub(super) async fn once_however_many_filters(bench: &Bench<'_>) {
     let filters = ["o/#", "o/+", "o/1", "last"].map(|filter| bench.topic(filter));
     let mut many = bench.subscribe_all(&filters).await;
     let mut single = bench.subscribe("+/1").await;
@@ -277,7 +151,7 @@ async fn once_however_many_filters(bench: &Bench<'_>) {
 }
 
 /// Messages of one publisher, topic and assurance come in order and none is missing.
-async fn order(bench: &Bench<'_>) {
+pub(super) async fn order(bench: &Bench<'_>) {
     for qos in bench.assurances() {
         let name = format!("{qos:?}");
         let topic = bench.topic(&name);
@@ -300,7 +174,7 @@ async fn order(bench: &Bench<'_>) {
 }
 
 /// A receipt tells the truth for each assurance, and its stages go up to the end.
-async fn outcomes(bench: &Bench<'_>) {
+pub(super) async fn outcomes(bench: &Bench<'_>) {
     let _kept_open = bench.subscribe("x").await;
     for qos in bench.assurances() {
         let topic = bench.topic("x");
@@ -327,7 +201,7 @@ async fn outcomes(bench: &Bench<'_>) {
 }
 
 /// One subscriber leaves, another one of the same filter goes on.
-async fn subscribers_come_and_go(bench: &Bench<'_>) {
+pub(super) async fn subscribers_come_and_go(bench: &Bench<'_>) {
     let mut stays = bench.subscribe("a").await;
     let leaves = bench.subscribe("a").await;
     let dropped = bench.subscribe("a").await;
@@ -345,7 +219,7 @@ async fn subscribers_come_and_go(bench: &Bench<'_>) {
 }
 
 /// A part of a subscription can be given up.
-async fn partial_unsubscribe(bench: &Bench<'_>) {
+pub(super) async fn partial_unsubscribe(bench: &Bench<'_>) {
     let filters = ["a", "b"].map(|filter| bench.topic(filter));
     let mut messages = bench.subscribe_all(&filters).await;
     let gone = TopicFilter::new(filters[0].as_str());
@@ -362,7 +236,7 @@ async fn partial_unsubscribe(bench: &Bench<'_>) {
 }
 
 /// Leaving a filter and coming back at once keeps the order of the two.
-async fn leave_and_come_back(bench: &Bench<'_>) {
+pub(super) async fn leave_and_come_back(bench: &Bench<'_>) {
     let topic = bench.topic("a");
     let mut messages = bench.subscribe("a").await;
     for n in 0..20 {
@@ -375,7 +249,7 @@ async fn leave_and_come_back(bench: &Bench<'_>) {
 }
 
 /// No way of leaving leaves a filter behind: dropped, cancelled, unsubscribed.
-async fn nothing_leaks(bench: &Bench<'_>) {
+pub(super) async fn nothing_leaks(bench: &Bench<'_>) {
     let stays = bench.subscribe("stays").await;
     let Some(before) = bench.filters_held().await else {
         return;
@@ -411,7 +285,7 @@ async fn nothing_leaks(bench: &Bench<'_>) {
 }
 
 /// A refused filter is told, and takes no other down.
-async fn refusals_stand_alone(bench: &Bench<'_>) {
+pub(super) async fn refusals_stand_alone(bench: &Bench<'_>) {
     let Some(refused) = bench.fixture.refused_filter() else {
         return;
     };
@@ -443,7 +317,7 @@ async fn refusals_stand_alone(bench: &Bench<'_>) {
 }
 
 /// A retained message comes to whoever subscribes later, once, until it is erased.
-async fn retained_messages(bench: &Bench<'_>) {
+pub(super) async fn retained_messages(bench: &Bench<'_>) {
     if bench.can.retain == Retain::NotKept {
         return;
     }
@@ -488,7 +362,7 @@ async fn retained_messages(bench: &Bench<'_>) {
 }
 
 /// A lost connection is made again, subscriptions go on, and the subscriber is told.
-async fn interruptions_are_survived(bench: &Bench<'_>) {
+pub(super) async fn interruptions_are_survived(bench: &Bench<'_>) {
     let mut watch = bench.watch();
     let mut events = bench.subscribe("a").await.events();
     bench
@@ -515,7 +389,7 @@ async fn interruptions_are_survived(bench: &Bench<'_>) {
 }
 
 /// Subscriptions move over to a provider that takes the place of another.
-async fn replacement(bench: &Bench<'_>) {
+pub(super) async fn replacement(bench: &Bench<'_>) {
     let mut messages = bench.subscribe("a").await;
     let other = bench.fixture.provider().await;
     let replaced = bench.pubsub.replace_provider(NAME, other);
@@ -531,7 +405,7 @@ async fn replacement(bench: &Bench<'_>) {
 }
 
 /// Closing sends what was accepted, ends the streams, and lasts.
-async fn closing(bench: &Bench<'_>) {
+pub(super) async fn closing(bench: &Bench<'_>) {
     let mut messages = bench.subscribe("a").await;
     let topic = bench.topic("a");
     let qos = bench.can.max_qos;
@@ -562,112 +436,4 @@ async fn closing(bench: &Bench<'_>) {
         "{}: {late:?}",
         bench.clause
     );
-}
-
-const NAME: &str = "under test";
-
-/// One clause's own provider and topics.
-struct Bench<'a> {
-    fixture: &'a dyn Fixture,
-    clause: &'static str,
-    can: Capabilities,
-    provider: Arc<dyn Provider>,
-    pubsub: PubSub,
-    root: String,
-}
-
-impl<'a> Bench<'a> {
-    async fn new(fixture: &'a dyn Fixture, clause: &'static str) -> Self {
-        // Topics are not used twice, since a service may remember them.
-        static RUN: AtomicU64 = AtomicU64::new(0);
-        let run = RUN.fetch_add(1, Ordering::Relaxed);
-        let can = fixture.capabilities();
-        let provider = fixture.provider().await;
-        let pubsub = PubSub::new();
-        let added = pubsub.add_provider(NAME, Arc::clone(&provider));
-        assert!(added.is_ok(), "{clause}: {added:?}");
-        let root = format!("{}/{}-{run}", can.topic_prefix, std::process::id());
-        Self {
-            fixture,
-            clause,
-            can,
-            provider,
-            pubsub,
-            root,
-        }
-    }
-
-    fn topic(&self, rest: &str) -> String {
-        format!("{}/{rest}", self.root)
-    }
-
-    fn assurances(&self) -> impl Iterator<Item = QoS> {
-        let max = self.can.max_qos;
-        [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
-            .into_iter()
-            .filter(move |q| *q <= max)
-    }
-
-    fn watch(&self) -> ConnectionWatch {
-        let watch = self.pubsub.connection(NAME);
-        watch.unwrap_or_else(|error| panic!("{}: {error}", self.clause))
-    }
-
-    async fn subscribe(&self, rest: &str) -> Subscription {
-        self.subscribe_all(&[self.topic(rest)]).await
-    }
-
-    async fn subscribe_all(&self, filters: &[String]) -> Subscription {
-        let subscribing = self.pubsub.subscribe(filters).into_future();
-        let subscription = self.in_time("the subscription", subscribing).await;
-        subscription.unwrap_or_else(|error| panic!("{}: {error:?}", self.clause))
-    }
-
-    async fn publish(&self, topic: &str, payload: impl Into<Bytes>) {
-        let publishing = self.pubsub.publish(topic, payload.into()).into_future();
-        let outcome = self.in_time("the outcome of a publish", publishing).await;
-        assert!(outcome.is_ok(), "{}: publish: {outcome:?}", self.clause);
-    }
-
-    async fn next(&self, messages: &mut Subscription) -> Message {
-        match self.in_time("a message", messages.next()).await {
-            Some(Ok(message)) => message,
-            other => panic!("{}: a message should come, not {other:?}", self.clause),
-        }
-    }
-
-    async fn texts_until(&self, messages: &mut Subscription, last: &str) -> Vec<String> {
-        let mut texts = Vec::new();
-        loop {
-            let message = self.next(messages).await;
-            texts.push(String::from_utf8_lossy(&message.payload).into_owned());
-            if message.payload == last {
-                return texts;
-            }
-        }
-    }
-
-    async fn filters_held(&self) -> Option<usize> {
-        match self.fixture.filters_held(&self.provider) {
-            Some(held) => Some(self.in_time("the number of filters", held).await),
-            None => None,
-        }
-    }
-
-    async fn in_time<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        let mut late = self.fixture.sleep(self.can.patience);
-        poll_fn(|cx| {
-            if let Poll::Ready(value) = future.as_mut().poll(cx) {
-                return Poll::Ready(value);
-            }
-            assert!(
-                late.as_mut().poll(cx).is_pending(),
-                "{}: {what} did not come in time",
-                self.clause
-            );
-            Poll::Pending
-        })
-        .await
-    }
 }

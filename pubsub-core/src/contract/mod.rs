@@ -1,0 +1,139 @@
+//! What every provider keeps to, as a suite that it runs against itself.
+//!
+//! Implement [`Fixture`] for the provider and its service, and call [`check`] in a test:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use pubsub_core::contract::{self, Fixture};
+//! use pubsub_core::{BoxFuture, MemoryProvider, Provider};
+//!
+//! struct InProcess;
+//!
+//! impl Fixture for InProcess {
+//!     fn provider(&self) -> BoxFuture<'_, Arc<dyn Provider>> {
+//!         Box::pin(async { Arc::new(MemoryProvider::new()) as Arc<dyn Provider> })
+//!     }
+//!
+//!     fn sleep(&self, time: Duration) -> BoxFuture<'_, ()> {
+//!         Box::pin(tokio::time::sleep(time))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! contract::check(&InProcess).await;
+//! # }
+//! ```
+//!
+//! The suite waits for what shall come and never for what shall not: that nothing came is shown by what
+//! was sent after it and came first.
+
+mod bench;
+mod clauses;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::message::QoS;
+use crate::provider::{BoxFuture, MaybeSendSync, Provider};
+use crate::topic::TopicFilter;
+use bench::Bench;
+
+/// A provider under test and the service behind it.
+pub trait Fixture: MaybeSendSync {
+    /// A new provider, not attached yet: a client of its own of the service, which all the providers
+    /// of one fixture share or each has for itself.
+    fn provider(&self) -> BoxFuture<'_, Arc<dyn Provider>>;
+
+    /// Waits, by whatever clock the provider runs on.
+    fn sleep(&self, time: Duration) -> BoxFuture<'_, ()>;
+
+    /// What the service can do.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// A filter that the service refuses, if there is one.
+    fn refused_filter(&self) -> Option<TopicFilter> {
+        None
+    }
+
+    /// How many filters the service holds for this provider now, if it can be asked. Needed to show that
+    /// nothing leaks.
+    fn filters_held<'a>(&'a self, provider: &'a Arc<dyn Provider>) -> Option<BoxFuture<'a, usize>> {
+        let _ = provider;
+        None
+    }
+
+    /// Cuts the provider's connection so that it has to make a new one, if that can be done. Needed to
+    /// show that subscriptions survive and that the gap is told.
+    fn interrupt<'a>(&'a self, provider: &'a Arc<dyn Provider>) -> Option<BoxFuture<'a, ()>> {
+        let _ = provider;
+        None
+    }
+}
+
+/// What a service can do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// The highest assurance it knows; all by default.
+    pub max_qos: QoS,
+    /// Whether it keeps retained messages; it does by default.
+    pub retain: Retain,
+    /// A payload size in bytes that it takes; 100,000 by default.
+    pub payload_len: usize,
+    /// What every topic of the suite begins with; `contract` by default.
+    pub topic_prefix: String,
+    /// How long to wait for what shall come; 10 seconds by default.
+    pub patience: Duration,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self {
+            max_qos: QoS::ExactlyOnce,
+            retain: Retain::Kept,
+            payload_len: 100_000,
+            topic_prefix: "contract".into(),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Whether a service keeps retained messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum Retain {
+    /// It does.
+    Kept,
+    /// It does not, or not for all topics.
+    NotKept,
+}
+
+/// Runs every clause, one after another, each with a provider of its own.
+///
+/// # Panics
+/// When the provider breaks a clause; the message names the clause.
+pub async fn check(fixture: &dyn Fixture) {
+    clauses::round_trip(&Bench::new(fixture, "round_trip").await).await;
+    clauses::publishing_connects(&Bench::new(fixture, "publishing_connects").await).await;
+    clauses::states_of_a_life(&Bench::new(fixture, "states_of_a_life").await).await;
+    clauses::wildcards(&Bench::new(fixture, "wildcards").await).await;
+    clauses::once_however_many_filters(&Bench::new(fixture, "once_however_many_filters").await)
+        .await;
+    clauses::order(&Bench::new(fixture, "order").await).await;
+    clauses::outcomes(&Bench::new(fixture, "outcomes").await).await;
+    clauses::subscribers_come_and_go(&Bench::new(fixture, "subscribers_come_and_go").await).await;
+    clauses::partial_unsubscribe(&Bench::new(fixture, "partial_unsubscribe").await).await;
+    clauses::leave_and_come_back(&Bench::new(fixture, "leave_and_come_back").await).await;
+    clauses::nothing_leaks(&Bench::new(fixture, "nothing_leaks").await).await;
+    clauses::refusals_stand_alone(&Bench::new(fixture, "refusals_stand_alone").await).await;
+    clauses::retained_messages(&Bench::new(fixture, "retained_messages").await).await;
+    clauses::interruptions_are_survived(&Bench::new(fixture, "interruptions_are_survived").await)
+        .await;
+    clauses::replacement(&Bench::new(fixture, "replacement").await).await;
+    clauses::closing(&Bench::new(fixture, "closing").await).await;
+}
