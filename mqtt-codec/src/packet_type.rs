@@ -85,6 +85,9 @@ impl PacketType {
     }
 
     /// Whether `flags` may stand in the first byte of a packet of this type (all but PUBLISH).
+    //= MQTT-3.14.1-1
+    //= v3.1.1 MQTT-2.2.2-2
+    //= v3.1.1 MQTT-3.14.1-1
     pub(crate) const fn accepts_flags(self, flags: u8, version: ProtocolVersion) -> bool {
         // MQTT 3.1 lets the sender mark a repeated PUBREL, SUBSCRIBE or UNSUBSCRIBE as a duplicate.
         let ignored = match (version, self) {

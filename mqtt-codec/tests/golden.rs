@@ -99,6 +99,7 @@ fn connect_minimal() {
 //= test MQTT-3.1.2-19
 //= test MQTT-3.1.3-11
 //= test MQTT-3.1.3-12
+//= test v3.1.1 MQTT-3.1.2-9
 //= test v3.1.1 MQTT-3.1.2-19
 //= test v3.1.1 MQTT-3.1.2-21
 //= test v3.1.1 MQTT-3.1.3-10
@@ -186,6 +187,34 @@ fn connect_with_everything() {
         &[V5],
         "10 12  0004 'MQTT' 05 42 0001 00  0001 'c'  0002 'pw'",
         P::from(&token),
+    );
+}
+
+//= test MQTT-3.1.3-10
+#[test]
+fn user_properties_of_a_will_keep_their_order() {
+    let will = [
+        Prop::UserProperty(text("b"), text("1")),
+        Prop::UserProperty(text("a"), text("2")),
+        Prop::UserProperty(text("b"), text("0")),
+    ];
+    let connect = ConnectRef {
+        keep_alive_secs: 0,
+        will: Some(WillRef {
+            topic: topic("w"),
+            payload: b"",
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: Properties::list(&will),
+        }),
+        ..ConnectRef::new(V5, text("c"))
+    };
+    golden(
+        &[V5],
+        "10 29  0004 'MQTT' 05 06 0000 00  0001 'c'
+            15  26 0001 'b' 0001 '1'  26 0001 'a' 0001 '2'  26 0001 'b' 0001 '0'
+            0001 'w' 0000",
+        P::from(&connect),
     );
 }
 

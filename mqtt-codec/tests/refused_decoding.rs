@@ -29,8 +29,10 @@ fn refused(versions: &[ProtocolVersion], bytes: &str, error: impl Into<DecodeErr
 }
 
 //= test MQTT-2.1.3-1
+//= test MQTT-3.14.1-1
 //= test v3.1.1 MQTT-2.2.2-1
 //= test v3.1.1 MQTT-2.2.2-2
+//= test v3.1.1 MQTT-3.14.1-1
 #[test]
 fn reserved_types_and_flags() {
     refused(ALL, "00 00", M::PacketType);
@@ -139,6 +141,10 @@ fn packets_above_the_limit_are_refused_with_their_header() {
     assert_eq!(E::PacketTooLarge.reason_code(), R::PacketTooLarge);
 }
 
+//= test MQTT-3.1.2-16
+//= test MQTT-3.1.2-18
+//= test v3.1.1 MQTT-3.1.2-18
+//= test v3.1.1 MQTT-3.1.2-20
 #[test]
 fn every_packet_cut_short_or_with_a_byte_too_many() {
     // Of each packet all fields are required, so the same bytes with a smaller Remaining Length cannot be one.
@@ -232,8 +238,15 @@ fn packet_identifier_zero() {
 //= test MQTT-1.5.4-1
 //= test MQTT-1.5.4-2
 //= test MQTT-1.5.7-1
+//= test MQTT-3.1.3-4
+//= test MQTT-3.3.2-19
+//= test MQTT-4.7.3-2
+//= test MQTT-4.7.3-3
 //= test v3.1.1 MQTT-1.5.3-1
 //= test v3.1.1 MQTT-1.5.3-2
+//= test v3.1.1 MQTT-3.1.3-4
+//= test v3.1.1 MQTT-4.7.3-2
+//= test v3.1.1 MQTT-4.7.3-3
 #[test]
 fn text() {
     // A lone continuation, an overlong slash, a surrogate, above U+10FFFF, an end in mid-character.
@@ -253,6 +266,11 @@ fn text() {
         refused(
             &[V311],
             &format!("10 {:02X} 0004 'MQTT' 04 02 0000 {n:04X} {bad}", n + 12),
+            M::InvalidUtf8,
+        );
+        refused(
+            &[V5],
+            &format!("10 {:02X} 0004 'MQTT' 05 02 0000 00 {n:04X} {bad}", n + 13),
             M::InvalidUtf8,
         );
         refused(
@@ -301,6 +319,7 @@ fn text() {
 //= test MQTT-3.1.2-13
 //= test v3.1.1 MQTT-3.1.2-2
 //= test v3.1.1 MQTT-3.1.2-3
+//= test v3.1.1 MQTT-3.1.2-11
 //= test v3.1.1 MQTT-3.1.2-13
 //= test v3.1.1 MQTT-3.1.2-14
 //= test v3.1.1 MQTT-3.1.2-15

@@ -80,6 +80,7 @@ impl<'a> ConnectRef<'a> {
         let will_qos = QoS::from_u8(flags >> 3 & 0b11).ok_or(Malformed::QoS)?;
         //= MQTT-3.1.2-11
         //= MQTT-3.1.2-13
+        //= v3.1.1 MQTT-3.1.2-11
         //= v3.1.1 MQTT-3.1.2-13
         //= v3.1.1 MQTT-3.1.2-15
         if flags & WILL == 0
@@ -107,7 +108,9 @@ impl<'a> ConnectRef<'a> {
             return Err(ProtocolError::ClientIdentifierRequired.into());
         }
         //= MQTT-3.1.2-9
+        //= v3.1.1 MQTT-3.1.2-9
         let will = if flags & WILL != 0 {
+            //= MQTT-3.1.3-10
             let properties = Properties::decode(&mut reader, PropertyScope::Will, version)?;
             //= MQTT-3.1.3-11
             //= v3.1.1 MQTT-3.1.3-10

@@ -455,6 +455,7 @@ fn read_checked<'a>(reader: &mut Reader<'a>) -> Option<Property<'a>> {
             })
         }
         PropertyId::MessageExpiryInterval => Property::MessageExpiryInterval(reader.u32().ok()?),
+        //= MQTT-3.3.2-19
         PropertyId::ContentType => Property::ContentType(text(reader)?),
         PropertyId::ResponseTopic => {
             Property::ResponseTopic(TopicName::from_checked(reader.binary().ok()?))

@@ -41,6 +41,8 @@ impl<'a> Text<'a> {
         Ok(Self(bytes))
     }
 
+    //= MQTT-1.5.4-3
+    //= v3.1.1 MQTT-1.5.3-3
     #[inline]
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         if scan::is_plain(bytes) {
