@@ -226,6 +226,15 @@ impl PubSub {
     pub fn subscribe(&self, filters: impl IntoFilters) -> Subscribe {
         Subscribe::new(Arc::clone(&self.registry), filters)
     }
+
+    /// Subscribes to what arrives and no subscription's filter matches: what a service still had for an
+    /// earlier life of this client, say, before the application got to subscribing. Without it such
+    /// messages go back to the provider as [dropped](crate::Settlement::Dropped).
+    ///
+    /// Options of filters do nothing here; limits and the provider's name do.
+    pub fn subscribe_unmatched(&self) -> Subscribe {
+        Subscribe::unmatched(Arc::clone(&self.registry))
+    }
 }
 
 impl fmt::Debug for PubSub {

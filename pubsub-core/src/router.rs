@@ -216,6 +216,17 @@ impl Router {
         })
     }
 
+    /// Sets up a subscription to what no filter matches; the provider has no part in it.
+    ///
+    /// `None` if the provider was removed.
+    pub(crate) fn subscribe_unmatched(&self, queue: &Arc<Queue>) -> Option<SlotKey> {
+        self.with_control(|control| {
+            control.provider.as_ref()?;
+            queue.provider_joined();
+            Some(self.routes().allocate_unmatched(queue))
+        })
+    }
+
     pub(crate) fn granted(&self, filter: &TopicFilter, qos: QoS) {
         self.with_control(|control| {
             if let Some(entry) = control.filters.get_mut(filter) {

@@ -27,6 +27,8 @@ pub(crate) struct Routes {
     trie: TopicTrie<Vec<u32>>,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Subscriptions to what nobody else wants.
+    unmatched: Vec<u32>,
     /// The number of the message being routed, to deliver it once to each.
     stamp: u64,
     /// Filters under which live messages may carry the retain mark.
@@ -63,6 +65,7 @@ impl Routes {
             trie: TopicTrie::new(),
             slots: Vec::new(),
             free: Vec::new(),
+            unmatched: Vec::new(),
             stamp: 0,
             marked_as_published: 0,
             now: Duration::ZERO,
@@ -99,6 +102,13 @@ impl Routes {
             index,
             generation: slot.generation,
         }
+    }
+
+    /// A place for a subscription to what no filter matches.
+    pub(crate) fn allocate_unmatched(&mut self, queue: &Arc<Queue>) -> SlotKey {
+        let key = self.allocate(queue);
+        self.unmatched.push(key.index);
+        key
     }
 
     fn slot(&mut self, key: SlotKey) -> Option<&mut Slot> {
@@ -149,6 +159,7 @@ impl Routes {
         slot.retained_seen = HashSet::new();
         slot.pending = Vec::new();
         let queue = slot.queue.take();
+        self.unmatched.retain(|index| *index != key.index);
         self.free.push(key.index);
         queue
     }
@@ -192,7 +203,10 @@ impl Routes {
                     }
                 }
             });
-        self.unrouted += u64::from(matched.is_empty());
+        if matched.is_empty() {
+            matched.extend_from_slice(&self.unmatched);
+            self.unrouted += u64::from(matched.is_empty());
+        }
         if delivery.message.retain && self.marked_as_published == 0 && !matched.is_empty() {
             let hash = self.hasher.hash_one(&delivery.message.topic);
             matched.retain(|index| {

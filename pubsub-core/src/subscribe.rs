@@ -28,7 +28,8 @@ use crate::topic_error::TopicError;
 #[must_use = "nothing is subscribed until this is awaited"]
 pub struct Subscribe {
     registry: Arc<Registry>,
-    requests: Result<Vec<FilterRequest>, TopicError>,
+    /// None to subscribe to what no filter matches.
+    requests: Option<Result<Vec<FilterRequest>, TopicError>>,
     limits: Limits,
     provider: Option<ProviderName>,
 }
@@ -50,7 +51,16 @@ impl Subscribe {
             });
         Self {
             registry,
-            requests: checked.map(|()| requests),
+            requests: Some(checked.map(|()| requests)),
+            limits: Limits::default(),
+            provider: None,
+        }
+    }
+
+    pub(crate) fn unmatched(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            requests: None,
             limits: Limits::default(),
             provider: None,
         }
@@ -95,15 +105,15 @@ impl Subscribe {
     }
 
     fn each(mut self, change: impl Fn(&mut FilterRequest)) -> Self {
-        if let Ok(requests) = &mut self.requests {
+        if let Some(Ok(requests)) = &mut self.requests {
             requests.iter_mut().for_each(change);
         }
         self
     }
 
     async fn run(self) -> Result<Subscription, SubscribeError> {
-        let requests = self.requests?;
-        if requests.is_empty() {
+        let requests = self.requests.transpose()?;
+        if requests.as_ref().is_some_and(Vec::is_empty) {
             return Err(SubscribeError::NoFilters);
         }
         let routers = self
@@ -116,6 +126,14 @@ impl Subscribe {
         let queue = Queue::new(self.limits);
         // From here on dropping the subscription takes everything back.
         let mut subscription = Subscription::new(Arc::clone(&queue), self.registry);
+        let Some(requests) = requests else {
+            for router in routers {
+                if let Some(slot) = router.subscribe_unmatched(&queue) {
+                    subscription.join(Member { router, slot });
+                }
+            }
+            return Ok(subscription);
+        };
         let mut waiting = Vec::with_capacity(routers.len());
         for router in routers {
             if let Some((slot, asked)) = router.subscribe(&queue, &requests) {

@@ -455,6 +455,36 @@ async fn a_lost_filter_is_told_and_ends_only_what_it_served() {
 }
 
 #[tokio::test]
+async fn what_nobody_wants_has_a_place_to_go() {
+    let (pubsub, provider, sink) = setup();
+    let ledger = Arc::new(Ledger::default());
+    let mut rest = pubsub.subscribe_unmatched().await.unwrap();
+    assert_eq!(
+        sink.deliver(&mut vec![held(&ledger, 1), plain("b", 2)]),
+        Demand::Continue
+    );
+    let mut late = pubsub.subscribe("a").await.unwrap();
+    assert_eq!(
+        sink.deliver(&mut vec![held(&ledger, 3), plain("b", 4)]),
+        Demand::Continue
+    );
+    for n in [1, 2, 4] {
+        assert_eq!(rest.next().await.unwrap().unwrap().payload, n.to_string());
+    }
+    assert_eq!(late.next().await.unwrap().unwrap().payload, "3");
+    assert_eq!(ledger.settled().len(), 2);
+    assert_eq!(pubsub.routing_stats("scripted").unwrap().unrouted, 0);
+    drop(rest);
+    assert!(provider.released.lock().unwrap().is_empty());
+    assert_eq!(sink.deliver(&mut vec![plain("b", 5)]), Demand::Continue);
+    let stats = pubsub.routing_stats("scripted").unwrap();
+    assert_eq!((stats.unrouted, stats.subscriptions), (1, 1));
+    let mut rest = pubsub.subscribe_unmatched().await.unwrap();
+    pubsub.close().await.unwrap();
+    assert!(rest.next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_bad_payload_is_one_subscribers_error() {
     let (pubsub, _, sink) = setup();
     let mut typed = pubsub.subscribe("a").await.unwrap().json::<u64>();
