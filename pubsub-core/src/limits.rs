@@ -21,6 +21,29 @@ pub struct QueueLimits {
     pub policy: OverflowPolicy,
 }
 
+impl QueueLimits {
+    /// These limits with another number of messages.
+    #[must_use]
+    pub fn with_messages(mut self, messages: usize) -> Self {
+        self.messages = messages;
+        self
+    }
+
+    /// These limits with another number of bytes.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// These limits with another policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: OverflowPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+}
+
 impl Default for QueueLimits {
     fn default() -> Self {
         Self {
@@ -67,6 +90,36 @@ pub struct HoldLimits {
     pub time: Duration,
     /// What happens beyond that.
     pub policy: HoldPolicy,
+}
+
+impl HoldLimits {
+    /// These limits with another number of messages.
+    #[must_use]
+    pub fn with_messages(mut self, messages: usize) -> Self {
+        self.messages = messages;
+        self
+    }
+
+    /// These limits with another number of bytes.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// These limits with another time.
+    #[must_use]
+    pub fn with_time(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// These limits with another policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: HoldPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
 }
 
 impl Default for HoldLimits {

@@ -138,9 +138,9 @@ async fn an_overflow_within_a_subscribe_does_not_lock_up() {
             .await
             .unwrap();
     }
-    let mut limits = QueueLimits::default();
-    limits.messages = 1;
-    limits.policy = OverflowPolicy::End;
+    let limits = QueueLimits::default()
+        .with_messages(1)
+        .with_policy(OverflowPolicy::End);
     let mut messages = pubsub.subscribe("kept/+").queue(limits).await.unwrap();
     assert!(messages.next().await.unwrap().is_ok());
     let error = messages.next().await.unwrap().unwrap_err();

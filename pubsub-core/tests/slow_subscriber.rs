@@ -103,17 +103,15 @@ fn held(ledger: &Arc<Ledger>, n: u64) -> Delivery {
 }
 
 fn queue(messages: usize, policy: OverflowPolicy) -> QueueLimits {
-    let mut limits = QueueLimits::default();
-    limits.messages = messages;
-    limits.policy = policy;
-    limits
+    QueueLimits::default()
+        .with_messages(messages)
+        .with_policy(policy)
 }
 
 fn hold(messages: usize, policy: HoldPolicy) -> HoldLimits {
-    let mut limits = HoldLimits::default();
-    limits.messages = messages;
-    limits.policy = policy;
-    limits
+    HoldLimits::default()
+        .with_messages(messages)
+        .with_policy(policy)
 }
 
 /// Everything there is now: payloads, gaps as `gap`, losses as `-n`, errors as `!`, the end as `.`.
@@ -206,8 +204,7 @@ async fn ends_a_subscription_that_cannot_do_with_holes() {
 #[tokio::test]
 async fn bounds_bytes_too_but_takes_any_single_message() {
     let (pubsub, _, sink) = setup();
-    let mut limits = queue(1_000, OverflowPolicy::DropNewest);
-    limits.bytes = 1_000;
+    let limits = queue(1_000, OverflowPolicy::DropNewest).with_bytes(1_000);
     let mut messages = pubsub.subscribe("a").queue(limits).await.unwrap();
     let large = || Delivery::new(message("a", vec![b'x'; 2_000], QoS::AtMostOnce));
     assert_eq!(
@@ -383,8 +380,7 @@ async fn holds_no_longer_than_allowed() {
     ] {
         let (pubsub, _, sink) = setup();
         let ledger = Arc::new(Ledger::default());
-        let mut limits = hold(10, policy);
-        limits.time = Duration::from_secs(10);
+        let limits = hold(10, policy).with_time(Duration::from_secs(10));
         let mut events = pubsub.subscribe("a").hold(limits).await.unwrap().events();
         assert_eq!(
             sink.advance_clock(Duration::from_secs(100)),
