@@ -222,6 +222,11 @@ impl Decoder {
                 body,
             }));
         }
+        if let Some(known) = self.known
+            && buf.len() < known.frame as usize
+        {
+            return Ok(None);
+        }
         self.next_frame_slowly(buf)
     }
 

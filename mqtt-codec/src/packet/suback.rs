@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes};
 use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
 use crate::property::Measured;
+use crate::reason::byte_is_valid_for;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
 
@@ -87,28 +88,36 @@ pub struct ReasonCodes<'a>(Repr<'a>);
 
 #[derive(Clone, Copy)]
 enum Repr<'a> {
-    /// All of them reason codes.
-    Block(&'a [u8]),
+    /// All of them right in this packet and version.
+    Block {
+        bytes: &'a [u8],
+        packet: PacketType,
+        version: ProtocolVersion,
+    },
     List(&'a [ReasonCode]),
 }
 
 impl<'a> ReasonCodes<'a> {
     /// None: for an UNSUBACK before MQTT 5.
-    pub const EMPTY: ReasonCodes<'static> = ReasonCodes(Repr::Block(&[]));
+    pub const EMPTY: ReasonCodes<'static> = ReasonCodes(Repr::List(&[]));
 
     /// Reason codes to encode.
     pub const fn list(list: &'a [ReasonCode]) -> Self {
         Self(Repr::List(list))
     }
 
-    const fn from_checked(bytes: &'a [u8]) -> Self {
-        Self(Repr::Block(bytes))
+    const fn from_checked(bytes: &'a [u8], packet: PacketType, version: ProtocolVersion) -> Self {
+        Self(Repr::Block {
+            bytes,
+            packet,
+            version,
+        })
     }
 
     /// In order.
     pub fn iter(&self) -> ReasonCodesIter<'a> {
         ReasonCodesIter(match self.0 {
-            Repr::Block(bytes) => IterRepr::Block(bytes.iter()),
+            Repr::Block { bytes, .. } => IterRepr::Block(bytes.iter()),
             Repr::List(list) => IterRepr::List(list.iter()),
         })
     }
@@ -116,7 +125,7 @@ impl<'a> ReasonCodes<'a> {
     /// How many.
     pub const fn len(&self) -> usize {
         match self.0 {
-            Repr::Block(bytes) => bytes.len(),
+            Repr::Block { bytes, .. } => bytes.len(),
             Repr::List(list) => list.len(),
         }
     }
@@ -145,13 +154,14 @@ impl<'a> ReasonCodes<'a> {
             return Err(ProtocolError::NoReasonCodes.into());
         }
         // The codes of older versions mean the same in MQTT 5.
-        if bytes
-            .iter()
-            .any(|&byte| ReasonCode::from_wire(byte, packet, version).is_none())
-        {
+        let valid = match version {
+            ProtocolVersion::V5 => bytes.iter().all(|&byte| byte_is_valid_for(byte, packet)),
+            _ => bytes.iter().all(|&byte| matches!(byte, 0..=2 | 0x80)),
+        };
+        if !valid {
             return Err(Malformed::ReasonCode.into());
         }
-        Ok(Self::from_checked(bytes))
+        Ok(Self::from_checked(bytes, packet, version))
     }
 
     fn measure(&self, packet: PacketType, version: ProtocolVersion) -> Result<usize, EncodeError> {
@@ -163,6 +173,15 @@ impl<'a> ReasonCodes<'a> {
         }
         if self.is_empty() {
             return Err(EncodeError::NoReasonCodes);
+        }
+        if let Repr::Block {
+            bytes,
+            packet: checked_packet,
+            version: checked_version,
+        } = self.0
+            && (checked_packet, checked_version) == (packet, version)
+        {
+            return Ok(bytes.len());
         }
         match self
             .iter()
@@ -178,7 +197,7 @@ impl<'a> ReasonCodes<'a> {
     //= v3.1.1 MQTT-3.9.3-1
     fn put(&self, dst: &mut impl BufMut) {
         match self.0 {
-            Repr::Block(bytes) => dst.put_slice(bytes),
+            Repr::Block { bytes, .. } => dst.put_slice(bytes),
             Repr::List(list) => {
                 for &code in list {
                     dst.put_u8(code as u8);
@@ -266,10 +285,14 @@ impl Suback {
     /// The view.
     pub fn as_ref(&self) -> SubackRef<'_> {
         let (packet_id, properties, rest) = self.checked.read(self.scope);
+        let packet = match self.scope {
+            PropertyScope::Unsuback => PacketType::Unsuback,
+            _ => PacketType::Suback,
+        };
         SubackRef {
             packet_id,
             properties,
-            reason_codes: ReasonCodes::from_checked(rest),
+            reason_codes: ReasonCodes::from_checked(rest, packet, self.checked.version()),
         }
     }
 

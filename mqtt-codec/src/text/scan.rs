@@ -42,15 +42,16 @@ pub(super) fn filter(bytes: &[u8]) -> Filter {
         state.push(u64::from_le_bytes(*word), HIGH_BITS);
     }
     if !rest.is_empty() {
-        let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        // Filling up with slashes would end the last level; so the filler is masked instead.
-        state.push(
-            u64::from_le_bytes(word),
-            HIGH_BITS >> (8 * (8 - rest.len())),
-        );
+        let missing = 8 * (8 - rest.len());
+        let word = match bytes.last_chunk::<8>() {
+            Some(last) => u64::from_le_bytes(*last) >> missing,
+            None => rest
+                .iter()
+                .rev()
+                .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+        };
+        // What is missing at the end counts for nothing: neither as U+0000 nor as behind a wildcard.
+        state.push(word, HIGH_BITS >> missing);
     }
     if state.special != 0 {
         Filter::Special
