@@ -16,6 +16,8 @@ mod config;
 mod connect;
 mod credentials;
 mod endpoint;
+#[cfg(feature = "cognito")]
+mod https;
 mod identity;
 mod options;
 mod provider;
@@ -28,7 +30,11 @@ pub use credentials::{
     CredentialsError, CredentialsErrorKind, CredentialsFn, EnvironmentCredentials, MAX_MARGIN,
     credentials_fn,
 };
+#[cfg(feature = "cognito")]
+pub use credentials::{CognitoCredentials, CognitoError, Logins};
 pub use endpoint::{EndpointError, PlainWs, region_of_host};
+#[cfg(feature = "cognito")]
+pub use https::HttpsError;
 pub use identity::IdentityChanged;
 pub use options::{AwsIotOptions, AwsIotOptionsError, DEFAULT_NAME};
 pub use provider::AwsIotProvider;

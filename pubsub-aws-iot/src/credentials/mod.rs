@@ -2,6 +2,8 @@
 
 mod cached;
 mod cell;
+#[cfg(feature = "cognito")]
+mod cognito;
 
 use std::env::VarError;
 use std::error::Error as StdError;
@@ -15,6 +17,8 @@ use sigv4_presign::Credentials;
 
 pub use cached::{CachedCredentials, MAX_MARGIN};
 pub use cell::CredentialCell;
+#[cfg(feature = "cognito")]
+pub use cognito::{CognitoCredentials, CognitoError, Logins};
 pub use pubsub_generic::CredentialFreshness;
 
 /// AWS credentials, and until when they hold.
