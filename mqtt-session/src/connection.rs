@@ -161,8 +161,6 @@ impl Connection {
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         match self.phase {
             Phase::Opened { deadline } | Phase::AwaitsConnack { deadline } => Some(deadline),
-            // A PINGREQ that is due waits for the socket; its own timeout begins when it is written.
-            Phase::Connected if self.ping == PingState::Due => None,
             Phase::Connected => self.keep_alive.deadline(),
         }
     }

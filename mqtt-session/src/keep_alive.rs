@@ -26,7 +26,7 @@ pub(crate) struct KeepAlive {
     ping_timeout: Duration,
     last_sent: Timestamp,
     last_received: Timestamp,
-    /// When the outstanding PINGREQ was written. Cleared by PINGRESP.
+    /// When the outstanding PINGREQ fell due or, if it could be, was written. Cleared by PINGRESP.
     ping_sent: Option<Timestamp>,
 }
 

@@ -257,7 +257,11 @@ impl Session {
         }
         match connection.keep_alive.check(self.now) {
             KeepAliveAction::Nothing => {}
-            KeepAliveAction::Ping => connection.ping = PingState::Due,
+            KeepAliveAction::Ping => {
+                connection.ping = PingState::Due;
+                // The timeout begins now, written or not: a socket that takes no more bytes is a sign, too.
+                connection.keep_alive.on_ping_sent(self.now);
+            }
             KeepAliveAction::PeerIsDead => self.fail(ConnectionError::Timeout(Timeout::Ping)),
         }
     }

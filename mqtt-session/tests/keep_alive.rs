@@ -69,6 +69,26 @@ fn a_half_open_link_is_noticed_while_we_publish_steadily() {
 }
 
 #[test]
+fn a_peer_that_takes_no_more_bytes_is_noticed_too() {
+    let mut client = Client::connected(config(ProtocolVersion::V311));
+    client.events();
+    client.pass(secs(60));
+    // The PINGREQ is due, and the socket is full: nothing is polled.
+    assert_eq!(client.session.poll_timeout(), Some(client.now + secs(10)));
+    client.pass(secs(9));
+    assert!(client.events().is_empty());
+    client.pass(secs(1));
+    let events = client.events();
+    let [Event::Disconnected(disconnected)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(
+        disconnected.cause,
+        DisconnectCause::Error(ConnectionError::Timeout(Timeout::Ping))
+    );
+}
+
+#[test]
 fn a_busy_peer_is_not_pinged_needlessly_but_hears_from_us() {
     let mut client = Client::connected(config(ProtocolVersion::V311));
     let mut pings = 0;
