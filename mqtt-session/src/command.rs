@@ -271,7 +271,9 @@ impl Session {
             //= MQTT-3.10.3-2
             return Err(SubscribeError::NoFilters);
         }
-        if self.control.open_calls() >= self.config.max_pending_operations {
+        // Each subscription may wait twice: to be made, and to be changed or ended.
+        let is_crowded = self.control.waiting() + filters > 2 * self.config.max_subscriptions;
+        if is_crowded || self.control.open_calls() >= self.config.max_pending_operations {
             return Err(SubscribeError::TooManyPending);
         }
         Ok(())

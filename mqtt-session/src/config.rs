@@ -110,7 +110,8 @@ pub struct Config {
     pub max_filters_per_packet: NonZeroU16,
     /// The most Topic Filters subscribed at once. Default: 4,096.
     pub max_subscriptions: usize,
-    /// The most `subscribe` and `unsubscribe` calls that are not completed. Default: 256.
+    /// The most `subscribe` and `unsubscribe` calls that are not completed. Default: 256. The filters that wait in them are
+    /// bounded too, by twice `max_subscriptions`.
     pub max_pending_operations: usize,
 
     /// Events that may wait for [`poll_event`](crate::Session::poll_event) before

@@ -102,6 +102,11 @@ impl Control {
         self.wanted.len()
     }
 
+    /// Filters that wait to be sent.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn open_calls(&self) -> usize {
         self.calls.len()
     }

@@ -316,7 +316,8 @@ pub enum SubscribeError {
     },
     /// [`Config::max_subscriptions`](crate::Config::max_subscriptions) would be exceeded.
     TooManySubscriptions,
-    /// [`Config::max_pending_operations`](crate::Config::max_pending_operations) calls are not completed.
+    /// [`Config::max_pending_operations`](crate::Config::max_pending_operations) calls are not completed, or twice as many
+    /// filters wait to be sent as there may be subscriptions.
     TooManyPending,
 }
 
@@ -378,3 +379,10 @@ impl fmt::Display for StateError {
 }
 
 impl core::error::Error for StateError {}
+
+// Errors are returned by value on hot paths.
+const _: () = assert!(
+    size_of::<ConnectionError>() <= 8
+        && size_of::<SubscribeError>() <= 16
+        && size_of::<PublishError>() <= 32
+);

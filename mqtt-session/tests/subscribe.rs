@@ -645,4 +645,13 @@ fn subscriptions_and_calls_are_bounded() {
         client.session.unsubscribe(&names(&["b"]), client.now),
         Err(SubscribeError::TooManyPending)
     );
+    client.connect_with(false, &[]);
+    grant_all(&mut client);
+    let many = names(&["1", "2", "3", "4", "5"]);
+    assert_eq!(
+        client.session.unsubscribe(&many, client.now),
+        Err(SubscribeError::TooManyPending),
+        "filters are bounded, too"
+    );
+    client.session.unsubscribe(&many[..4], client.now).unwrap();
 }

@@ -383,6 +383,10 @@ pub struct Pair {
     /// The broker lost the session, and the link the CONNACK that said so.
     pub was_fooled: bool,
     pub open_calls: i64,
+    /// Transports opened, connections accepted, and ends of either reported, by this process.
+    opened: u32,
+    accepted: u32,
+    ended: u32,
     next_payload: u32,
     /// What a process that starts now would find.
     pub store: BTreeMap<RecordKey, RecordValue>,
@@ -415,6 +419,9 @@ impl Pair {
             sessions_lost: 0,
             was_fooled: false,
             open_calls: 0,
+            opened: 0,
+            accepted: 0,
+            ended: 0,
             next_payload: 0,
             store: BTreeMap::new(),
             batches: VecDeque::new(),
@@ -434,6 +441,8 @@ impl Pair {
     pub fn connect(&mut self) {
         if self.link.is_none() {
             self.session.transport_opened(self.now).unwrap();
+            assert_eq!(self.opened, self.ended, "each transport has one end");
+            self.opened += 1;
             self.broker.accept();
             self.link = Some(Link::default());
         }
@@ -679,6 +688,11 @@ impl Pair {
                     self.tokens.extend(message.take_ack_token());
                 }
                 Event::Connected(connected) => {
+                    self.accepted += 1;
+                    assert!(
+                        self.ended < self.opened && self.accepted <= self.opened,
+                        "not after its end"
+                    );
                     self.was_fooled |= self.broker.made_anew_untold
                         && connected.session == SessionPresence::Resumed;
                     self.broker.made_anew_untold = false;
@@ -700,6 +714,8 @@ impl Pair {
                 }
                 Event::UnsubscribeCompleted { .. } => self.open_calls -= 1,
                 Event::Disconnected(disconnected) => {
+                    self.ended += 1;
+                    assert_eq!(self.ended, self.opened, "once");
                     if let DisconnectCause::Error(error) = disconnected.cause {
                         assert!(
                             matches!(error, ConnectionError::Timeout(_)),
