@@ -138,7 +138,7 @@ pub(crate) struct Persister {
     stored: u64,
     /// Messages of batches that are not stored yet.
     awaited: BTreeMap<u64, Vec<PublishId>>,
-    /// Bytes that depend on all batches up to `needs`. At most one `poll_transmit`'s limit and a packet.
+    /// Bytes that depend on all batches up to `needs`. At most `poll_transmit`'s limit (at least 64 KiB) and a packet.
     pub(crate) staged: BytesMut,
     needs: u64,
     /// The identifier of each publish in flight.

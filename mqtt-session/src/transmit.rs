@@ -46,7 +46,8 @@ impl Session {
     fn transmit_stored(&mut self, out: &mut BytesMut, limit: usize) -> usize {
         if self.persister.staged.is_empty() {
             let mut staged = core::mem::take(&mut self.persister.staged);
-            self.fill(&mut staged, limit);
+            // More than is asked for: one write of the store serves them all.
+            self.fill(&mut staged, limit.max(STAGED_BYTES));
             self.collect_touched();
             self.persister.staged = staged;
             self.persister.seal();
@@ -54,9 +55,13 @@ impl Session {
         if !self.persister.may_release() {
             return 0;
         }
-        let written = self.persister.staged.len();
-        out.unsplit(self.persister.staged.split());
-        written
+        let start = out.len();
+        let staged = &mut self.persister.staged;
+        while !staged.is_empty() && out.len() - start < limit.max(1) {
+            let len = packet_len(staged).min(staged.len());
+            out.extend_from_slice(&staged.split_to(len));
+        }
+        out.len() - start
     }
 
     fn fill(&mut self, out: &mut BytesMut, limit: usize) -> usize {
@@ -420,6 +425,23 @@ impl Session {
 fn fits(entry: &InFlightEntry, connection: &Connection) -> Result<(), PublishErrorReason> {
     check_fits(&entry.outgoing, connection)
 }
+
+/// The length of the packet at the front of what the session itself has encoded.
+fn packet_len(bytes: &[u8]) -> usize {
+    let mut remaining = 0;
+    let mut header = 1;
+    for (at, &byte) in bytes.iter().skip(1).take(4).enumerate() {
+        remaining |= usize::from(byte & 0x7f) << (7 * at);
+        header += 1;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    header + remaining
+}
+
+/// How much is put together at once to wait for the store.
+const STAGED_BYTES: usize = 64 * 1024;
 
 /// What was accepted without a connection, or with another one, may be too much for this broker.
 fn check_fits(outgoing: &Outgoing, connection: &Connection) -> Result<(), PublishErrorReason> {

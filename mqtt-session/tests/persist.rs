@@ -326,3 +326,29 @@ fn what_was_staged_for_a_dead_connection_is_not_sent_on_the_next() {
     store(&mut client, &mut records);
     assert_eq!(client.sent().len(), 1);
 }
+
+#[test]
+fn one_write_of_the_store_serves_many_packets_however_they_are_taken() {
+    let (mut client, mut records) = connected(ProtocolVersion::V5);
+    for number in 0..10 {
+        client.publish(&"x".repeat(number * 30), QoS::AtLeastOnce);
+    }
+    assert!(client.sent().is_empty());
+    assert!(store(&mut client, &mut records));
+    let mut packets = Vec::new();
+    loop {
+        let mut out = bytes::BytesMut::new();
+        if client.session.poll_transmit(&mut out, 1, client.now) == 0 {
+            break;
+        }
+        let packet = PacketRef::decode(&out, ProtocolVersion::V5).expect("one whole packet");
+        let PacketRef::Publish(publish) = packet else {
+            panic!("{packet:?}")
+        };
+        packets.push(publish.payload.len());
+    }
+    assert_eq!(
+        packets,
+        (0..10).map(|number| number * 30).collect::<Vec<_>>()
+    );
+}
