@@ -1,6 +1,7 @@
 //! The main job in one command: `cargo run --example quickstart`.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -40,15 +41,32 @@ struct Chat {
 type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
-    if std::env::args().any(|argument| argument == "--help" || argument == "-h") {
-        println!("{HELP}");
-        return Ok(());
+async fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("--help" | "-h") => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprintln!("quickstart takes no {other:?}; see --help");
+            return ExitCode::from(2);
+        }
     }
-    match tokio::time::timeout(PATIENCE, show()).await {
-        Ok(result) => result,
+    let outcome = match tokio::time::timeout(PATIENCE, show()).await {
+        Ok(outcome) => outcome,
         Err(_) => Err(format!("not done after {} s", PATIENCE.as_secs()).into()),
+    };
+    let Err(failure) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("\nIt failed: {failure}");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
     }
+    ExitCode::FAILURE
 }
 
 async fn show() -> Result<(), Failure> {
