@@ -78,6 +78,10 @@ pub(crate) struct Task {
     /// Since when nobody has needed the connection.
     pub(crate) idle_since: Option<Instant>,
     pub(crate) closing: Option<Closing>,
+    /// The provider has given up, for this reason.
+    pub(crate) stopped: Option<ProviderError>,
+    /// When to look whether a PINGREQ was answered.
+    pub(crate) ping_due: Option<Instant>,
     /// It has come to its end in order.
     pub(crate) is_done: bool,
     pub(crate) connect_replies: Vec<oneshot::Sender<Result<(), ProviderError>>>,
@@ -146,7 +150,10 @@ pub(crate) struct Parting {
 
 /// `close` was called.
 pub(crate) struct Closing {
+    /// Until when what was accepted is sent.
     pub(crate) deadline: Instant,
+    /// When all is over, whatever the peer does.
+    pub(crate) end: Instant,
     /// Something accepted could not be sent or confirmed.
     pub(crate) left_over: bool,
 }
@@ -191,6 +198,8 @@ impl Task {
             wanted: false,
             idle_since: None,
             closing: None,
+            stopped: None,
+            ping_due: None,
             is_done: false,
             connect_replies: Vec::new(),
             batch: Batch::default(),
@@ -251,6 +260,9 @@ impl Task {
                 break;
             };
             more = true;
+            let Some(command) = self.refuse_while_stopped(command) else {
+                continue;
+            };
             match command {
                 Command::Publish {
                     publish,
@@ -467,11 +479,14 @@ impl Task {
             link,
             session,
             self.parting.as_ref().map(|parting| parting.deadline),
-            self.closing.as_ref().map(|closing| closing.deadline),
+            self.closing
+                .as_ref()
+                .map(|closing| closing.next_deadline(self.now)),
             self.offline_deadlines.first().map(|(at, _)| *at),
             self.subscriptions.next_deadline(),
             self.clock_due,
             self.resubscribing_until,
+            self.ping_due,
         ]
         .into_iter()
         .flatten()
@@ -487,6 +502,7 @@ impl Task {
             .is_some_and(|at| at <= self.timestamp())
         {
             self.session.handle_timeout(self.timestamp());
+            self.watch_ping();
             more = true;
         }
         while let Some(&(at, id)) = self.offline_deadlines.first()
@@ -497,6 +513,9 @@ impl Task {
             more = true;
         }
         more |= self.give_up_late_subscribes();
+        if self.ping_due.is_some_and(|at| at <= self.now) {
+            self.look_after_ping();
+        }
         if self.resubscribing_until.is_some_and(|at| at <= self.now) {
             self.established();
             more = true;
@@ -505,14 +524,22 @@ impl Task {
             self.clock_due = (!self.tokens.is_empty()).then(|| self.now + CLOCK_TICK);
             self.tell_time();
         }
-        if self
-            .closing
-            .as_ref()
-            .is_some_and(|closing| closing.deadline <= self.now)
-        {
-            more |= self.stop_draining();
+        if let Some(closing) = &self.closing {
+            let (drained, gone) = (closing.deadline <= self.now, closing.end <= self.now);
+            more |= drained && self.stop_draining();
+            more |= gone && self.stop_closing();
         }
         more
+    }
+}
+
+impl Closing {
+    fn next_deadline(&self, now: Instant) -> Instant {
+        if self.deadline > now {
+            self.deadline
+        } else {
+            self.end
+        }
     }
 }
 

@@ -44,6 +44,20 @@ pub(crate) enum Operation {
     },
 }
 
+impl Operation {
+    pub(crate) fn fail(self, reason: &ProviderError) {
+        // Whoever has gone needs no answer.
+        match self {
+            Self::Subscribe { reply, .. } => drop(reply.send(Err(reason.clone()))),
+            Self::Unsubscribe { reply, .. } => {
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(reason.clone()));
+                }
+            }
+        }
+    }
+}
+
 pub(crate) type SubscribeReply = oneshot::Sender<Result<Vec<Result<QoS, Refusal>>, ProviderError>>;
 pub(crate) type UnsubscribeReply = oneshot::Sender<Result<(), ProviderError>>;
 

@@ -157,9 +157,7 @@ impl Task {
             Event::SubscribeCompleted { id, results } => self.subscribe_completed(id, results),
             Event::UnsubscribeCompleted { id, results } => self.unsubscribe_completed(id, &results),
             Event::Resubscribed(resubscribed) => self.resubscribed(resubscribed),
-            Event::Pong { round_trip } => {
-                self.shared.counters.round_trip(round_trip);
-            }
+            Event::Pong { round_trip } => self.pong(round_trip),
             _ => {}
         }
     }

@@ -9,7 +9,8 @@ use mqtt_session::{
     TransportEnd,
 };
 use pubsub_core::{
-    Continuity, Gap, Network, OfflinePolicy, ProviderError, ProviderErrorKind, PublishError,
+    Continuity, Gap, Intent, KeepAlive, Network, OfflinePolicy, ProviderError, ProviderErrorKind,
+    PublishError,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use crate::connect::{Attempt, CredentialFreshness, Retry};
 use crate::driver::{Closing, Link, Open, Parting, Task};
 use crate::error::{ConnectRefusal, ConnectionError};
-use crate::inbox::Farewell;
+use crate::inbox::{Command, Farewell};
 use crate::options::IdleConnection;
 use crate::transport::Transport;
 
@@ -138,6 +139,30 @@ impl Task {
         if let Err(error) = self.session.transport_opened(self.timestamp()) {
             // The session still has the last one: ours to report, so this cannot be.
             debug_assert!(false, "{error}");
+        }
+    }
+
+    /// A PINGREQ may have been sent: looks after half of its time whether it was answered.
+    pub(crate) fn watch_ping(&mut self) {
+        if self.is_up() && self.ping_due.is_none() {
+            self.ping_due = Some(self.now + self.shared.options.session.ping_timeout / 2);
+        }
+    }
+
+    pub(crate) fn look_after_ping(&mut self) {
+        self.ping_due = None;
+        if self.is_up() && self.session.stats().awaits_pingresp {
+            self.facts.keep_alive(KeepAlive::Overdue);
+            self.report_state(None);
+        }
+    }
+
+    pub(crate) fn pong(&mut self, round_trip: Duration) {
+        self.shared.counters.round_trip(round_trip);
+        self.ping_due = None;
+        if self.facts.keep_alive == KeepAlive::Overdue {
+            self.facts.keep_alive(KeepAlive::Healthy);
+            self.report_state(None);
         }
     }
 
@@ -337,9 +362,36 @@ impl Task {
         self.report_state(Some(reason));
     }
 
+    /// After giving up nothing is begun until somebody asks for a connection: what the handles had left by then fails too.
+    pub(crate) fn refuse_while_stopped(&mut self, command: Command) -> Option<Command> {
+        let Some(reason) = &self.stopped else {
+            return Some(command);
+        };
+        match command {
+            Command::Publish {
+                publish, settler, ..
+            } => {
+                self.completed.messages += 1;
+                self.completed.bytes += publish.topic.len() + publish.payload.len();
+                settler.settle(Err(PublishError::NotSent(reason.clone())));
+            }
+            Command::Operation(operation) => {
+                self.completed.operations += 1;
+                operation.fail(reason);
+            }
+            Command::Connect { .. } => {
+                self.stopped = None;
+                return Some(command);
+            }
+            Command::Network(_) => return Some(command),
+        }
+        None
+    }
+
     /// Gives up: fails everything under way and every call until somebody asks for a connection again.
     fn stop(&mut self, reason: ProviderError) {
         self.shared.inbox.stop(reason.clone());
+        self.stopped = Some(reason.clone());
         self.link = Link::Idle;
         self.wanted = false;
         self.facts.failed();
@@ -399,6 +451,15 @@ impl Task {
     /// Asks for a DISCONNECT when nobody has needed the connection for as long as the options say, or when closing has
     /// nothing left to wait for.
     pub(crate) fn close_if_idle(&mut self) -> bool {
+        if !self.is_up() && !self.wants_connection() {
+            // Before the CONNACK there is nothing to say goodbye to.
+            self.hang_up();
+            return true;
+        }
+        if self.facts.intent == Intent::Disconnected {
+            // Asked for already; the peer does not read.
+            return false;
+        }
         if self.has_work() || !self.is_up() {
             self.idle_since = None;
             return false;
@@ -410,6 +471,27 @@ impl Task {
             }
         }
         self.disconnect()
+    }
+
+    /// Ends the link without a word.
+    fn hang_up(&mut self) {
+        self.link = Link::Idle;
+        self.parting = None;
+        self.shared.set_up(false);
+        self.resubscribing_until = None;
+        self.session
+            .transport_closed(TransportEnd::ClosedLocally, self.timestamp());
+        self.facts.failed();
+        self.report_state(None);
+    }
+
+    /// What was to be said at closing has not been said in time: the peer does not read.
+    pub(crate) fn stop_closing(&mut self) -> bool {
+        if matches!(self.link, Link::Idle) && self.parting.is_none() {
+            return false;
+        }
+        self.hang_up();
+        true
     }
 
     fn disconnect(&mut self) -> bool {
@@ -458,11 +540,16 @@ impl Task {
             Farewell::Drain => now + self.shared.options.close_timeout.min(FAR_AWAY),
             Farewell::AtOnce => now,
         };
+        let end = deadline + PARTING_TIMEOUT;
         match &mut self.closing {
-            Some(closing) => closing.deadline = closing.deadline.min(deadline),
+            Some(closing) => {
+                closing.deadline = closing.deadline.min(deadline);
+                closing.end = closing.end.min(end);
+            }
             None => {
                 self.closing = Some(Closing {
                     deadline,
+                    end,
                     left_over: false,
                 });
             }

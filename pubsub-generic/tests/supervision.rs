@@ -617,3 +617,81 @@ async fn any_future_may_be_dropped_at_any_await() {
         brokering.await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_neither_for_a_connack_nor_for_a_peer_that_does_not_read() {
+    let (connect, mut broker) = memory(Vec::new());
+    let (_pubsub, provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+    let begin = Instant::now();
+    let (connected, closed) = tokio::join!(provider.connect(), async {
+        let end = broker.transports.recv().await.unwrap();
+        let closed = provider.close().await;
+        drop(end);
+        closed
+    });
+    assert_eq!(connected.unwrap_err().kind(), ProviderErrorKind::Closed);
+    closed.unwrap();
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+
+    let (connect, mut broker) = memory(vec![Step::Deaf]);
+    let (pubsub, provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+    let (connected, _end) = tokio::join!(provider.connect(), broker.accept());
+    connected.unwrap();
+    // The CONNECT was all that it takes.
+    let stuck = pubsub.publish("a", "x").send();
+    let begin = Instant::now();
+    assert!(provider.close().await.is_err());
+    assert!(
+        begin.elapsed() <= Duration::from_secs(8),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(stuck.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_sign_of_life_shows_in_the_state() {
+    let (connect, mut broker) = memory(Vec::new());
+    let (pubsub, provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+    let (connected, mut end) = tokio::join!(provider.connect(), broker.accept());
+    connected.unwrap();
+    let begin = Instant::now();
+    let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+    watch
+        .reached(State::ConnectedPendingKeepAlive)
+        .await
+        .unwrap();
+    assert_eq!(
+        begin.elapsed().as_secs(),
+        65,
+        "keep alive and half of the ping timeout"
+    );
+    end.expect(&[0xc0, 0]).await;
+    end.send(&[0xd0, 0]);
+    watch.reached(State::Connected).await.unwrap();
+    assert_eq!(
+        provider.stats().round_trip.map(|time| time.as_secs()),
+        Some(5)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_was_left_in_line_begins_anew_after_a_stop() {
+    let fatal = || Step::Fail(ConnectError::new(ConnectErrorKind::Configuration));
+    let (connect, mut broker) = memory(vec![fatal(), fatal()]);
+    let (pubsub, _provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+    // More than are taken in one round.
+    let publishes: Vec<_> = (0..2000).map(|_| pubsub.publish("a", "x").send()).collect();
+    for publish in publishes {
+        assert!(matches!(
+            publish.await.unwrap_err(),
+            PublishError::NotSent(_)
+        ));
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(broker.attempts.try_recv().is_ok());
+    assert!(
+        broker.attempts.try_recv().is_err(),
+        "one attempt and no more"
+    );
+}

@@ -13,10 +13,13 @@ use tokio::time::Instant;
 
 /// What the next attempts meet with. After the last step: a transport each.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a test")]
 pub enum Step {
     Fail(ConnectError),
     /// The attempt never ends.
     Hang,
+    /// A transport whose peer reads one packet and no more.
+    Deaf,
 }
 
 pub struct MemoryConnect {
@@ -59,8 +62,13 @@ impl Connect for MemoryConnect {
             match step {
                 Some(Step::Fail(error)) => return Err(error),
                 Some(Step::Hang) => std::future::pending().await,
-                None => {}
+                Some(Step::Deaf) | None => {}
             }
+            let room = if let Some(Step::Deaf) = step {
+                1
+            } else {
+                usize::MAX
+            };
             let (to_client, from_broker) = unbounded_channel();
             let (to_broker, from_client) = unbounded_channel();
             let _ = self.broker.send(BrokerEnd {
@@ -71,6 +79,7 @@ impl Connect for MemoryConnect {
             Ok(Box::new(MemoryTransport {
                 from_broker,
                 to_broker,
+                room,
             }) as Box<dyn Transport>)
         })
     }
@@ -79,6 +88,7 @@ impl Connect for MemoryConnect {
 struct MemoryTransport {
     from_broker: UnboundedReceiver<Bytes>,
     to_broker: UnboundedSender<Bytes>,
+    room: usize,
 }
 
 impl Transport for MemoryTransport {
@@ -98,10 +108,15 @@ impl Transport for MemoryTransport {
     }
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Poll::Ready(Ok(()))
+        if self.room == 0 {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn start_send(&mut self, chunk: Bytes) -> Result<(), TransportError> {
+        self.room -= 1;
         let _ = self.to_broker.send(chunk);
         Ok(())
     }
