@@ -12,11 +12,12 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         .unwrap_or(args.len());
     let (own, passed_on) = args.split_at(own);
     let passed_on = passed_on.get(1..).unwrap_or_default();
-    let (mut build, mut peers, mut record) = (false, false, false);
+    let (mut build, mut peers, mut road, mut record) = (false, false, false, false);
     for arg in own {
         match arg.as_str() {
             "--build" => build = true,
             "--peers" => peers = true,
+            "--road" => road = true,
             "--record" => record = true,
             other => return Err(Failure::unknown_argument(other)),
         }
@@ -31,6 +32,11 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         // A workspace and a lock file of its own, so that no peer touches what we ship.
         let step = Step::cargo().args(["run", "--release", "--quiet", "--locked", "--"]);
         ("peers", step.args(passed_on).dir("benches/peers"))
+    } else if road {
+        // Without link-time optimization, as most programs are built.
+        let step = Step::cargo().args(["run", "--profile", "road", "--bin", "road"]);
+        let step = step.args(["--quiet", "--locked", "--"]).args(passed_on);
+        ("road", step.dir("benches/peers"))
     } else {
         let step = Step::cargo().args(["bench", "--package", "benches", "--benches"]);
         (
@@ -45,12 +51,12 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     let command = step.shown().to_owned();
     let mut lines = Vec::new();
     step.run_watched(|line| lines.push(line.to_owned()))?;
-    let table = if peers {
+    let table = if peers || road {
         lines.join("\n")
     } else {
         summary(&lines)
     };
-    if !peers {
+    if !(peers || road) {
         println!("\n{table}");
     }
     if record {

@@ -83,7 +83,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        about: "our benchmarks [--build] [--peers] [--record] [-- FILTER]",
+        about: "our benchmarks [--build] [--peers | --road] [--record] [-- FILTER]",
         run: bench::run,
     },
     Verb {

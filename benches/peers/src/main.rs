@@ -13,6 +13,7 @@
 //! every packet, or does not write as many, is left out of that workload.
 
 mod adapters;
+mod counting;
 mod measure;
 mod sign;
 mod stream;
@@ -24,7 +25,7 @@ use measure::Clock;
 use stream::{Stream, Version};
 
 #[global_allocator]
-static ALLOCATOR: measure::Counting = measure::Counting;
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// Names of our own rows begin with this.
 const OURS: &str = "ours";

@@ -1,31 +1,6 @@
 //! What is counted: the CPU time of this thread and its allocations, inside one region only.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counting.
-pub struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
+use crate::counting::allocations;
 
 /// Runs the measured region of a pass, and keeps what it cost.
 #[derive(Debug, Default)]
@@ -42,11 +17,11 @@ impl Clock {
         if self.skip {
             return T::default();
         }
-        let allocations = ALLOCATIONS.get();
+        let allocations = allocations();
         let start = thread_time();
         let result = work();
         self.nanoseconds = thread_time() - start;
-        self.allocations = ALLOCATIONS.get() - allocations;
+        self.allocations = allocations() - allocations;
         result
     }
 }
