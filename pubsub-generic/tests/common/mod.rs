@@ -10,12 +10,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use pubsub_core::{BoxFuture, PubSub};
 use pubsub_generic::{
-    Attempt, Connect, ConnectError, DEFAULT_NAME, MqttOptions, MqttProvider, Received, Transport,
-    TransportError,
+    Attempt, Connect, ConnectError, DEFAULT_NAME, MqttProvider, Received, Transport, TransportError,
 };
 
 /// A registry with one provider, and the provider.
-pub fn client(options: MqttOptions) -> (PubSub, Arc<MqttProvider>) {
+#[cfg(feature = "ws")]
+pub fn client(options: pubsub_generic::MqttOptions) -> (PubSub, Arc<MqttProvider>) {
     register(MqttProvider::new(options).unwrap())
 }
 
