@@ -1,8 +1,8 @@
 //! One attempt: fresh credentials, a fresh signature, one WebSocket.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use pubsub_core::BoxFuture;
 use pubsub_generic::{
@@ -14,19 +14,13 @@ use ws_transport::{Connector, Endpoint as WsEndpoint, Refusal, UpgradeRequest, W
 
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock::ServiceClock;
 use crate::credentials::{
     AwsCredentials, CredentialSource, CredentialsError, CredentialsErrorKind,
 };
 use crate::endpoint::Endpoint;
 use crate::identity::OfOneIdentity;
-use crate::refusal::{ClockSkew, RefusalCause, UpgradeRefused};
-
-/// A clock that is off by less is not what the service refused for: it tolerates five minutes, as far as is known.
-const TOLERATED_SKEW: Duration = Duration::from_secs(120);
-
-/// How wrong our clock may be for the service's `Date` to correct it: a day, which covers every mix-up of time zones.
-/// Beyond that, somebody should set the clock; and a URL signed for a date far ahead would be good until then.
-pub const MAX_SKEW_CORRECTION: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::refusal::{RefusalCause, ServiceRefusal};
 
 /// How much of an attempt's time may go into waiting for credentials; the rest is for connecting.
 const SHARE_OF_WAITING: f64 = 0.75;
@@ -46,8 +40,7 @@ pub(crate) struct SignedConnect {
     connector: Connector,
     request: UpgradeRequest,
     signer: Signer,
-    /// How our clock was found to be off. Outlives the attempt that found it.
-    skew: Mutex<Option<ClockSkew>>,
+    clock: ServiceClock,
 }
 
 impl SignedConnect {
@@ -63,7 +56,7 @@ impl SignedConnect {
             connector,
             request,
             signer: Signer::new(),
-            skew: Mutex::new(None),
+            clock: ServiceClock::default(),
         }
     }
 
@@ -83,7 +76,7 @@ impl SignedConnect {
         let mut freshness = attempt.credentials();
         let wait = attempt.time_left().mul_f64(SHARE_OF_WAITING);
         let (mut credentials, changed) = self.first_fetch(freshness, wait).await?;
-        let mut clock = ClockCorrection::Untried;
+        let mut correction = ClockCorrection::Untried;
         loop {
             let endpoint = self.sign(&credentials)?;
             let error = match connector.connect(&endpoint, &self.request).await {
@@ -96,12 +89,12 @@ impl SignedConnect {
             if !matches!(answer.status().as_u16(), 401 | 403 | 426) {
                 return Err(error.into());
             }
-            let skew = self.skew_shown_by(answer);
+            let skew = self.clock.skew_shown_by(header(answer, "date"));
             if skew.is_some()
-                && clock == ClockCorrection::Untried
-                && self.correct_clock(answer).is_some()
+                && correction == ClockCorrection::Untried
+                && self.clock.correct(header(answer, "date")).is_some()
             {
-                clock = ClockCorrection::Tried;
+                correction = ClockCorrection::Tried;
                 continue;
             }
             if skew.is_none() && freshness == CredentialFreshness::Any {
@@ -112,7 +105,14 @@ impl SignedConnect {
                     continue;
                 }
             }
-            let refused = UpgradeRefused::understand(answer, &credentials, self.now(), skew);
+            let refused = ServiceRefusal::understand(
+                answer.status().as_u16(),
+                |name| header(answer, name),
+                answer.body(),
+                &credentials,
+                self.clock.now(),
+                skew,
+            );
             return Err(final_refusal(error, refused));
         }
     }
@@ -145,7 +145,7 @@ impl SignedConnect {
         freshness: CredentialFreshness,
     ) -> Result<AwsCredentials, CredentialsError> {
         let credentials = self.source.credentials(freshness).await?;
-        if freshness != CredentialFreshness::Any || !credentials.is_expired(self.now()) {
+        if freshness != CredentialFreshness::Any || !credentials.is_expired(self.clock.now()) {
             return Ok(credentials);
         }
         self.source.credentials(CredentialFreshness::Renew).await
@@ -158,7 +158,7 @@ impl SignedConnect {
                 self.endpoint.url(),
                 self.endpoint.region(),
                 credentials.keys(),
-                self.now(),
+                self.clock.now(),
             )
             .map_err(|error| {
                 ConnectError::new(ConnectErrorKind::Configuration).with_source(error)
@@ -168,30 +168,6 @@ impl SignedConnect {
             .map_err(|error: ws_transport::EndpointError| {
                 ConnectError::new(ConnectErrorKind::Configuration).with_source(error)
             })
-    }
-
-    /// The time by the service's clock, as far as we know it.
-    fn now(&self) -> SystemTime {
-        let ours = SystemTime::now();
-        let skew = *self.skew.lock().unwrap_or_else(PoisonError::into_inner);
-        skew.and_then(|skew| skew.correct(ours)).unwrap_or(ours)
-    }
-
-    /// How far the clock that signed is off, if so far that it may be the cause.
-    fn skew_shown_by(&self, answer: &Refusal) -> Option<ClockSkew> {
-        let skew = ClockSkew::between(self.now(), date_of(answer)?);
-        (skew.by() > TOLERATED_SKEW).then_some(skew)
-    }
-
-    /// Goes by the service's clock from here on, unless ours is off by more than can be meant.
-    fn correct_clock(&self, answer: &Refusal) -> Option<()> {
-        let skew = ClockSkew::between(SystemTime::now(), date_of(answer)?);
-        if skew.by() > MAX_SKEW_CORRECTION {
-            return None;
-        }
-        tracing::warn!(clock = %skew, "the system's clock is wrong; signing by the service's");
-        *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = Some(skew);
-        Some(())
     }
 }
 
@@ -226,9 +202,8 @@ impl fmt::Debug for SignedConnect {
     }
 }
 
-fn date_of(answer: &Refusal) -> Option<SystemTime> {
-    let date = answer.headers().get("date")?.to_str().ok()?;
-    httpdate::parse_http_date(date).ok()
+fn header<'a>(answer: &'a Refusal, name: &str) -> Option<&'a str> {
+    answer.headers().get(name)?.to_str().ok()
 }
 
 fn no_credentials(error: CredentialsError) -> ConnectError {
@@ -242,7 +217,7 @@ fn no_credentials(error: CredentialsError) -> ConnectError {
         .with_source(error)
 }
 
-fn final_refusal(error: ws_transport::ConnectError, refused: UpgradeRefused) -> ConnectError {
+fn final_refusal(error: ws_transport::ConnectError, refused: ServiceRefusal) -> ConnectError {
     let converted = match (refused.cause(), ConnectError::from(error)) {
         (RefusalCause::ExpiredCredentials, converted) => {
             let expired = ConnectError::new(ConnectErrorKind::Credentials);

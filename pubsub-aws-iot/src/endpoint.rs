@@ -82,6 +82,22 @@ impl Endpoint {
         &self.region
     }
 
+    #[cfg(feature = "https-publish")]
+    pub(crate) fn target(&self) -> &ws_transport::Target {
+        self.shown.target()
+    }
+
+    /// Scheme, host and port of calls over HTTPS to this endpoint.
+    #[cfg(feature = "https-publish")]
+    pub(crate) fn https_origin(&self) -> String {
+        let target = self.shown.target();
+        let scheme = match target.security() {
+            Security::Plain => "http",
+            _ => "https",
+        };
+        format!("{scheme}://{}", target.host_header())
+    }
+
     pub(crate) fn host(&self) -> &str {
         self.shown.host().as_str()
     }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{HeaderMap, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use ws_transport::{Connector, Host, Security, Target};
+use ws_transport::{Connector, Target};
+#[cfg(feature = "cognito")]
+use ws_transport::{Host, Security};
 
 /// How long a call may take, from the name's resolution to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -39,6 +41,7 @@ impl HttpsClient {
         }
     }
 
+    #[cfg(feature = "cognito")]
     pub(crate) fn with_connector(&self, connector: Connector) -> Self {
         Self::new(connector, self.target.clone())
     }
@@ -97,6 +100,7 @@ impl HttpsClient {
     }
 }
 
+#[cfg(feature = "cognito")]
 /// Understands `https://host[:port]`, and `http://` to this machine, for tests.
 pub(crate) fn target_of(url: &str) -> Option<Target> {
     let (scheme, rest) = url.split_once("://")?;
@@ -148,7 +152,7 @@ impl StdError for HttpsError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cognito"))]
 mod tests {
     use super::*;
 

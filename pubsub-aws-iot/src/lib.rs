@@ -4,7 +4,7 @@
 //! An AWS IoT endpoint is an MQTT broker behind a WebSocket, with a signed handshake and rules of its own. So
 //! [`AwsIotProvider`] is `pubsub-generic`'s provider with three things added: each connection is signed anew with
 //! credentials from a [`CredentialSource`]; a refusal is understood, remedied where it can be, and else told as an
-//! [`UpgradeRefused`]; and what the service would hang up on is refused before it is sent ([`ServiceRules`]).
+//! [`ServiceRefusal`]; and what the service would hang up on is refused before it is sent ([`ServiceRules`]).
 //!
 //! # Logging
 //!
@@ -12,19 +12,22 @@
 //! payload or topic is ever logged.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod config;
 mod connect;
 mod credentials;
 mod endpoint;
-#[cfg(feature = "cognito")]
+#[cfg(any(feature = "cognito", feature = "https-publish"))]
 mod https;
 mod identity;
 mod options;
 mod provider;
+#[cfg(feature = "https-publish")]
+mod publish;
 mod refusal;
 mod rules;
 
-pub use connect::MAX_SKEW_CORRECTION;
+pub use clock::MAX_SKEW_CORRECTION;
 pub use credentials::{
     AwsCredentials, CachedCredentials, CredentialCell, CredentialFreshness, CredentialSource,
     CredentialsError, CredentialsErrorKind, CredentialsFn, EnvironmentCredentials, MAX_MARGIN,
@@ -33,12 +36,14 @@ pub use credentials::{
 #[cfg(feature = "cognito")]
 pub use credentials::{CognitoCredentials, CognitoError, Logins};
 pub use endpoint::{EndpointError, PlainWs, region_of_host};
-#[cfg(feature = "cognito")]
+#[cfg(any(feature = "cognito", feature = "https-publish"))]
 pub use https::HttpsError;
 pub use identity::IdentityChanged;
 pub use options::{AwsIotOptions, AwsIotOptionsError, DEFAULT_NAME};
 pub use provider::AwsIotProvider;
-pub use refusal::{ClockSkew, MAX_TEXT_CHARS, RefusalCause, UpgradeRefused};
+#[cfg(feature = "https-publish")]
+pub use publish::{HttpsPublishError, HttpsPublisher};
+pub use refusal::{ClockSkew, MAX_TEXT_CHARS, RefusalCause, ServiceRefusal};
 pub use rules::{ReservedNames, RuleViolation, ServiceRules};
 
 // What a program needs beside these.

@@ -188,12 +188,7 @@ impl AwsIotOptions {
     pub(crate) fn build(
         mut self,
     ) -> Result<(SignedConnect, MqttOptions, ServiceRules), AwsIotOptionsError> {
-        let endpoint = Endpoint::new(&self.endpoint, self.region.as_deref(), self.plain)?;
-        let source = self
-            .source
-            .take()
-            .ok_or(AwsIotOptionsError::NoCredentials)?;
-        let connector = self.make_connector()?;
+        let (endpoint, source, connector) = self.parts()?;
         let request = UpgradeRequest::new()
             .subprotocol(DEFAULT_SUBPROTOCOL)
             .map_err(|error| AwsIotOptionsError::Connection(Box::new(error)))?;
@@ -201,6 +196,25 @@ impl AwsIotOptions {
         let Self { rules, mqtt, .. } = self;
         let mqtt = apply_rules(mqtt, &rules)?;
         Ok((connect, mqtt, rules))
+    }
+
+    fn parts(
+        &mut self,
+    ) -> Result<(Endpoint, Arc<dyn CredentialSource>, Connector), AwsIotOptionsError> {
+        let endpoint = Endpoint::new(&self.endpoint, self.region.as_deref(), self.plain)?;
+        let source = self.source.take();
+        let source = source.ok_or(AwsIotOptionsError::NoCredentials)?;
+        Ok((endpoint, source, self.make_connector()?))
+    }
+
+    /// What calls over HTTPS need.
+    #[cfg(feature = "https-publish")]
+    pub(crate) fn https_parts(
+        mut self,
+    ) -> Result<(Endpoint, Arc<dyn CredentialSource>, Connector, ServiceRules), AwsIotOptionsError>
+    {
+        let (endpoint, source, connector) = self.parts()?;
+        Ok((endpoint, source, connector, self.rules))
     }
 
     fn make_connector(&mut self) -> Result<Connector, AwsIotOptionsError> {

@@ -87,7 +87,7 @@ impl AwsIotProvider {
     /// # Errors
     ///
     /// Why the attempt failed, or the next one where none was under way; a refusal by the service is an
-    /// [`UpgradeRefused`](crate::UpgradeRefused) in the chain of sources. Unless the error says that retrying is
+    /// [`ServiceRefusal`](crate::ServiceRefusal) in the chain of sources. Unless the error says that retrying is
     /// pointless, the provider goes on trying.
     ///
     /// # Cancel safety

@@ -15,18 +15,18 @@ const MAX_WORD_LEN: usize = 40;
 /// The longest error type or request id that is kept.
 const MAX_NAME_LEN: usize = 64;
 
-/// The service refused the signed upgrade, for good: neither a corrected clock nor fresh credentials helped, or there
+/// The service refused a signed request, for good: neither a corrected clock nor fresh credentials helped, or there
 /// was nothing to correct or renew.
 ///
 /// It is in the chain of [sources](StdError::source) of the error that the call, the connection state and the
 /// subscriptions get: see [`find`](Self::find). Nothing in it shows a secret.
 ///
 /// ```
-/// use pubsub_aws_iot::{RefusalCause, UpgradeRefused};
+/// use pubsub_aws_iot::{RefusalCause, ServiceRefusal};
 /// use pubsub_aws_iot::core::ProviderError;
 ///
 /// fn advice(error: &ProviderError) -> &'static str {
-///     match UpgradeRefused::find(error).map(UpgradeRefused::cause) {
+///     match ServiceRefusal::find(error).map(ServiceRefusal::cause) {
 ///         Some(RefusalCause::ClockSkew) => "set the clock",
 ///         Some(RefusalCause::ExpiredCredentials) => "sign in again",
 ///         Some(_) => "check keys, region, and endpoint",
@@ -36,7 +36,7 @@ const MAX_NAME_LEN: usize = 64;
 /// # advice(&pubsub_aws_iot::core::ProviderErrorKind::Closed.into());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpgradeRefused {
+pub struct ServiceRefusal {
     status: u16,
     cause: RefusalCause,
     error_type: Option<String>,
@@ -57,6 +57,12 @@ pub enum RefusalCause {
     Signature,
     /// The access key or the session token is none that the service knows.
     UnknownCredentials,
+    /// The request as such was at fault (other statuses of the 400s than 401, 403 and 429).
+    Request,
+    /// Too many requests: later again.
+    Throttled,
+    /// The service itself failed: later again.
+    Service,
     /// The service does not tell. It answers alike to a wrong secret key, region or token, to an endpoint of another
     /// account, and where the credentials have no right to connect.
     NotTold,
@@ -105,19 +111,20 @@ impl fmt::Display for ClockSkew {
     }
 }
 
-impl UpgradeRefused {
+impl ServiceRefusal {
     /// Understands an answer. `skew` is what its `Date` says about the clock that signed, where it is worth telling.
-    pub(crate) fn understand(
-        answer: &ws_transport::Refusal,
+    pub(crate) fn understand<'a>(
+        status: u16,
+        header: impl Fn(&str) -> Option<&'a str>,
+        body: &[u8],
         credentials: &AwsCredentials,
         now: SystemTime,
         skew: Option<ClockSkew>,
     ) -> Self {
-        let header = |name: &str| answer.headers().get(name)?.to_str().ok();
         let error_type = header("x-amzn-errortype")
             .map(|value| value.split(':').next().unwrap_or(value))
             .and_then(plain_name);
-        let text = message_of(answer.body(), credentials);
+        let text = message_of(body, credentials);
         let says = |words: &[&str]| {
             let text = text.as_deref().unwrap_or_default();
             words.iter().any(|word| {
@@ -147,10 +154,15 @@ impl UpgradeRefused {
         ]) {
             RefusalCause::UnknownCredentials
         } else {
-            RefusalCause::NotTold
+            match status {
+                401 | 403 | 426 => RefusalCause::NotTold,
+                429 => RefusalCause::Throttled,
+                500.. => RefusalCause::Service,
+                _ => RefusalCause::Request,
+            }
         };
         Self {
-            status: answer.status().as_u16(),
+            status,
             cause,
             error_type,
             request_id: header("x-amzn-requestid").and_then(plain_name),
@@ -210,13 +222,9 @@ impl UpgradeRefused {
     }
 }
 
-impl fmt::Display for UpgradeRefused {
+impl fmt::Display for ServiceRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "AWS IoT refused the connection with status {}",
-            self.status
-        )?;
+        write!(f, "AWS IoT refused with status {}", self.status)?;
         if let Some(error_type) = &self.error_type {
             write!(f, " ({error_type})")?;
         }
@@ -230,6 +238,9 @@ impl fmt::Display for UpgradeRefused {
             (RefusalCause::UnknownCredentials, _) => {
                 f.write_str(": the access key or the session token is not known")?;
             }
+            (RefusalCause::Request, _) => f.write_str(": the request is at fault")?,
+            (RefusalCause::Throttled, _) => f.write_str(": too many requests")?,
+            (RefusalCause::Service, _) => f.write_str(": the service failed")?,
             (RefusalCause::NotTold, _) => f.write_str(
                 "; it does not say whether for the secret key, the session token, the region, the endpoint or a missing right",
             )?,
@@ -244,7 +255,7 @@ impl fmt::Display for UpgradeRefused {
     }
 }
 
-impl StdError for UpgradeRefused {}
+impl StdError for ServiceRefusal {}
 
 /// A header's value, where it is a plain and short word.
 fn plain_name(value: &str) -> Option<String> {

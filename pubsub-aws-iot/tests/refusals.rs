@@ -12,7 +12,7 @@ use pubsub_aws_iot::core::{BoxFuture, Empty, ProviderError, ProviderErrorKind, P
 use pubsub_aws_iot::{
     AwsCredentials, AwsIotOptions, AwsIotOptionsError, AwsIotProvider, ClockSkew, CredentialsError,
     CredentialsErrorKind, EndpointError, ProtocolVersion, QoS, RefusalCause, RuleViolation,
-    ServiceRules, UpgradeRefused, Will, credentials_fn,
+    ServiceRefusal, ServiceRules, Will, credentials_fn,
 };
 use pubsub_generic::{
     Attempt, Connect, ConnectError, ConnectionError, MqttOptions, MqttProvider, Transport,
@@ -23,7 +23,7 @@ use testkit::gateway::{Gateway, Outcome, Refusal};
 use ws_transport::{Connector, UpgradeRequest};
 
 /// Connects, is refused for good, and gives what is known of it.
-async fn refused(options: AwsIotOptions) -> UpgradeRefused {
+async fn refused(options: AwsIotOptions) -> ServiceRefusal {
     let (pubsub, provider) = client(options);
     let error = provider.connect().await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");
@@ -34,7 +34,7 @@ async fn refused(options: AwsIotOptions) -> UpgradeRefused {
     assert_eq!(refused.text(), Some("Forbidden"));
     // A subscription learns the same.
     let error = pubsub.subscribe("a").await.unwrap_err();
-    assert!(UpgradeRefused::find(&error).is_some(), "{error:?}");
+    assert!(ServiceRefusal::find(&error).is_some(), "{error:?}");
     refused
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pubsub_aws_iot::core::{ProviderError, PubSub};
 use pubsub_aws_iot::{
-    AwsCredentials, AwsIotOptions, AwsIotProvider, DEFAULT_NAME, PlainWs, UpgradeRefused,
+    AwsCredentials, AwsIotOptions, AwsIotProvider, DEFAULT_NAME, PlainWs, ServiceRefusal,
 };
 use testkit::embedded::Broker;
 use testkit::gateway::{AccessKey, Gateway, GatewayOptions};
@@ -55,8 +55,8 @@ pub(crate) fn client(options: AwsIotOptions) -> (PubSub, Arc<AwsIotProvider>) {
 }
 
 /// The refusal that made this fail.
-pub(crate) fn refusal(error: &ProviderError) -> UpgradeRefused {
-    UpgradeRefused::find(error)
+pub(crate) fn refusal(error: &ProviderError) -> ServiceRefusal {
+    ServiceRefusal::find(error)
         .unwrap_or_else(|| panic!("no refusal in {error:?}"))
         .clone()
 }

@@ -1,0 +1,275 @@
+//! Publishing over HTTPS, against moto, which verifies the signature with an implementation that is not ours, and against
+//! a server that the test plays.
+#![cfg(feature = "https-publish")]
+#![allow(missing_docs, reason = "tests")]
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use pubsub_aws_iot::core::{OutboundMessage, TopicName};
+use pubsub_aws_iot::{
+    AwsCredentials, AwsIotOptions, CredentialFreshness, HttpsPublishError, HttpsPublisher, PlainWs,
+    QoS, RefusalCause, RuleViolation, credentials_fn,
+};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+const REGION: &str = "eu-west-1";
+
+fn options(address: &str) -> AwsIotOptions {
+    AwsIotOptions::new(format!("ws://{address}"))
+        .region(REGION)
+        .plain_ws(PlainWs::LoopbackForTesting)
+}
+
+fn message() -> OutboundMessage {
+    let mut message = OutboundMessage::new(TopicName::new("rooms/1 é=~").unwrap(), "21.5");
+    message.qos = QoS::AtLeastOnce;
+    message.properties.content_type = Some("text/plain".into());
+    message.properties.user.push(("unit".into(), "°C".into()));
+    message.properties.correlation_data = Some("id".into());
+    message
+}
+
+/// A server of moto that lets three calls pass and verifies all others.
+struct Moto {
+    _process: Child,
+    address: String,
+}
+
+impl Moto {
+    /// As for mosquitto: left out loudly where it is missing, unless `PUBSUB_REQUIRE_MOTO=1` forbids that.
+    async fn start_or_skip() -> Option<Self> {
+        let program = std::env::var("PUBSUB_MOTO").unwrap_or_else(|_| "moto_server".into());
+        let started = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .env("INITIAL_NO_AUTH_ACTION_COUNT", "3")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn();
+        let Ok(mut process) = started else {
+            assert!(
+                std::env::var("PUBSUB_REQUIRE_MOTO").as_deref() != Ok("1"),
+                "moto_server is missing: `pip install moto[server]`, or name it in PUBSUB_MOTO"
+            );
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: needs moto; `pip install moto[server]`, or name moto_server in PUBSUB_MOTO"
+            );
+            return None;
+        };
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next_line().await.unwrap().expect("moto ended");
+            if let Some((_, address)) = line.split_once("Running on http://") {
+                break address.trim().to_owned();
+            }
+        };
+        // It stops when nobody reads what it says.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Some(Self {
+            _process: process,
+            address,
+        })
+    }
+
+    async fn iam(&self, body: &str) -> String {
+        let mut socket = TcpStream::connect(&self.address).await.unwrap();
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+             authorization: AWS4-HMAC-SHA256 Credential=x/20250101/{REGION}/iam/aws4_request, SignedHeaders=host, \
+             Signature=x\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len(),
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
+    }
+
+    /// A user who may do everything.
+    async fn user(&self) -> AwsCredentials {
+        self.iam("Action=CreateUser&UserName=u&Version=2010-05-08")
+            .await;
+        let policy = "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C\
+                      %22Action%22%3A%22*%22%2C%22Resource%22%3A%22*%22%7D%5D%7D";
+        self.iam(&format!(
+            "Action=PutUserPolicy&UserName=u&PolicyName=p&PolicyDocument={policy}&Version=2010-05-08"
+        ))
+        .await;
+        let key = self
+            .iam("Action=CreateAccessKey&UserName=u&Version=2010-05-08")
+            .await;
+        let field = |name: &str| {
+            let (_, rest) = key.split_once(&format!("<{name}>")).unwrap();
+            rest.split_once('<').unwrap().0.to_owned()
+        };
+        AwsCredentials::new(field("AccessKeyId"), field("SecretAccessKey"))
+    }
+}
+
+#[tokio::test]
+async fn moto_verifies_the_signature() {
+    let Some(moto) = Moto::start_or_skip().await else {
+        return;
+    };
+    let user = moto.user().await;
+    let publisher = HttpsPublisher::new(options(&moto.address).credentials(user.clone())).unwrap();
+    // Of the topics and parameters with escapes moto understands the space alone: it refuses boto3's own requests with
+    // others. That those are signed right is shown where the signer is tested.
+    let mut message = message();
+    message.topic = TopicName::new("room 1").unwrap();
+    message.properties.content_type = None;
+    publisher.publish(&message).await.unwrap();
+
+    let wrong = AwsCredentials::new(user.access_key_id(), "wrong");
+    let publisher = HttpsPublisher::new(options(&moto.address).credentials(wrong)).unwrap();
+    let error = publisher.publish(&message).await.unwrap_err();
+    assert!(!error.is_retryable());
+    let HttpsPublishError::Refused(refusal) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(refusal.status(), 403);
+}
+
+/// A server that gives these answers, and keeps what it was asked.
+async fn play(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        for answer in answers {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = String::new();
+            let mut buffer = [0; 4096];
+            while !request.ends_with("21.5") {
+                let read = socket.read(&mut buffer).await.unwrap();
+                request.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+            }
+            log.lock().unwrap().push(request);
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, asked)
+}
+
+fn answer(status: u16, headers: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} -\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn the_request_is_the_services_own() {
+    let (address, asked) = play(vec![answer(200, "", "{}")]).await;
+    let credentials = AwsCredentials::new("AKIDEXAMPLE", "secret").session_token("token");
+    let publisher = HttpsPublisher::new(options(&address).credentials(credentials)).unwrap();
+    publisher.publish(&message()).await.unwrap();
+    let asked = asked.lock().unwrap();
+    let request = asked[0].as_str();
+    assert!(
+        request.starts_with(
+            "POST /topics/rooms%2F1%20%C3%A9%3D~?qos=1&contentType=text%2Fplain HTTP/1.1\r\n"
+        ),
+        "{request}"
+    );
+    for expected in [
+        format!("host: {address}\r\n").as_str(),
+        "x-amz-mqtt5-correlation-data: aWQ=\r\n",
+        "x-amz-security-token: token\r\n",
+        "/eu-west-1/iotdata/aws4_request",
+        "SignedHeaders=host;x-amz-date;x-amz-mqtt5-correlation-data;x-amz-mqtt5-user-properties;x-amz-security-token",
+        "\r\n\r\n21.5",
+    ] {
+        assert!(request.contains(expected), "{expected} in {request}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_remedied_once_and_told_then() {
+    let forbidden = answer(
+        403,
+        "x-amzn-errortype: ForbiddenException:\r\n",
+        r#"{"message":"Forbidden"}"#,
+    );
+    // With other credentials it works.
+    let (address, asked) = play(vec![forbidden.clone(), answer(200, "", "{}")]).await;
+    let source = credentials_fn(|freshness| async move {
+        Ok(match freshness {
+            CredentialFreshness::Renew => AwsCredentials::new("AKIDNEW", "secret"),
+            _ => AwsCredentials::new("AKIDOLD", "secret"),
+        })
+    });
+    let publisher = HttpsPublisher::new(options(&address).credentials(source)).unwrap();
+    publisher.publish(&message()).await.unwrap();
+    assert!(asked.lock().unwrap()[1].contains("Credential=AKIDNEW/"));
+
+    // There are no others.
+    let (address, asked) = play(vec![forbidden]).await;
+    let same = || AwsCredentials::new("AKIDEXAMPLE", "secret");
+    let publisher = HttpsPublisher::new(options(&address).credentials(same())).unwrap();
+    let error = publisher.publish(&message()).await.unwrap_err();
+    let HttpsPublishError::Refused(refusal) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(refusal.cause(), RefusalCause::NotTold);
+    assert_eq!(refusal.error_type(), Some("ForbiddenException"));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+
+    // The clock is wrong.
+    let elsewhere = SystemTime::now() + Duration::from_secs(7200);
+    let date = httpdate::fmt_http_date(elsewhere);
+    let skewed = answer(403, &format!("date: {date}\r\n"), "");
+    let (address, asked) = play(vec![skewed, answer(200, "", "{}")]).await;
+    let publisher = HttpsPublisher::new(options(&address).credentials(same())).unwrap();
+    publisher.publish(&message()).await.unwrap();
+    let stamps: Vec<String> = asked
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|request| {
+            let (_, rest) = request.split_once("x-amz-date: ").unwrap();
+            rest.split_once('\r').unwrap().0.to_owned()
+        })
+        .collect();
+    assert_ne!(stamps[0][..11], stamps[1][..11], "{stamps:?}");
+
+    // It is busy.
+    let (address, _) = play(vec![answer(429, "", "")]).await;
+    let publisher = HttpsPublisher::new(options(&address).credentials(same())).unwrap();
+    let error = publisher.publish(&message()).await.unwrap_err();
+    assert!(error.is_retryable());
+    assert!(
+        matches!(error, HttpsPublishError::Refused(refusal) if refusal.cause() == RefusalCause::Throttled)
+    );
+
+    // It hangs up.
+    let (address, _) = play(vec![String::new()]).await;
+    let publisher = HttpsPublisher::new(options(&address).credentials(same())).unwrap();
+    let error = publisher.publish(&message()).await.unwrap_err();
+    assert!(matches!(error, HttpsPublishError::Https(_)) && error.is_retryable());
+}
+
+#[tokio::test]
+async fn rules_hold_here_too() {
+    let publisher = HttpsPublisher::new(
+        AwsIotOptions::new("a1-ats.iot.eu-west-1.amazonaws.com")
+            .credentials(AwsCredentials::new("AKIDEXAMPLE", "secret")),
+    );
+    let mut message = message();
+    message.qos = QoS::ExactlyOnce;
+    let error = publisher.unwrap().publish(&message).await.unwrap_err();
+    assert!(matches!(
+        error,
+        HttpsPublishError::Rule(RuleViolation::QoS { .. })
+    ));
+    assert!(!error.is_retryable());
+}
