@@ -33,6 +33,9 @@ use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
 
 /// Rounds in one poll before other tasks of the runtime get a turn.
 const MAX_ROUNDS: usize = 16;
+/// Messages handed to subscribers in one poll before these get a turn to take them. On a runtime with one thread they could
+/// not otherwise, and their queues would run over in a burst that they are well able to follow.
+const MAX_MESSAGES_A_POLL: usize = 256;
 /// Commands of the handles that are carried out in one round.
 const MAX_COMMANDS_A_ROUND: usize = 256;
 /// Packets that are written in one round.
@@ -95,6 +98,8 @@ pub(crate) struct Task {
 
     pub(crate) tokens: Tokens,
     pub(crate) deliveries: Vec<Delivery>,
+    /// How many messages this poll has handed on.
+    pub(crate) delivered: usize,
     /// The topic of the last message: a stream of messages on one topic shares one name.
     pub(crate) last_topic: Option<TopicName>,
     pub(crate) clock_due: Option<Instant>,
@@ -209,6 +214,7 @@ impl Task {
             subscriptions: Subscriptions::new(overlaps),
             tokens: Tokens::default(),
             deliveries: Vec::new(),
+            delivered: 0,
             last_topic: None,
             clock_due: None,
             chunk_len: 0,
@@ -560,11 +566,15 @@ impl Future for Task {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        this.delivered = 0;
         for _ in 0..MAX_ROUNDS {
             if this.round(cx) || this.flush(cx) {
                 if this.is_finished() {
                     this.finish();
                     return Poll::Ready(());
+                }
+                if this.delivered >= MAX_MESSAGES_A_POLL {
+                    break;
                 }
                 continue;
             }
@@ -580,8 +590,9 @@ impl Future for Task {
             }
         }
         let _ = this.flush(cx);
-        // There is more to do; after the others.
-        cx.waker().wake_by_ref();
+        // There is more to do, after the others. Polled once, this asks to be woken when all of them have had their turn,
+        // the future in `block_on` and the sockets included; waking ourselves would come before these.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
 }

@@ -205,6 +205,7 @@ impl Task {
         if self.deliveries.is_empty() {
             return;
         }
+        self.delivered += self.deliveries.len();
         self.shared
             .counters
             .messages_received(self.deliveries.len());

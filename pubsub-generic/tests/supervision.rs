@@ -695,3 +695,25 @@ async fn nothing_that_was_left_in_line_begins_anew_after_a_stop() {
         "one attempt and no more"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_on_one_thread_leaves_the_subscriber_its_turns() {
+    let (connect, mut broker) = memory(Vec::new());
+    let (pubsub, _provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+    let (subscribed, end) = tokio::join!(async { pubsub.subscribe("a").await }, async {
+        let mut end = broker.accept().await;
+        let subscribe = end.packet().await.unwrap();
+        end.send(&[0x90, 3, subscribe[2], subscribe[3], 0]);
+        end
+    });
+    let mut messages = subscribed.unwrap();
+    // All of it lies ready: the driver never finds its socket empty.
+    let chunk = b"\x30\x04\0\x01ax".repeat(200);
+    for _ in 0..500 {
+        end.send(&chunk);
+    }
+    for _ in 0..100_000 {
+        messages.next().await.unwrap().unwrap();
+    }
+    assert_eq!(messages.stats().dropped, 0);
+}
