@@ -21,6 +21,7 @@ mod endpoint;
 mod https;
 mod identity;
 mod options;
+mod policy;
 mod provider;
 #[cfg(feature = "https-publish")]
 mod publish;
@@ -40,6 +41,7 @@ pub use endpoint::{EndpointError, PlainWs, region_of_host};
 pub use https::HttpsError;
 pub use identity::IdentityChanged;
 pub use options::{AwsIotOptions, AwsIotOptionsError, DEFAULT_NAME};
+pub use policy::LeastPolicy;
 pub use provider::AwsIotProvider;
 #[cfg(feature = "https-publish")]
 pub use publish::{HttpsPublishError, HttpsPublisher};
