@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod arch;
+mod autobahn;
 mod bench;
 mod ci;
 mod deny;
@@ -95,6 +96,11 @@ const VERBS: &[Verb] = &[
         name: "vectors",
         about: "signature vectors, made anew by botocore in a virtual environment [--check]",
         run: vectors::run,
+    },
+    Verb {
+        name: "autobahn",
+        about: "ws-transport against the Autobahn test suite (needs CPython 2.7) [--python PATH] [CASE...]",
+        run: autobahn::run,
     },
     Verb {
         name: "package",
