@@ -8,6 +8,8 @@ use crate::sh::{Failure, Step, find_program, in_ci};
 /// Set for the tests when the broker is there: a suite that does not find it then fails instead of
 /// passing by.
 const REQUIRE_BROKER: &str = "PUBSUB_REQUIRE_BROKER";
+/// The same for moto, which stands in for AWS's HTTPS endpoints.
+const REQUIRE_MOTO: &str = "PUBSUB_REQUIRE_MOTO";
 
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     let own = args
@@ -39,6 +41,16 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         }
     }
 
+    let moto = find_program("moto_server");
+    if moto.is_none() {
+        say_moto_is_left_out();
+        if in_ci() {
+            return Err(Failure::failed(
+                "CI is set and moto is missing: nothing may be left out",
+            ));
+        }
+    }
+
     let features = Workspace::load()?.ordinary_features();
     let mut step = Step::cargo().args([
         "test",
@@ -58,6 +70,9 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
             step = step.env("PATH", &path.to_string_lossy());
         }
     }
+    if moto.is_some() {
+        step = step.env(REQUIRE_MOTO, "1");
+    }
     let mut tally = Tally::default();
     let outcome = step.run_watched(|line| tally.count(line));
 
@@ -69,6 +84,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     match &broker {
         Some(path) => println!("tests: with mosquitto over ws and wss ({})", path.display()),
         None => say_what_is_left_out(),
+    }
+    match &moto {
+        Some(path) => println!("tests: with moto ({})", path.display()),
+        None => say_moto_is_left_out(),
     }
     outcome?;
     if tally.passed == 0 {
@@ -90,6 +109,15 @@ fn say_what_is_left_out() {
     );
     eprintln!("**** or with sudo), `apt-get install mosquitto`, `brew install mosquitto`, or from");
     eprintln!("**** https://mosquitto.org/download, and run this again.");
+    eprintln!();
+}
+
+fn say_moto_is_left_out() {
+    eprintln!();
+    eprintln!(
+        "**** LEFT OUT: the check of signed HTTPS requests by moto, an AWS stand-in in Python."
+    );
+    eprintln!("**** Get it with `pip install 'moto[server]==5.2.5'` and run this again.");
     eprintln!();
 }
 
