@@ -50,7 +50,7 @@ impl codec::Encoder<PacketRef<'_>> for Codec {
     type Error = CodecError;
 
     fn encode(&mut self, packet: PacketRef<'_>, dst: &mut BytesMut) -> Result<(), CodecError> {
-        Ok(packet.encode(self.decoder.version(), dst)?)
+        Ok(packet.encode_to(self.decoder.version(), dst)?)
     }
 }
 
@@ -58,7 +58,7 @@ impl codec::Encoder<&Packet> for Codec {
     type Error = CodecError;
 
     fn encode(&mut self, packet: &Packet, dst: &mut BytesMut) -> Result<(), CodecError> {
-        Ok(packet.as_ref().encode(self.decoder.version(), dst)?)
+        Ok(packet.as_ref().encode_to(self.decoder.version(), dst)?)
     }
 }
 

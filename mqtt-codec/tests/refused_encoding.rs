@@ -16,6 +16,7 @@ fn cannot_encode(versions: &[ProtocolVersion], packet: P<'_>, error: EncodeError
     for &version in versions {
         let mut buf = BytesMut::new();
         assert_eq!(packet.encode(version, &mut buf), Err(error), "{version}");
+        assert_eq!(packet.encode_to(version, &mut buf), Err(error), "{version}");
         assert!(buf.is_empty(), "nothing is written");
         assert_eq!(packet.encoded_len(version), Err(error));
     }

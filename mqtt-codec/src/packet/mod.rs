@@ -27,12 +27,12 @@ pub use unsubscribe::{TopicFilters, TopicFiltersIter, Unsubscribe, UnsubscribeRe
 
 use core::fmt;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::header::{Frame, check_first_byte, split};
 use crate::wire::{ensure_room, packet_len, put_fixed_header};
-use crate::{PacketType, PropertyScope, ProtocolVersion};
+use crate::{PacketType, PropertyScope, ProtocolVersion, ReasonCode};
 use checked::Checked;
 
 /// A packet whose fields point into other memory: the bytes that it was decoded from, or yours to encode.
@@ -195,6 +195,33 @@ impl<'a> PacketRef<'a> {
             Self::Publish(packet) => packet.encode(version, dst),
             Self::Puback(packet) => {
                 packet.encode(PacketType::Puback, PropertyScope::Puback, version, dst)
+            }
+            _ => self.encode_other(version, dst),
+        }
+    }
+
+    /// Appends the packet to `dst`: the bytes of [`PacketRef::encode`] in fewer steps, since a `BytesMut` is known
+    /// to grow.
+    ///
+    /// # Errors
+    ///
+    /// If the protocol cannot express the packet in this version. Nothing is written then.
+    #[inline]
+    pub fn encode_to(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        match self {
+            Self::Publish(packet) => packet.encode_to(version, dst),
+            Self::Puback(AckRef {
+                packet_id,
+                reason_code: ReasonCode::Success,
+                properties,
+            }) if properties.is_empty() => {
+                let [high, low] = packet_id.value().to_be_bytes();
+                dst.extend_from_slice(&[PacketType::Puback.first_byte(), 2, high, low]);
+                Ok(())
             }
             _ => self.encode_other(version, dst),
         }

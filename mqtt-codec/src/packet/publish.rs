@@ -2,12 +2,12 @@
 
 use core::fmt;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
 use crate::header::Frame;
 use crate::property::Measured;
-use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
+use crate::wire::{Reader, ensure_room, packet_len, put_fixed_header, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, QoS, TopicName};
 
 /// A PUBLISH packet.
@@ -101,14 +101,21 @@ impl<'a> PublishRef<'a> {
             return Err(EncodeError::DupAtQoS0);
         }
         let properties = self.properties.measure(PropertyScope::Publish, version)?;
-        if self.topic.is_empty()
-            && (version != ProtocolVersion::V5 || self.properties.topic_alias().is_none())
-        {
-            return Err(EncodeError::TopicNameMissing);
+        if self.topic.is_empty() {
+            self.check_alias(version)?;
         }
         let remaining =
             2 + self.topic.len() + id_len + properties.total as usize + self.payload.len();
         Ok((varint_from(remaining)?, properties))
+    }
+
+    #[cold]
+    fn check_alias(&self, version: ProtocolVersion) -> Result<(), EncodeError> {
+        if version == ProtocolVersion::V5 && self.properties.topic_alias().is_some() {
+            Ok(())
+        } else {
+            Err(EncodeError::TopicNameMissing)
+        }
     }
 
     pub(super) fn remaining_len(&self, version: ProtocolVersion) -> Result<u32, EncodeError> {
@@ -121,7 +128,7 @@ impl<'a> PublishRef<'a> {
     ///
     /// If the packet cannot be encoded.
     pub fn encoded_len(&self, version: ProtocolVersion) -> Result<usize, EncodeError> {
-        self.remaining_len(version).map(crate::wire::packet_len)
+        self.remaining_len(version).map(packet_len)
     }
 
     /// Appends the packet to `dst`.
@@ -139,6 +146,50 @@ impl<'a> PublishRef<'a> {
         ensure_room(dst, remaining, 0)?;
         self.put_header(remaining, properties, dst);
         dst.put_slice(self.payload);
+        Ok(())
+    }
+
+    /// Appends the packet to `dst`: the bytes of [`PublishRef::encode`] in fewer steps, since a `BytesMut` is known
+    /// to grow.
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded; nothing is written then.
+    #[inline]
+    pub fn encode_to(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let (remaining, properties) = self.measure(version)?;
+        let block = self.properties.as_block().unwrap_or_default();
+        if remaining >= 0x4000 || properties.total as usize > block.len() + 1 {
+            // A list of properties, or a length of more bytes.
+            return self.encode(version, dst);
+        }
+        let topic = self.topic.as_bytes();
+        let first = self.first_byte();
+        let [high, low] = (topic.len() as u16).to_be_bytes();
+        // An append of a length known here takes a few instructions, any other a call.
+        if remaining < 0x80 {
+            dst.reserve(2 + remaining as usize);
+            dst.extend_from_slice(&[first, remaining as u8, high, low]);
+        } else {
+            dst.reserve(3 + remaining as usize);
+            let lower = remaining as u8 | 0x80;
+            dst.extend_from_slice(&[first, lower, (remaining >> 7) as u8, high, low]);
+        }
+        dst.extend_from_slice(topic);
+        if let Some(packet_id) = self.packet_id {
+            dst.extend_from_slice(&packet_id.value().to_be_bytes());
+        }
+        if properties.total > 0 {
+            dst.extend_from_slice(&[block.len() as u8]);
+            if !block.is_empty() {
+                dst.extend_from_slice(block);
+            }
+        }
+        dst.extend_from_slice(self.payload);
         Ok(())
     }
 

@@ -66,6 +66,11 @@ pub(crate) fn encode(packet: &PacketRef<'_>, version: ProtocolVersion) -> Vec<u8
     packet.encode(version, &mut buf).unwrap();
     assert_eq!(buf, bytes);
 
+    let mut buf = BytesMut::from(&[0xEE][..]);
+    packet.encode_to(version, &mut buf).unwrap();
+    assert_eq!(buf.split_to(1)[..], [0xEE], "encoding appends");
+    assert_eq!(buf, bytes);
+
     let mut exact = vec![0; bytes.len()];
     let mut rest = &mut exact[..];
     packet.encode(version, &mut rest).unwrap();
