@@ -85,7 +85,7 @@ pub(crate) fn write_publish(
         properties: scratch.as_properties(),
         payload,
     };
-    publish.encode(version, out)
+    publish.encode_to(version, out)
 }
 
 /// Whether three more bytes are too many (and one more each for the lengths).
@@ -288,7 +288,7 @@ pub(crate) fn write_disconnect(
 
 /// Encodes what was checked when it was accepted.
 pub(crate) fn put(packet: PacketRef<'_>, version: ProtocolVersion, out: &mut BytesMut) {
-    let encoded = packet.encode(version, out);
+    let encoded = packet.encode_to(version, out);
     debug_assert_eq!(encoded, Ok(()), "{packet:?}");
 }
 
