@@ -624,7 +624,7 @@ macro_rules! ours {
                 Some(Some(packet))
             });
             write_all(stream, packets.collect(), clock, |packet, buffer| {
-                let _ = packet.as_ref().map(|packet| packet.encode(version, buffer));
+                let _ = packet.as_ref().map(|packet| packet.encode_to(version, buffer));
             })
         }
 
@@ -649,7 +649,7 @@ macro_rules! ours {
                             written.extend(payload.take());
                         }
                         other => {
-                            let _ = other.encode(version, &mut buffer);
+                            let _ = other.encode_to(version, &mut buffer);
                             written.push(buffer.split().freeze());
                         }
                     }
