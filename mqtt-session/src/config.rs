@@ -94,6 +94,9 @@ pub struct Config {
     pub max_outbound_aliases: u16,
     /// The most QoS 1 and 2 publishes in flight at once; the broker's Receive Maximum may be lower. Default: 100, AWS
     /// IoT's own limit.
+    ///
+    /// Before MQTT 5 a broker cannot say what it takes. mosquitto 2.0.11 confirms, and throws away, what comes while 20
+    /// QoS 2 publishes (its `max_inflight_messages`) are in flight: choose no more than that where QoS 2 is used.
     pub max_in_flight: NonZeroU16,
     /// The most publishes waiting to be sent. Default: 1,024.
     pub max_queued_messages: usize,
