@@ -5,10 +5,13 @@
 use std::time::Instant;
 
 use crate::sh::Failure;
-use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, package, spec, test};
+use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, package, soak, spec, test};
 
 /// Seconds of fuzzing for each target: a slice that notices a broken target, not a hunt.
 const FUZZ_SECONDS: &str = "4";
+
+/// Cuts of the soak: a few seconds of it.
+const SOAK_CUTS: &str = "60";
 
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     if let Some(other) = args.first() {
@@ -29,6 +32,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
             }
         };
     step("test", test::run, &[]);
+    step("soak", soak::run, &["--cuts", SOAK_CUTS, "--seed", "1"]);
     step("fmt", fmt::run, &[]);
     step("lint", lint::run, &[]);
     step("doc", doc::run, &[]);

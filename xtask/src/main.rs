@@ -19,6 +19,7 @@ mod metadata;
 mod msrv;
 mod package;
 mod sh;
+mod soak;
 mod source;
 mod spec;
 mod test;
@@ -91,6 +92,11 @@ const VERBS: &[Verb] = &[
         name: "fuzz",
         about: "each fuzz target for a while [--build] [--plain] [--seconds N] [--seed N] [--record] [TARGET...]",
         run: fuzz::run,
+    },
+    Verb {
+        name: "soak",
+        about: "random cuts under load, against real mosquitto [--cuts N] [--seed N] [--version 3.1.1|5] [--record]",
+        run: soak::run,
     },
     Verb {
         name: "vectors",

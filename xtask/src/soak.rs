@@ -1,0 +1,70 @@
+//! Thousands of random cuts under load, against real mosquitto: the example `soak`, and its record.
+
+use crate::sh::{Failure, Step, find_program, in_ci, machine, root, today, write};
+
+/// Where tables go with `--record`.
+const RECORDS: &str = "benches/record";
+
+/// As many cuts as a slice of a few seconds has.
+const CUTS: &str = "60";
+
+pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
+    let mut record = false;
+    let mut passed_on = Vec::new();
+    let mut cuts = CUTS.to_owned();
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        let mut value = || {
+            let value = words.next().cloned();
+            value.ok_or_else(|| Failure::Usage(format!("{word} needs a value")))
+        };
+        match word.as_str() {
+            "--record" => record = true,
+            "--cuts" => cuts = value()?,
+            "--seed" | "--version" => passed_on.extend([word.clone(), value()?]),
+            other => return Err(Failure::unknown_argument(other)),
+        }
+    }
+    if find_program("mosquitto").is_none() {
+        let why = "the soak needs mosquitto, which was not found";
+        if in_ci() {
+            return Err(Failure::failed(why));
+        }
+        eprintln!("**** LEFT OUT: {why}.");
+        return Ok(());
+    }
+    // Not optimized: debug assertions and overflow checks are what a soak is to set off.
+    let step = Step::cargo()
+        .args(["run", "--package", "examples", "--example", "soak", "--"])
+        .args(["--cuts", &cuts])
+        .args(passed_on);
+    let command = step.shown().to_owned();
+    let mut lines = Vec::new();
+    step.run_watched(|line| lines.push(line.to_owned()))?;
+    if record {
+        let date = today();
+        let path = root().join(RECORDS).join(format!("soak-{date}.md"));
+        let text = format!(
+            "# Soak, {date}\n\nMachine: {}\n\nBroker: {}\n\nCommand: `{command}`\n\n{}\n",
+            machine(),
+            broker(),
+            lines.join("\n")
+        );
+        write(&path, &text)?;
+        println!("recorded in {}", path.display());
+    }
+    Ok(())
+}
+
+/// The version of mosquitto, which it tells in the first line of its help.
+fn broker() -> String {
+    let Some(program) = find_program("mosquitto") else {
+        return String::new();
+    };
+    // It calls its own help a failure.
+    let help = std::process::Command::new(program).arg("-h").output();
+    let text = help.map_or(String::new(), |help| {
+        String::from_utf8_lossy(&help.stdout).into_owned()
+    });
+    text.lines().next().unwrap_or_default().to_owned()
+}
