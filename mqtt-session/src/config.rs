@@ -94,10 +94,12 @@ pub struct Config {
     pub max_outbound_aliases: u16,
     /// The most QoS 1 and 2 publishes in flight at once; the broker's Receive Maximum may be lower. Default: 100, AWS
     /// IoT's own limit.
-    ///
-    /// Before MQTT 5 a broker cannot say what it takes. mosquitto 2.0.11 confirms, and throws away, what comes while 20
-    /// QoS 2 publishes (its `max_inflight_messages`) are in flight: choose no more than that where QoS 2 is used.
     pub max_in_flight: NonZeroU16,
+    /// Before MQTT 5: with this many publishes in flight no QoS 2 publish joins them. Default: 19.
+    ///
+    /// Such a broker cannot say what it takes, and it may not refuse what is too much: mosquitto 2.0 confirms, and throws
+    /// away, what comes while 20 QoS 2 publishes (its `max_inflight_messages`) are in flight. One place is left to QoS 1.
+    pub max_in_flight_qos2: NonZeroU16,
     /// The most publishes waiting to be sent. Default: 1,024.
     pub max_queued_messages: usize,
     /// The most bytes (topic, payload and properties) of publishes waiting or in flight. Default: 16 MiB.
@@ -156,6 +158,7 @@ impl Config {
             topic_alias_maximum: 16,
             max_outbound_aliases: 16,
             max_in_flight: nonzero(100),
+            max_in_flight_qos2: nonzero(19),
             max_queued_messages: 1024,
             max_outbound_bytes: 16 << 20,
             replay_window: nonzero(16),

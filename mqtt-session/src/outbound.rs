@@ -75,6 +75,11 @@ impl Waiting {
         }
     }
 
+    /// The QoS of the next publish that will be acknowledged.
+    pub(crate) fn next_acknowledged(&self) -> Option<QoS> {
+        Some(self.qos12.front()?.publish.qos)
+    }
+
     pub(crate) fn pop(&mut self, window: Window) -> Option<Outgoing> {
         let qos = self.peek(window)?.publish.qos;
         let outgoing = self.queue_mut(qos).pop_front()?;

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use mqtt_codec::{
     AckRef, AuthRef, DisconnectRef, PacketId, PacketRef, Properties, Property, PropertyBuf,
-    PropertyScope, QoS, ReasonCode,
+    PropertyScope, ProtocolVersion, QoS, ReasonCode,
 };
 
 use crate::command::check_support;
@@ -302,6 +302,7 @@ impl Session {
 
     /// The next publish that was never sent.
     fn write_new(&mut self, out: &mut BytesMut) -> Step {
+        let limit = self.in_flight_limit();
         let Some(connection) = &mut self.connection else {
             return Step::Idle;
         };
@@ -309,7 +310,7 @@ impl Session {
         let is_open = connection.replay.next.is_none()
             && connection.replay.suspects == 0
             && connection.send_quota.has_room()
-            && self.in_flight.len() < usize::from(self.config.max_in_flight.get())
+            && self.in_flight.len() < limit
             && !self.control.has_suspects();
         let window = if is_open { Window::Open } else { Window::Shut };
         let Some(outgoing) = self.waiting.pop(window) else {
@@ -373,6 +374,18 @@ impl Session {
                 Step::Done
             }
         }
+    }
+
+    /// How many may be in flight for the next QoS 1 or 2 publish to join them.
+    fn in_flight_limit(&self) -> usize {
+        let limit = self.config.max_in_flight;
+        let exactly_once = self.waiting.next_acknowledged() == Some(QoS::ExactlyOnce);
+        let limit = if exactly_once && self.config.version < ProtocolVersion::V5 {
+            limit.min(self.config.max_in_flight_qos2)
+        } else {
+            limit
+        };
+        usize::from(limit.get())
     }
 
     /// Writes a PUBLISH that is in flight, for the first time on this connection.
