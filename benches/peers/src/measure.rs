@@ -1,6 +1,6 @@
 //! What is counted: the CPU time of this thread and its allocations, inside one region only.
 
-use crate::counting::allocations;
+use crate::counting;
 
 /// Runs the measured region of a pass, and keeps what it cost.
 #[derive(Debug, Default)]
@@ -17,11 +17,11 @@ impl Clock {
         if self.skip {
             return T::default();
         }
-        let allocations = allocations();
+        let before = counting::allocations();
         let start = thread_time();
         let result = work();
         self.nanoseconds = thread_time() - start;
-        self.allocations = allocations() - allocations;
+        self.allocations = counting::allocations() - before;
         result
     }
 }

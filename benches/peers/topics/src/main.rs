@@ -7,6 +7,8 @@
 //!
 //! mqtt_topic_tree has room for two live branches only, so it runs on exact filters alone.
 
+#[path = "../../src/counting.rs"]
+mod counting;
 #[path = "../../src/measure.rs"]
 mod measure;
 #[path = "../../../src/topics.rs"]
@@ -22,7 +24,7 @@ use quill::{Pattern, Registry, Topic};
 use topics::Kind;
 
 #[global_allocator]
-static ALLOCATOR: measure::Counting = measure::Counting;
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// One index over one set: from a pass over all topics to the number of matches.
 struct Row<'a> {
