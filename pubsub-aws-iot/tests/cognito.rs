@@ -1,13 +1,15 @@
-//! Credentials from an identity pool, against a Cognito that the test plays.
+//! Credentials from an identity pool, against moto and against a Cognito that the test plays.
 #![cfg(feature = "cognito")]
 #![allow(missing_docs, reason = "tests")]
 
 mod common;
+mod moto;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use common::{client, options, start};
+use moto::Moto;
 use pubsub_aws_iot::core::ConnectionState;
 use pubsub_aws_iot::{
     CognitoCredentials, CognitoError, CredentialFreshness, CredentialSource, CredentialsErrorKind,
@@ -243,10 +245,17 @@ async fn signing_in_means_another_identity_and_another_connection() {
     pubsub.close().await.unwrap();
 }
 
+/// Lets this much time pass for timers, and none for the sockets. While the clock stands still, a runtime that waits for
+/// a socket would take the way to the next timer for the wait.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 #[tokio::test]
 async fn an_identity_that_was_deleted_is_asked_for_anew() {
     let cognito = Cognito::start(|call, number| match number {
-        // After a second, when the cache lets somebody renew.
         3 => (
             400,
             json!({ "__type": "ResourceNotFoundException" }).to_string(),
@@ -256,13 +265,9 @@ async fn an_identity_that_was_deleted_is_asked_for_anew() {
     .await;
     let source = cognito.source();
     source.credentials(ANY).await.unwrap();
-    // Signing out and in again would forget the identity; this must not.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while cognito.calls.lock().unwrap().len() < 5 {
-        assert!(tokio::time::Instant::now() < deadline, "not renewed");
-        source.credentials(RENEW).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    // When the cache lets somebody renew. Signing out and in again would forget the identity; this must not.
+    pass(Duration::from_secs(1)).await;
+    source.credentials(RENEW).await.unwrap();
     assert_eq!(
         cognito.actions()[2..],
         [
@@ -271,6 +276,51 @@ async fn an_identity_that_was_deleted_is_asked_for_anew() {
             "GetCredentialsForIdentity"
         ]
     );
+}
+
+#[tokio::test]
+async fn motos_credentials_are_renewed_before_their_ninety_seconds_end() {
+    let Some(moto) = Moto::start_or_skip().await else {
+        return;
+    };
+    let pool = moto.identity_pool().await;
+    let source = CognitoCredentials::new(pool)
+        .and_then(|source| source.endpoint(&moto.url()))
+        .unwrap();
+    let guest = source.credentials(ANY).await.unwrap();
+    let identity = source.identity_id().unwrap();
+    assert!(identity.contains(':'), "{identity}");
+    let end = guest.expiry().unwrap();
+    let left = end.duration_since(SystemTime::now()).unwrap();
+    assert!(
+        left > Duration::from_secs(60) && left <= Duration::from_secs(90),
+        "{left:?}"
+    );
+
+    // A fifth of 90 s, and up to a quarter of that for the jitter, before the end.
+    pass(Duration::from_secs(55)).await;
+    let kept = source.credentials(ANY).await.unwrap();
+    assert_eq!(kept.expiry(), Some(end));
+    pass(Duration::from_secs(18)).await;
+    let asking = (0..8).map(|_| source.credentials(ANY));
+    let given = futures_util::future::join_all(asking).await;
+    let renewed = given[0].as_ref().unwrap().expiry().unwrap();
+    assert!(renewed > end, "moto was asked again");
+    for given in given {
+        assert_eq!(given.unwrap().expiry(), Some(renewed), "one request");
+    }
+    assert_eq!(source.identity_id(), Some(identity.clone()));
+
+    // moto believes any login, and gives everybody who asks an identity of their own.
+    source.sign_in(vec![("accounts.google.com".into(), "login".into())]);
+    assert_eq!(source.identity_id(), None);
+    source.credentials(ANY).await.unwrap();
+    assert_ne!(source.identity_id().unwrap(), identity);
+
+    // It has no name for what it does not know.
+    let stranger = CognitoCredentials::new(POOL).and_then(|source| source.endpoint(&moto.url()));
+    let error = stranger.unwrap().credentials(ANY).await.unwrap_err();
+    assert_eq!(error.kind(), CredentialsErrorKind::Unavailable);
 }
 
 /// The kind of the failure, and Cognito's part of it.

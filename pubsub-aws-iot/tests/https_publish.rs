@@ -3,21 +3,19 @@
 #![cfg(feature = "https-publish")]
 #![allow(missing_docs, reason = "tests")]
 
-use std::io::Write as _;
-use std::process::Stdio;
+mod moto;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use moto::{Moto, REGION};
 use pubsub_aws_iot::core::{OutboundMessage, TopicName};
 use pubsub_aws_iot::{
     AwsCredentials, AwsIotOptions, CredentialFreshness, HttpsPublishError, HttpsPublisher, PlainWs,
     QoS, RefusalCause, RuleViolation, credentials_fn,
 };
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
-
-const REGION: &str = "eu-west-1";
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 fn options(address: &str) -> AwsIotOptions {
     AwsIotOptions::new(format!("ws://{address}"))
@@ -34,89 +32,9 @@ fn message() -> OutboundMessage {
     message
 }
 
-/// A server of moto that lets three calls pass and verifies all others.
-struct Moto {
-    _process: Child,
-    address: String,
-}
-
-impl Moto {
-    /// As for mosquitto: left out loudly where it is missing, unless `PUBSUB_REQUIRE_MOTO=1` forbids that.
-    async fn start_or_skip() -> Option<Self> {
-        let program = std::env::var("PUBSUB_MOTO").unwrap_or_else(|_| "moto_server".into());
-        let started = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", "0"])
-            .env("INITIAL_NO_AUTH_ACTION_COUNT", "3")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn();
-        let Ok(mut process) = started else {
-            assert!(
-                std::env::var("PUBSUB_REQUIRE_MOTO").as_deref() != Ok("1"),
-                "moto_server is missing: `pip install moto[server]`, or name it in PUBSUB_MOTO"
-            );
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED: needs moto; `pip install moto[server]`, or name moto_server in PUBSUB_MOTO"
-            );
-            return None;
-        };
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next_line().await.unwrap().expect("moto ended");
-            if let Some((_, address)) = line.split_once("Running on http://") {
-                break address.trim().to_owned();
-            }
-        };
-        // It stops when nobody reads what it says.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Some(Self {
-            _process: process,
-            address,
-        })
-    }
-
-    async fn iam(&self, body: &str) -> String {
-        let mut socket = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!(
-            "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/x-www-form-urlencoded\r\n\
-             authorization: AWS4-HMAC-SHA256 Credential=x/20250101/{REGION}/iam/aws4_request, SignedHeaders=host, \
-             Signature=x\r\ncontent-length: {}\r\n\r\n{body}",
-            self.address,
-            body.len(),
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        answer
-    }
-
-    /// A user who may do everything.
-    async fn user(&self) -> AwsCredentials {
-        self.iam("Action=CreateUser&UserName=u&Version=2010-05-08")
-            .await;
-        let policy = "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C\
-                      %22Action%22%3A%22*%22%2C%22Resource%22%3A%22*%22%7D%5D%7D";
-        self.iam(&format!(
-            "Action=PutUserPolicy&UserName=u&PolicyName=p&PolicyDocument={policy}&Version=2010-05-08"
-        ))
-        .await;
-        let key = self
-            .iam("Action=CreateAccessKey&UserName=u&Version=2010-05-08")
-            .await;
-        let field = |name: &str| {
-            let (_, rest) = key.split_once(&format!("<{name}>")).unwrap();
-            rest.split_once('<').unwrap().0.to_owned()
-        };
-        AwsCredentials::new(field("AccessKeyId"), field("SecretAccessKey"))
-    }
-}
-
 #[tokio::test]
 async fn moto_verifies_the_signature() {
-    let Some(moto) = Moto::start_or_skip().await else {
+    let Some(moto) = Moto::verifying_or_skip().await else {
         return;
     };
     let user = moto.user().await;
