@@ -34,7 +34,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         ("peers", step.args(passed_on).dir("benches/peers"))
     } else if road {
         // Without link-time optimization, as most programs are built.
-        let step = Step::cargo().args(["run", "--profile", "road", "--bin", "road"]);
+        let step = Step::cargo().args(["run", "--profile", "road", "--package", "road"]);
         let step = step.args(["--quiet", "--locked", "--"]).args(passed_on);
         ("road", step.dir("benches/peers"))
     } else {

@@ -15,7 +15,7 @@
 
 mod bare;
 mod child;
-#[path = "../counting.rs"]
+#[path = "../../src/counting.rs"]
 mod counting;
 mod ntexes;
 mod ours;

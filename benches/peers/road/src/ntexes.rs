@@ -1,8 +1,7 @@
 //! ntex-mqtt, MQTT 3.1.1, on ntex's WebSocket and tokio.
 //!
-//! ntex 4.0.0-beta.13, the last that rustc 1.95 builds, writes garbage in place of the header of any frame
-//! above 125 bytes, as strace shows, and the broker hangs up. So it has no figure where it merges packets
-//! into one frame, which is where it would shine.
+//! The last line that rustc 1.95 builds and whose WebSocket is right: ntex 4.0.0-beta.13, which carries ntex-mqtt 9.0,
+//! writes garbage in place of the header of any frame above 125 bytes, so the broker hangs up where it merges packets.
 
 use std::cell::Cell;
 use std::io;
@@ -13,7 +12,7 @@ use ntex::connect::{Connect, ConnectError};
 use ntex::service::cfg::SharedCfg;
 use ntex::time::Seconds;
 use ntex::util::{ByteString, Bytes};
-use ntex::{Pipeline, ws};
+use ntex::{ServiceFactory as _, ws};
 use ntex_mqtt::v3;
 use tokio::sync::Notify;
 
@@ -132,21 +131,24 @@ async fn subscribed(work: &Work) -> Result<(v3::MqttSink, Rc<Arrived>)> {
         config = config.set_max_send(u16::try_from(work.window)?);
     }
     let config: SharedCfg = SharedCfg::new("road").add(config).into();
-    let socket = ws::WsClient::new(work.url.replace("ws://", "http://"), SharedCfg::default())
+    let socket = ws::WsClient::builder(work.url.replace("ws://", "http://"))
+        .build(SharedCfg::default())
+        .await
         .map_err(|error| format!("{error:?}"))?;
     let socket = Rc::new(socket);
     let connector = v3::client::MqttConnector::new().connector(move |_: Connect<String>| {
         let socket = Rc::clone(&socket);
         async move {
             let opened = socket.connect().await;
-            let opened = opened.map_err(|error| {
-                ntex::Error::from(ConnectError::Io(io::Error::other(format!("{error:?}"))))
-            })?;
-            Ok::<_, ntex::Error<ConnectError>>(opened.into_transport())
+            let opened =
+                opened.map_err(|error| ConnectError::Io(io::Error::other(format!("{error:?}"))))?;
+            Ok::<_, ConnectError>(opened.into_transport())
         }
     });
     let connect = v3::client::Connect::new(work.authority().to_owned());
-    let client = Pipeline::new(config, connector)
+    let pipeline = connector.pipeline(config).await;
+    let client = pipeline
+        .map_err(|error| format!("{error:?}"))?
         .call(connect.client_id("ntex").keep_alive(Seconds(60)))
         .await
         .map_err(|error| format!("{error:?}"))?;
