@@ -107,10 +107,9 @@ impl Decoder {
             return Ok(None);
         };
         let len = frame.len();
-        self.known = None;
         // The packets that a busy connection is made of come first.
         if frame.is_publish() {
-            let layout = publish_layout(frame, self.version)?;
+            let layout = PublishLayout::decode(frame, self.version)?;
             let frame = buf.split_to(len).freeze();
             return Ok(Some(Packet::Publish(layout.with_frame(frame))));
         }
@@ -143,10 +142,9 @@ impl Decoder {
             return Ok(None);
         };
         let len = frame.len();
-        self.known = None;
         // The packets that a busy connection is made of come first.
         if frame.is_publish() {
-            let layout = publish_layout(frame, self.version)?;
+            let layout = PublishLayout::decode(frame, self.version)?;
             let frame = chunk.split_to(len);
             return Ok(Some(Packet::Publish(layout.with_frame(frame))));
         }
@@ -196,7 +194,6 @@ impl Decoder {
             return Ok(None);
         };
         let len = frame.len();
-        self.known = None;
         if frame.is_publish() {
             let publish = PublishRef::decode(frame.first, frame.body, self.version)?;
             return Ok(Some((PacketRef::Publish(publish), len)));
@@ -211,28 +208,23 @@ impl Decoder {
     /// The packet at the front of `buf`, if all of it is there.
     #[inline(always)]
     fn next_frame<'a>(&mut self, buf: &'a [u8]) -> Result<Option<Frame<'a>>, DecodeError> {
-        if self.known.is_none()
-            && let [first, remaining @ 0..0x80, rest @ ..] = buf
-            && 2 + u32::from(*remaining) <= self.max_packet_size
-            && let Some(body) = rest.get(..usize::from(*remaining))
-        {
-            return Ok(Some(Frame {
-                first: *first,
-                header: 2,
-                body,
-            }));
-        }
-        if let Some(known) = self.known
-            && buf.len() < known.frame as usize
-        {
-            return Ok(None);
+        match self.known {
+            None => {
+                if let Some(frame) = Frame::short(buf)
+                    && frame.len() <= self.max_packet_size as usize
+                {
+                    return Ok(Some(frame));
+                }
+            }
+            Some(known) if buf.len() < known.frame as usize => return Ok(None),
+            Some(_) => {}
         }
         self.next_frame_slowly(buf)
     }
 
     #[inline(never)]
     fn next_frame_slowly<'a>(&mut self, buf: &'a [u8]) -> Result<Option<Frame<'a>>, DecodeError> {
-        let len = match self.known {
+        let len = match self.known.take() {
             Some(len) => len,
             None => match FrameLen::read(buf, self.max_packet_size, self.version)? {
                 Some(len) => len,
@@ -303,15 +295,6 @@ impl ShortAck {
             _ => Packet::Pubcomp(ack),
         }
     }
-}
-
-#[inline]
-fn publish_layout(
-    frame: Frame<'_>,
-    version: ProtocolVersion,
-) -> Result<PublishLayout, DecodeError> {
-    let packet = PublishRef::decode(frame.first, frame.body, version)?;
-    Ok(PublishLayout::new(&packet, frame))
 }
 
 #[inline(never)]

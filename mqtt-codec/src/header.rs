@@ -47,7 +47,26 @@ pub(crate) struct Frame<'a> {
     pub(crate) body: &'a [u8],
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// The packet at the front of `buf` if it is whole and its Remaining Length takes one byte or two, which is nearly
+    /// always; nothing but that is checked.
+    #[inline(always)]
+    pub(crate) fn short(buf: &'a [u8]) -> Option<Self> {
+        match *buf {
+            [first, remaining @ 0..0x80, ref rest @ ..] => Some(Self {
+                first,
+                header: 2,
+                body: rest.get(..usize::from(remaining))?,
+            }),
+            [first, low, high @ 1..0x80, ref rest @ ..] => Some(Self {
+                first,
+                header: 3,
+                body: rest.get(..usize::from(low & 0x7f) | usize::from(high) << 7)?,
+            }),
+            _ => None,
+        }
+    }
+
     #[inline]
     pub(crate) const fn len(&self) -> usize {
         self.header as usize + self.body.len()

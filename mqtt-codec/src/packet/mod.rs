@@ -333,23 +333,18 @@ impl Packet {
     ///
     /// If the bytes are no packet of this version, or more or less than one.
     pub fn decode(frame: Bytes, version: ProtocolVersion) -> Result<Self, DecodeError> {
+        let parts = split(&frame)?;
         let Frame {
             first,
             header,
             body,
-        } = split(&frame)?;
-        let packet = PacketRef::decode_body(first, body, version)?;
-        if let PacketRef::Publish(packet) = packet {
-            let layout = PublishLayout::new(
-                &packet,
-                Frame {
-                    first,
-                    header,
-                    body,
-                },
-            );
+        } = parts;
+        if parts.is_publish() {
+            check_first_byte(first, version)?;
+            let layout = PublishLayout::decode(parts, version)?;
             return Ok(Self::Publish(layout.with_frame(frame)));
         }
+        let packet = PacketRef::decode_body(first, body, version)?;
         let packet_type = packet.packet_type();
         Ok(Self::from_checked(packet_type, header, version, frame))
     }

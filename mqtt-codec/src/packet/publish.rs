@@ -1,6 +1,7 @@
 //! PUBLISH: a message, in either direction.
 
 use core::fmt;
+use core::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -52,38 +53,15 @@ impl<'a> PublishRef<'a> {
         body: &'a [u8],
         version: ProtocolVersion,
     ) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let topic = TopicName::decode_or_empty(reader.binary()?)?;
-        //= MQTT-2.2.1-2
-        //= v3.1.1 MQTT-2.3.1-5
-        let mut qos = QoS::AtMostOnce;
-        let mut packet_id = None;
-        if first & QOS != 0 {
-            qos = match first & QOS {
-                QOS_1 => QoS::AtLeastOnce,
-                QOS_2 => QoS::ExactlyOnce,
-                //= MQTT-3.3.1-4
-                //= v3.1.1 MQTT-3.3.1-4
-                _ => return Err(Malformed::QoS.into()),
-            };
-            packet_id = Some(reader.packet_id()?);
-        } else if first & DUP != 0 {
-            //= MQTT-3.3.1-2
-            //= v3.1.1 MQTT-3.3.1-2
-            return Err(Malformed::DupAtQoS0.into());
-        }
-        let properties = Properties::decode(&mut reader, PropertyScope::Publish, version)?;
-        if topic.is_empty() {
-            check_no_name(version, &properties)?;
-        }
+        let parts = Parts::decode(first, body, version)?;
         Ok(Self {
             dup: first & DUP != 0,
-            qos,
+            qos: qos_of(first),
             retain: first & RETAIN != 0,
-            topic,
-            packet_id,
-            properties,
-            payload: reader.rest(),
+            topic: parts.topic,
+            packet_id: parts.packet_id,
+            properties: Properties::from_checked(PropertyScope::Publish, parts.block),
+            payload: parts.payload,
         })
     }
 
@@ -273,66 +251,127 @@ pub struct Publish {
     layout: Layout,
 }
 
+/// A checked PUBLISH in the pieces that the view and the owned packet are both made of.
+struct Parts<'a> {
+    topic: TopicName<'a>,
+    packet_id: Option<PacketId>,
+    /// The properties, without their length.
+    block: &'a [u8],
+    payload: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    #[inline(always)]
+    fn decode(first: u8, body: &'a [u8], version: ProtocolVersion) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let topic = TopicName::decode_or_empty(reader.binary()?)?;
+        //= MQTT-2.2.1-2
+        //= v3.1.1 MQTT-2.3.1-5
+        let mut packet_id = None;
+        if first & QOS != 0 {
+            //= MQTT-3.3.1-4
+            //= v3.1.1 MQTT-3.3.1-4
+            if first & QOS == QOS {
+                return Err(Malformed::QoS.into());
+            }
+            packet_id = Some(reader.packet_id()?);
+        } else if first & DUP != 0 {
+            //= MQTT-3.3.1-2
+            //= v3.1.1 MQTT-3.3.1-2
+            return Err(Malformed::DupAtQoS0.into());
+        }
+        let block = Properties::decode_block(&mut reader, PropertyScope::Publish, version)?;
+        if topic.is_empty() {
+            check_no_name(version, block)?;
+        }
+        Ok(Self {
+            topic,
+            packet_id,
+            block,
+            payload: reader.rest(),
+        })
+    }
+}
+
 /// `topic ..= topic + topic_len <= properties <= payload <= frame.len()`, as decoding found them.
+///
+/// In two words, since a structure of small fields is moved about piece by piece through memory, and that took
+/// longer than all of the decoding.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
-    first: u8,
-    /// Where the topic begins.
-    topic: u8,
-    topic_len: u16,
-    packet_id: Option<PacketId>,
-    /// Where the properties begin, behind their length.
-    properties: u32,
-    /// Where the payload begins.
-    payload: u32,
+    /// From the lowest bit: the first byte (8), where the topic begins (8), its length (16), the Packet Identifier or
+    /// zero (16).
+    head: u64,
+    /// Where the properties begin, behind their length (32), and where the payload begins (32).
+    blocks: u64,
 }
 
 impl Layout {
-    #[inline]
-    pub(crate) fn new(packet: &PublishRef<'_>, frame: Frame<'_>) -> Self {
-        let payload = frame.len() - packet.payload.len();
-        Self {
-            first: packet.first_byte(),
-            topic: frame.header + 2,
-            topic_len: packet.topic.len() as u16,
-            packet_id: packet.packet_id,
-            properties: (payload - packet.properties.as_block().map_or(0, <[u8]>::len)) as u32,
-            payload: payload as u32,
-        }
+    /// Checks `frame`.
+    #[inline(always)]
+    pub(crate) fn decode(frame: Frame<'_>, version: ProtocolVersion) -> Result<Self, DecodeError> {
+        let parts = Parts::decode(frame.first, frame.body, version)?;
+        let payload = (frame.len() - parts.payload.len()) as u64;
+        let topic_len = parts.topic.len() as u64;
+        let packet_id = parts.packet_id.map_or(0, PacketId::value);
+        Ok(Self {
+            head: u64::from(frame.first)
+                | u64::from(frame.header + 2) << 8
+                | topic_len << 16
+                | u64::from(packet_id) << 32,
+            blocks: (payload - parts.block.len() as u64) | payload << 32,
+        })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn with_frame(self, frame: Bytes) -> Publish {
         Publish {
             frame,
             layout: self,
         }
     }
+
+    const fn first(self) -> u8 {
+        self.head as u8
+    }
+
+    const fn topic(self) -> Range<usize> {
+        let start = (self.head >> 8) as u8 as usize;
+        start..start + (self.head >> 16) as u16 as usize
+    }
+
+    const fn packet_id(self) -> Option<PacketId> {
+        PacketId::new((self.head >> 32) as u16)
+    }
+
+    const fn properties(self) -> Range<usize> {
+        self.blocks as u32 as usize..self.payload()
+    }
+
+    const fn payload(self) -> usize {
+        (self.blocks >> 32) as usize
+    }
 }
 
 impl Publish {
     /// Whether this may be a repetition.
     pub const fn dup(&self) -> bool {
-        self.layout.first & DUP != 0
+        self.layout.first() & DUP != 0
     }
 
     /// Quality of service.
     pub const fn qos(&self) -> QoS {
-        match self.layout.first & QOS {
-            QOS_1 => QoS::AtLeastOnce,
-            QOS_2 => QoS::ExactlyOnce,
-            _ => QoS::AtMostOnce,
-        }
+        qos_of(self.layout.first())
     }
 
     /// To the server: retain it. From the server: it was retained.
     pub const fn retain(&self) -> bool {
-        self.layout.first & RETAIN != 0
+        self.layout.first() & RETAIN != 0
     }
 
     /// Present at QoS 1 and 2.
     pub const fn packet_id(&self) -> Option<PacketId> {
-        self.layout.packet_id
+        self.layout.packet_id()
     }
 
     /// The topic. Checks the bytes as UTF-8 once more; [`Publish::topic_name`] does not.
@@ -342,43 +381,35 @@ impl Publish {
 
     /// The topic as checked bytes.
     pub fn topic_name(&self) -> TopicName<'_> {
-        let start = usize::from(self.layout.topic);
-        TopicName::from_checked(self.part(start, start + usize::from(self.layout.topic_len)))
+        TopicName::from_checked(self.part(self.layout.topic()))
     }
 
     /// The topic with its own handle on the frame.
     pub fn topic_bytes(&self) -> Bytes {
-        let start = usize::from(self.layout.topic);
-        self.share(start, start + usize::from(self.layout.topic_len))
+        self.frame.slice(self.layout.topic())
     }
 
     /// The properties.
     pub fn properties(&self) -> Properties<'_> {
-        Properties::from_checked(
-            PropertyScope::Publish,
-            self.part(
-                self.layout.properties as usize,
-                self.layout.payload as usize,
-            ),
-        )
+        Properties::from_checked(PropertyScope::Publish, self.part(self.layout.properties()))
     }
 
     /// The payload.
     pub fn payload(&self) -> &[u8] {
-        self.part(self.layout.payload as usize, self.frame.len())
+        self.part(self.layout.payload()..self.frame.len())
     }
 
     /// The payload with its own handle on the frame.
     ///
     /// Keeps the whole receive buffer alive that the packet came in: copy small payloads that are kept for long.
     pub fn payload_bytes(&self) -> Bytes {
-        self.share(self.layout.payload as usize, self.frame.len())
+        self.frame.slice(self.layout.payload()..)
     }
 
     /// The payload, without counting handles.
     pub fn into_payload(self) -> Bytes {
         let mut frame = self.frame;
-        bytes::Buf::advance(&mut frame, self.layout.payload as usize);
+        bytes::Buf::advance(&mut frame, self.layout.payload());
         frame
     }
 
@@ -400,26 +431,31 @@ impl Publish {
         }
     }
 
-    fn part(&self, start: usize, end: usize) -> &[u8] {
+    fn part(&self, range: Range<usize>) -> &[u8] {
         // The layout was made for this frame; empty is unreachable, and better than a panic.
-        self.frame.get(start..end).unwrap_or_default()
-    }
-
-    fn share(&self, start: usize, end: usize) -> Bytes {
-        self.frame.slice(start..end)
+        self.frame.get(range).unwrap_or_default()
     }
 }
 
 //= MQTT-4.7.3-1
 //= v3.1.1 MQTT-4.7.3-1
 #[cold]
-fn check_no_name(version: ProtocolVersion, properties: &Properties<'_>) -> Result<(), DecodeError> {
+fn check_no_name(version: ProtocolVersion, block: &[u8]) -> Result<(), DecodeError> {
     if version != ProtocolVersion::V5 {
         return Err(Malformed::EmptyTopicName.into());
     }
-    match properties.topic_alias() {
+    match Properties::from_checked(PropertyScope::Publish, block).topic_alias() {
         Some(_) => Ok(()),
         None => Err(ProtocolError::TopicNameMissing.into()),
+    }
+}
+
+#[inline]
+const fn qos_of(first: u8) -> QoS {
+    match first & QOS {
+        QOS_1 => QoS::AtLeastOnce,
+        QOS_2 => QoS::ExactlyOnce,
+        _ => QoS::AtMostOnce,
     }
 }
 

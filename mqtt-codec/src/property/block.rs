@@ -86,10 +86,25 @@ impl<'a> Properties<'a> {
         scope: PropertyScope,
         version: ProtocolVersion,
     ) -> Result<Self, DecodeError> {
+        let block = Self::decode_block(reader, scope, version)?;
+        Ok(Self::from_checked(scope, block))
+    }
+
+    /// The same, as the bytes of the block.
+    #[inline]
+    pub(crate) fn decode_block(
+        reader: &mut Reader<'a>,
+        scope: PropertyScope,
+        version: ProtocolVersion,
+    ) -> Result<&'a [u8], DecodeError> {
         if !version.has_properties() {
-            return Ok(Self::EMPTY);
+            return Ok(&[]);
         }
-        Self::parse(scope, reader.block()?)
+        let block = reader.block()?;
+        if !block.is_empty() {
+            validate(scope, block)?;
+        }
+        Ok(block)
     }
 
     /// Whether there are none.

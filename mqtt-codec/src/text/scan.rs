@@ -121,7 +121,10 @@ impl Levels {
 
 #[inline]
 fn no_byte_is(bytes: &[u8], special: impl Fn(u8) -> bool + Copy) -> bool {
-    if let Some(last) = bytes.last_chunk::<16>() {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+        if bytes.len() <= 32 {
+            return no_byte_of(first, special) & no_byte_of(last, special);
+        }
         let (blocks, rest) = bytes.as_chunks::<16>();
         return blocks.iter().all(|block| no_byte_of(block, special))
             && (rest.is_empty() || no_byte_of(last, special));
