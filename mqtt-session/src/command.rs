@@ -191,8 +191,40 @@ impl Session {
         Ok(())
     }
 
+    /// Begins nothing new on this Network Connection: publishes and calls are accepted and wait for the next one, while what
+    /// was sent is brought to its end. So a connection can be emptied, and replaced, under a steady load.
+    ///
+    /// When [`Session::is_wound_down`] says so, or patience is over, [`disconnect`](Self::disconnect). Without a connection
+    /// that was accepted it does nothing.
+    pub fn wind_down(&mut self) {
+        if let Some(connection) = &mut self.connection
+            && connection.is_connected()
+        {
+            connection.is_winding_down = true;
+        }
+    }
+
+    /// Whether [`wind_down`](Self::wind_down) has come to its end: all that was sent has been answered by the broker, and
+    /// all answers of ours are written.
+    #[must_use]
+    pub fn is_wound_down(&self) -> bool {
+        self.is_winding_down()
+            && self.in_flight.len() == 0
+            && self.control.in_flight() == 0
+            && self
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.replies.is_empty())
+    }
+
+    pub(crate) fn is_winding_down(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.is_winding_down)
+    }
+
     /// Ends the Network Connection with a DISCONNECT, after the answers that are due. What waits or is in flight stays for the
-    /// next connection; to drain first, wait until [`Session::stats`] shows none.
+    /// next connection; to drain first, [`wind_down`](Self::wind_down).
     ///
     /// [`Event::Disconnected`](crate::Event::Disconnected) follows when `poll_transmit` has handed out the DISCONNECT; before the CONNACK, at once.
     ///

@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     /// An exchange that we began after the CONNACK.
     pub(crate) reauthenticating: bool,
     pub(crate) disconnect: Option<Disconnect>,
+    /// Nothing new is begun on this connection any more.
+    pub(crate) is_winding_down: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +140,7 @@ impl Connection {
             auth: None,
             reauthenticating: false,
             disconnect: None,
+            is_winding_down: false,
         }
     }
 

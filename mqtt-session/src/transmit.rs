@@ -130,6 +130,9 @@ impl Session {
             self.end_connection(DisconnectCause::Requested, false);
             return Step::Done;
         }
+        if self.is_winding_down() {
+            return self.write_replay(out);
+        }
         if self.write_control(out) == Step::Done || self.write_replay(out) == Step::Done {
             return Step::Done;
         }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use common::{Client, VERSIONS, config, id, resuming};
 use mqtt_codec::{AckRef, Packet, PacketRef, Property, ProtocolVersion, QoS, ReasonCode};
 use mqtt_session::{
-    ConnectionError, Event, InFlightOnLostSession, Indeterminate, ProtocolViolation, Publish,
-    PublishErrorReason, PublishOutcome, Retain, TransportEnd,
+    ConnectionError, Disconnect, Event, InFlightOnLostSession, Indeterminate, ProtocolViolation,
+    Publish, PublishErrorReason, PublishOutcome, Retain, Subscription, TransportEnd,
 };
 
 fn ack(number: u16) -> AckRef<'static> {
@@ -795,4 +795,46 @@ fn transmitting_is_bounded_and_goes_on_where_it_stopped() {
         0
     );
     assert_eq!(out.len(), 50 * 105);
+}
+
+#[test]
+fn a_connection_that_winds_down_ends_what_was_sent_and_begins_nothing() {
+    for version in VERSIONS {
+        let mut client = Client::connected(resuming(version));
+        client.session.wind_down();
+        assert!(client.session.is_wound_down(), "nothing was sent");
+
+        let mut client = Client::connected(resuming(version));
+        client.publish("one", QoS::AtLeastOnce);
+        client.publish("two", QoS::ExactlyOnce);
+        client.sent();
+        client.session.wind_down();
+        client.publish("later", QoS::AtLeastOnce);
+        client.publish("zero", QoS::AtMostOnce);
+        client
+            .session
+            .subscribe(&[Subscription::new("a", QoS::AtLeastOnce)], client.now)
+            .unwrap();
+        client.puback(1);
+        client.receive(PacketRef::Pubrec(ack(2))).unwrap();
+        assert!(!client.session.is_wound_down(), "the PUBREL is not written");
+        assert_eq!(client.sent_words(), ["PUBREL #2"]);
+        assert!(!client.session.is_wound_down(), "the PUBCOMP is awaited");
+        client.receive(PacketRef::Pubcomp(ack(2))).unwrap();
+        assert!(client.session.is_wound_down());
+
+        client
+            .session
+            .disconnect(Disconnect::default(), client.now)
+            .unwrap();
+        assert_eq!(client.sent_words(), ["DISCONNECT 00"]);
+        client.connect_with(true, &[]);
+        let sent = client.sent_words();
+        assert!(sent[0].starts_with("SUBSCRIBE"), "{sent:?}");
+        assert_eq!(sent[1..], ["PUBLISH q1 #3 later", "PUBLISH q0 zero"]);
+        assert!(
+            !client.session.is_wound_down(),
+            "it ended with its connection"
+        );
+    }
 }
