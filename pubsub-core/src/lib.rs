@@ -85,7 +85,7 @@ pub use message::{
 pub use payload::{Decode, Empty, Encode, Encoded, IntoPayload, Json, JsonCodec, PayloadError};
 pub use provider::{
     BoxFuture, Continuity, Delivery, DeliveryReceipt, DeliverySink, Demand, FilterOutcome,
-    FilterRequest, Gap, MaybeSendSync, OwnMessages, Provider, ReceiptSink, RetainMark,
+    FilterRequest, Gap, GapCause, MaybeSendSync, OwnMessages, Provider, ReceiptSink, RetainMark,
     RetainedMessages, Settlement,
 };
 pub use publish::{Publish, PublishOutcome, PublishTicket, Publishing};

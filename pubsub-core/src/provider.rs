@@ -379,19 +379,30 @@ pub struct Gap {
     pub length: Option<Duration>,
     /// Whether the other side kept what it should.
     pub continuity: Continuity,
+    /// Whether it was meant.
+    pub cause: GapCause,
 }
 
 impl Gap {
-    /// A gap of this length.
+    /// A gap of this length that nobody meant.
     #[must_use]
     pub fn new(length: impl Into<Option<Duration>>, continuity: Continuity) -> Self {
         Self {
             length: length.into(),
             continuity,
+            cause: GapCause::Loss,
         }
     }
 
-    /// Two gaps with no message between them, seen as one. Its length is known if both are.
+    /// Says what the gap comes from.
+    #[must_use]
+    pub fn because_of(mut self, cause: GapCause) -> Self {
+        self.cause = cause;
+        self
+    }
+
+    /// Two gaps with no message between them, seen as one. Its length is known if both are; it was meant if both
+    /// were.
     #[must_use]
     pub fn merge(self, later: Self) -> Self {
         Self {
@@ -400,8 +411,19 @@ impl Gap {
                 .zip(later.length)
                 .map(|(a, b)| a.saturating_add(b)),
             continuity: self.continuity.max(later.continuity),
+            cause: self.cause.max(later.cause),
         }
     }
+}
+
+/// What a [`Gap`] comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum GapCause {
+    /// The provider replaced its connection ahead of a known limit, or the program replaced the provider.
+    Planned,
+    /// The connection was lost.
+    Loss,
 }
 
 /// Whether the other side remembered its client over a gap.

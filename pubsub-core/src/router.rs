@@ -20,7 +20,7 @@ use crate::error::{
 };
 use crate::message::{ProviderName, QoS};
 use crate::provider::{
-    BoxFuture, Continuity, Delivery, DeliverySink, Demand, FilterRequest, Gap, Provider,
+    BoxFuture, Continuity, Delivery, DeliverySink, Demand, FilterRequest, Gap, GapCause, Provider,
     RetainMark, RetainedMessages,
 };
 use crate::queue::Queue;
@@ -169,7 +169,8 @@ impl Router {
             }
         }
         let epoch = self.routes().epoch;
-        self.gap(epoch, Gap::new(None, Continuity::Lost));
+        let replaced = Gap::new(None, Continuity::Lost).because_of(GapCause::Planned);
+        self.gap(epoch, replaced);
         failure.map_or(Ok(()), Err)
     }
 
