@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use pubsub_core::{BoxFuture, ConnectionState, ConnectionWatch, Event, Events, Json, PubSub, QoS};
 use pubsub_generic::{
-    Attempt, Connect, ConnectError, DEFAULT_NAME, MqttOptions, MqttProvider, Received, Transport,
-    TransportError, WsConnect,
+    Attempt, Connect, ConnectError, DEFAULT_NAME, MqttOptions, MqttProvider, Opened, Received,
+    Transport, TransportError, WsConnect,
 };
 use serde::{Deserialize, Serialize};
 
@@ -294,16 +294,11 @@ struct OnACord {
 }
 
 impl Connect for OnACord {
-    fn connect<'a>(
-        &'a self,
-        attempt: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+    fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
-            let transport = self.connect.connect(attempt).await?;
-            Ok(Box::new(Corded {
-                transport,
-                cord: self.cord.clone(),
-            }) as Box<dyn Transport>)
+            let opened = self.connect.connect(attempt).await?;
+            let cord = self.cord.clone();
+            Ok(opened.map(|transport| Corded { transport, cord }))
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pubsub_core::BoxFuture;
 use pubsub_generic::{
-    Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Retry, Transport,
+    Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Retry,
     WsTransport,
 };
 use sigv4_presign::Signer;
@@ -179,16 +179,13 @@ enum ClockCorrection {
 }
 
 impl Connect for SignedConnect {
-    fn connect<'a>(
-        &'a self,
-        attempt: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+    fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
             let (socket, changed) = self.attempt(attempt).await?;
             let transport = WsTransport::new(socket);
             Ok(match changed {
-                Some(changed) => Box::new(OfOneIdentity::new(transport, changed)),
-                None => Box::new(transport) as Box<dyn Transport>,
+                Some(changed) => Opened::new(OfOneIdentity::new(transport, changed)),
+                None => Opened::new(transport),
             })
         })
     }

@@ -15,8 +15,7 @@ use pubsub_aws_iot::{
     ServiceRefusal, ServiceRules, Will, credentials_fn,
 };
 use pubsub_generic::{
-    Attempt, Connect, ConnectError, ConnectionError, MqttOptions, MqttProvider, Transport,
-    WsTransport,
+    Attempt, Connect, ConnectError, ConnectionError, MqttOptions, MqttProvider, Opened, WsTransport,
 };
 use sigv4_presign::{Credentials, Request, SessionTokenMode, Settings};
 use testkit::gateway::{Gateway, Outcome, Refusal};
@@ -124,10 +123,7 @@ async fn expired_credentials_are_refused_and_named() {
 struct TokenSigned(String);
 
 impl Connect for TokenSigned {
-    fn connect<'a>(
-        &'a self,
-        _: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+    fn connect<'a>(&'a self, _: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async {
             let settings = Settings::iot(REGION).session_token(SessionTokenMode::Signed);
             let credentials = Credentials::new(KEY, SECRET).with_session_token(TOKEN);
@@ -137,7 +133,7 @@ impl Connect for TokenSigned {
             let upgrade = UpgradeRequest::new().subprotocol("mqtt").unwrap();
             let endpoint = url.as_str().parse().unwrap();
             let socket = Connector::new().connect(&endpoint, &upgrade).await?;
-            Ok(Box::new(WsTransport::new(socket)) as Box<dyn Transport>)
+            Ok(Opened::new(WsTransport::new(socket)))
         })
     }
 }

@@ -5,34 +5,40 @@ use std::fmt;
 use std::time::Duration;
 
 use pubsub_core::BoxFuture;
+use tokio::time::Instant;
 
 use crate::transport::Transport;
 
-/// Makes connections: one call, one attempt, one [`Transport`].
+/// Makes connections: one call, one attempt, one [`Transport`], and what is known about it.
 ///
 /// The supervisor decides when to try, how long an attempt may take, and what to do after a failure; a `Connect` does
 /// just the attempt, and says in its [`ConnectError`] whether another one can help. Whatever must be fresh for an attempt
 /// (a signed URL, a token) is made inside the call, never before it.
 ///
 /// ```
+/// use std::time::Duration;
 /// use pubsub_core::BoxFuture;
-/// use pubsub_generic::{Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Transport};
+/// use pubsub_generic::{Attempt, Connect, ConnectError, CredentialFreshness, Opened};
 ///
 /// struct Signed<C> {
 ///     inner: C,
 /// }
 ///
 /// impl<C: Connect> Connect for Signed<C> {
-///     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+///     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
 ///         Box::pin(async move {
 ///             if attempt.credentials() == CredentialFreshness::Renew {
-///                 // The last attempt was refused for its credentials: do not serve them from the cache again.
+///                 // Those of the cache were refused, or expire: do not serve them again.
 ///             }
-///             self.inner.connect(attempt).await
+///             let opened = self.inner.connect(attempt).await?;
+///             Ok(opened.good_for(Duration::from_secs(3600)))
 ///         })
 ///     }
 /// }
 /// ```
+///
+/// A connection may be [replaced](crate::Renewal) ahead of its end. The attempt for its successor is made while it still
+/// stands, so two transports of one `Connect` may exist for a moment.
 ///
 /// # Cancel safety
 ///
@@ -40,18 +46,60 @@ use crate::transport::Transport;
 /// that the network went away. Dropping it must abandon the attempt and release what it holds.
 pub trait Connect: Send + Sync + 'static {
     /// Makes one attempt.
-    fn connect<'a>(
-        &'a self,
-        attempt: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>>;
+    fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>>;
 }
 
 impl<C: Connect + ?Sized> Connect for std::sync::Arc<C> {
-    fn connect<'a>(
-        &'a self,
-        attempt: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+    fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         (**self).connect(attempt)
+    }
+}
+
+/// What an attempt came to: an open transport, and what is known about it.
+pub struct Opened {
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) since: Instant,
+    pub(crate) good_for: Option<Duration>,
+}
+
+impl Opened {
+    /// This transport, of which no end is known.
+    #[must_use]
+    pub fn new(transport: impl Transport + 'static) -> Self {
+        Self {
+            transport: Box::new(transport),
+            since: Instant::now(),
+            good_for: None,
+        }
+    }
+
+    /// How long the transport can be used, counted from [`new`](Self::new): until the credentials behind it expire, or the service closes it.
+    /// Said more than once, the shortest counts. The connection is [replaced](crate::Renewal) ahead of it, by an attempt
+    /// that asks for [fresh credentials](CredentialFreshness::Renew); less than 10 s is not planned for.
+    ///
+    /// A duration, because a wall clock may be wrong or be set: take what the expiry date says less the time that it is by
+    /// the clock which made that date.
+    #[must_use]
+    pub fn good_for(mut self, time: Duration) -> Self {
+        self.good_for = Some(self.good_for.map_or(time, |other| other.min(time)));
+        self
+    }
+
+    /// Puts the transport into another one, and keeps what is known about it.
+    #[must_use]
+    pub fn map<T: Transport + 'static>(self, wrap: impl FnOnce(Box<dyn Transport>) -> T) -> Self {
+        Self {
+            transport: Box::new(wrap(self.transport)),
+            ..self
+        }
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("good_for", &self.good_for)
+            .finish_non_exhaustive()
     }
 }
 
@@ -115,7 +163,8 @@ impl Attempt {
 pub enum CredentialFreshness {
     /// Whatever is valid by its own expiry date.
     Any,
-    /// The credentials of the last attempt were refused: fetch new ones.
+    /// Those in a cache were refused by the last attempt, or are those that a [connection that is
+    /// replaced](crate::Renewal) was opened with and that expire: fetch new ones.
     Renew,
 }
 

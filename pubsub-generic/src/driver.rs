@@ -16,17 +16,19 @@ use bytes::{Bytes, BytesMut};
 use mqtt_codec::ProtocolVersion;
 use mqtt_session::{InputProgress, PublishId, Session, Timestamp, TransportEnd};
 use pubsub_core::{
-    BoxFuture, ConnectionFacts, Delivery, OfflinePolicy, ProviderError, PublishSettler, TopicName,
+    BoxFuture, ConnectionFacts, Delivery, GapCause, OfflinePolicy, ProviderError, PublishSettler,
+    TopicName,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
-use crate::connect::{Connect, ConnectError, CredentialFreshness};
+use crate::connect::{Connect, ConnectError, CredentialFreshness, Opened};
 use crate::error::ConnectionError;
 use crate::inbox::{Batch, Command, Load};
 use crate::overlap::Overlaps;
 use crate::provider::Shared;
 use crate::reconnect::Backoff;
+use crate::renewal::Renewing;
 use crate::subscriptions::Subscriptions;
 use crate::tokens::Tokens;
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
@@ -72,8 +74,9 @@ pub(crate) struct Task {
     pub(crate) cut_short: u32,
     /// The end of the last connection or attempt, until one stands.
     pub(crate) last_error: Option<ProviderError>,
-    /// Since when nothing can have arrived; set while there is something to miss.
-    pub(crate) away_since: Option<Instant>,
+    /// Set while there is no connection and something to miss.
+    pub(crate) away: Option<Away>,
+    pub(crate) renewing: Renewing,
     /// While subscriptions are made anew: until when their answer is waited for.
     pub(crate) resubscribing_until: Option<Instant>,
     /// Somebody asked for the connection, and it is to stay.
@@ -125,7 +128,7 @@ pub(crate) enum Link {
         until: Instant,
     },
     Connecting {
-        attempt: BoxFuture<'static, Result<Box<dyn Transport>, ConnectError>>,
+        attempt: BoxFuture<'static, Result<Opened, ConnectError>>,
         deadline: Instant,
     },
     Open(Open),
@@ -136,9 +139,18 @@ pub(crate) enum Link {
     },
 }
 
+/// A time without connection.
+pub(crate) struct Away {
+    /// Since when nothing can have arrived.
+    pub(crate) since: Instant,
+    pub(crate) cause: GapCause,
+}
+
 /// A transport that stands.
 pub(crate) struct Open {
     pub(crate) transport: Box<dyn Transport>,
+    pub(crate) opened_at: Instant,
+    pub(crate) good_for: Option<Duration>,
     /// By when the CONNACK has to be there.
     pub(crate) deadline: Instant,
     /// Since when MQTT has been connected; `None` until the CONNACK.
@@ -176,7 +188,7 @@ impl Task {
         shared: Arc<Shared>,
         connect: Arc<dyn Connect>,
         session: Session,
-        backoff: Backoff,
+        mut backoff: Backoff,
     ) -> Self {
         let now = Instant::now();
         let options = &shared.options;
@@ -193,12 +205,13 @@ impl Task {
             link: Link::Idle,
             parting: None,
             facts: ConnectionFacts::new(),
+            renewing: Renewing::new(backoff.sibling()),
             backoff,
             attempts: 0,
             freshness: CredentialFreshness::Any,
             cut_short: 0,
             last_error: None,
-            away_since: None,
+            away: None,
             resubscribing_until: None,
             wanted: false,
             idle_since: None,
@@ -246,6 +259,7 @@ impl Task {
         self.now = Instant::now();
         let mut more = self.take_requests();
         more |= self.drive_link(cx);
+        more |= self.drive_renewal(cx);
         more |= self.follow_deadlines();
         more |= self.handle_events();
         more |= self.transmit(cx);
@@ -299,9 +313,9 @@ impl Task {
         match &mut self.link {
             Link::Idle | Link::Waiting { .. } => self.start_if_due(),
             Link::Connecting { attempt, deadline } => match attempt.as_mut().poll(cx) {
-                Poll::Ready(Ok(transport)) => {
+                Poll::Ready(Ok(opened)) => {
                     let deadline = *deadline;
-                    self.transport_opened(transport, deadline);
+                    self.transport_opened(opened, deadline);
                     true
                 }
                 Poll::Ready(Err(error)) => {
@@ -493,6 +507,7 @@ impl Task {
             self.clock_due,
             self.resubscribing_until,
             self.ping_due,
+            self.renewing.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -550,9 +565,11 @@ impl Closing {
 }
 
 impl Open {
-    pub(crate) fn new(transport: Box<dyn Transport>, deadline: Instant, now: Instant) -> Self {
+    pub(crate) fn new(opened: Opened, deadline: Instant, now: Instant) -> Self {
         Self {
-            transport,
+            transport: opened.transport,
+            opened_at: opened.since,
+            good_for: opened.good_for,
             deadline,
             up_since: None,
             last_received: now,

@@ -50,6 +50,8 @@ pub enum ConnectionError {
     TakenOver,
     /// The host reported that the network went away.
     NetworkDown,
+    /// Nothing went wrong: the connection was replaced ahead of its end, as [`Renewal`](crate::Renewal) says.
+    Renewal,
     /// A subscriber was too slow, and its options ask to drop the connection, so that the broker keeps what is not
     /// confirmed.
     SlowSubscriber,
@@ -162,6 +164,7 @@ impl ConnectionError {
             | Self::Session(_)
             | Self::ServerDisconnect(_)
             | Self::NetworkDown
+            | Self::Renewal
             | Self::SlowSubscriber => ProviderErrorKind::ConnectionLost,
         }
     }
@@ -180,6 +183,7 @@ impl fmt::Display for ConnectionError {
                 f.write_str("another client with the same client identifier takes over")
             }
             Self::NetworkDown => f.write_str("the host's network is down"),
+            Self::Renewal => f.write_str("the connection is replaced ahead of its end"),
             Self::SlowSubscriber => f.write_str("dropped for a subscriber that is too slow"),
         }
     }

@@ -10,7 +10,7 @@
 //! # Logging
 //!
 //! Events of the `tracing` crate under the target `pubsub_generic`, with no other fields than `client_id`, `attempt`,
-//! `delay`, `error` and `session_resumed`. No payload, topic, credential or URL is ever logged.
+//! `delay`, `error`, `gap` and `session_resumed`. No payload, topic, credential or URL is ever logged.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "ws")]
@@ -25,6 +25,7 @@ mod options;
 mod overlap;
 mod provider;
 mod reconnect;
+mod renewal;
 mod stats;
 mod subscriptions;
 mod supervisor;
@@ -34,12 +35,13 @@ mod transport;
 mod ws;
 
 pub use connect::{
-    Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Refusal, Retry,
+    Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Refusal, Retry,
 };
 pub use error::{ConnectRefusal, ConnectionError, LimitExceeded};
 pub use options::{DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OptionsError, SessionMode};
 pub use provider::MqttProvider;
 pub use reconnect::{Jitter, Reconnect};
+pub use renewal::Renewal;
 pub use stats::Stats;
 pub use transport::{Received, Transport, TransportError, TransportErrorKind};
 #[cfg(feature = "ws")]
@@ -47,7 +49,7 @@ pub use ws::{DEFAULT_SUBPROTOCOL, PlainWs, WsConnect, WsTransport};
 
 // What a program needs beside these.
 pub use mqtt_codec::{ProtocolVersion, ReasonCode};
-pub use mqtt_session::Will;
+pub use mqtt_session::{Retain, Will};
 pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
 
 #[cfg(all(doctest, feature = "ws"))]

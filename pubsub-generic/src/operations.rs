@@ -19,7 +19,8 @@ impl Task {
         self.demand();
         let bytes = publish.topic.len() + publish.payload.len();
         let offline = self.offline_policy(offline);
-        let up = self.is_up();
+        // A connection that is being replaced is as good as one.
+        let up = self.is_up() || self.renewing.is_between();
         if !up && offline == OfflinePolicy::Fail {
             return self.settle_publish(
                 bytes,

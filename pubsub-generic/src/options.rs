@@ -11,6 +11,7 @@ use mqtt_session::{BrokerOnlySession, CleanStart, Config, ConfigError};
 use pubsub_core::{MatchingRules, OfflinePolicy, QoS};
 
 use crate::reconnect::Reconnect;
+use crate::renewal::Renewal;
 
 /// The name that Amplify gives this kind of provider; a good one to
 /// [add](pubsub_core::PubSub::add_provider) it under, as long as there is but one.
@@ -47,6 +48,7 @@ pub struct MqttOptions {
     pub(crate) close_timeout: Duration,
     pub(crate) subscribe_timeout: Duration,
     pub(crate) reconnect: Reconnect,
+    pub(crate) renewal: Renewal,
     pub(crate) offline: OfflinePolicy,
     pub(crate) idle: IdleConnection,
     pub(crate) limits: Limits,
@@ -125,6 +127,7 @@ impl MqttOptions {
             close_timeout: Duration::from_secs(5),
             subscribe_timeout: Duration::from_secs(60),
             reconnect: Reconnect::default(),
+            renewal: Renewal::default(),
             offline: OfflinePolicy::WaitUpTo(Duration::from_secs(30)),
             idle: IdleConnection::Keep,
             limits: Limits::default(),
@@ -237,6 +240,14 @@ impl MqttOptions {
         self
     }
 
+    /// When a connection that works is replaced ahead of its end. Default [`Renewal::default`]: when the
+    /// [`Connect`](crate::Connect) names an end.
+    #[must_use]
+    pub fn renewal(mut self, policy: Renewal) -> Self {
+        self.renewal = policy;
+        self
+    }
+
     /// What a publish does while there is no connection, unless the message says otherwise. Default: wait for one, 30 s.
     /// Either way, publishing makes the provider connect.
     #[must_use]
@@ -327,6 +338,7 @@ impl MqttOptions {
         if let OfflinePolicy::WaitUpTo(time) = self.offline {
             positive(time, "offline wait")?;
         }
+        self.renewal.validate()?;
         self.reconnect.validate()
     }
 }
@@ -367,6 +379,7 @@ impl fmt::Debug for MqttOptions {
             .field("close_timeout", &self.close_timeout)
             .field("subscribe_timeout", &self.subscribe_timeout)
             .field("reconnect", &self.reconnect)
+            .field("renewal", &self.renewal)
             .field("offline", &self.offline)
             .field("idle", &self.idle)
             .field("limits", &self.limits)

@@ -137,6 +137,15 @@ impl Backoff {
         }
     }
 
+    /// Another one of the same policy, that counts for itself.
+    pub(crate) fn sibling(&mut self) -> Self {
+        Self::new(self.policy.clone(), Random::seeded(self.random.next()))
+    }
+
+    pub(crate) fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
     /// A connection ended that had stood for `up` since its CONNACK.
     pub(crate) fn connection_ended(&mut self, up: Duration) {
         if up >= self.policy.stable_after {
@@ -202,7 +211,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn up_to(&mut self, ceiling: Duration) -> Duration {
+    pub(crate) fn up_to(&mut self, ceiling: Duration) -> Duration {
         // 53 bits make an even fraction of one.
         let fraction = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
         ceiling.mul_f64(fraction)

@@ -31,6 +31,10 @@ pub struct Stats {
     pub bytes_received: u64,
     /// MQTT bytes handed to the transport.
     pub bytes_sent: u64,
+    /// How many connections were [replaced](crate::Renewal) ahead of their end.
+    pub renewals: u64,
+    /// How long the last of these replacements took, from DISCONNECT to CONNACK; `None` before the first.
+    pub last_renewal_gap: Option<Duration>,
     /// How long the last sign of life took that was asked for; `None` before the first.
     pub round_trip: Option<Duration>,
 }
@@ -45,8 +49,9 @@ pub(crate) struct Counters {
     subscriptions: AtomicUsize,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
-    /// In nanoseconds, plus one; zero before the first.
-    round_trip: AtomicU64,
+    renewals: AtomicU64,
+    last_renewal_gap: OptionalTime,
+    round_trip: OptionalTime,
 }
 
 impl Counters {
@@ -82,9 +87,12 @@ impl Counters {
     }
 
     pub(crate) fn round_trip(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1);
-        self.round_trip
-            .store(nanos.saturating_add(1), Ordering::Relaxed);
+        self.round_trip.store(time);
+    }
+
+    pub(crate) fn renewed(&self, gap: Duration) {
+        add(&self.renewals, 1);
+        self.last_renewal_gap.store(gap);
     }
 
     pub(crate) fn snapshot(&self, connected: bool, load: Load) -> Stats {
@@ -101,10 +109,26 @@ impl Counters {
             subscriptions: self.subscriptions.load(Ordering::Relaxed),
             bytes_received: read(&self.bytes_received),
             bytes_sent: read(&self.bytes_sent),
-            round_trip: read(&self.round_trip)
-                .checked_sub(1)
-                .map(Duration::from_nanos),
+            renewals: read(&self.renewals),
+            last_renewal_gap: self.last_renewal_gap.load(),
+            round_trip: self.round_trip.load(),
         }
+    }
+}
+
+/// In nanoseconds, plus one; zero for none.
+#[derive(Debug, Default)]
+struct OptionalTime(AtomicU64);
+
+impl OptionalTime {
+    fn store(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.0.store(nanos.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn load(&self) -> Option<Duration> {
+        let nanos = self.0.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_nanos(nanos))
     }
 }
 

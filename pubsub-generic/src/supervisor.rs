@@ -9,18 +9,17 @@ use mqtt_session::{
     TransportEnd,
 };
 use pubsub_core::{
-    Continuity, Gap, Intent, KeepAlive, Network, OfflinePolicy, ProviderError, ProviderErrorKind,
-    PublishError,
+    Continuity, Gap, GapCause, Intent, KeepAlive, Network, OfflinePolicy, ProviderError,
+    ProviderErrorKind, PublishError,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::connect::{Attempt, CredentialFreshness, Retry};
-use crate::driver::{Closing, Link, Open, Parting, Task};
+use crate::connect::{Attempt, CredentialFreshness, Opened, Retry};
+use crate::driver::{Away, Closing, Link, Open, Parting, Task};
 use crate::error::{ConnectRefusal, ConnectionError};
 use crate::inbox::{Command, Farewell};
 use crate::options::IdleConnection;
-use crate::transport::Transport;
 
 /// A connection that the broker accepts and closes within this time was not a good one.
 const CUT_SHORT: Duration = Duration::from_secs(5);
@@ -46,7 +45,7 @@ impl Task {
     }
 
     /// Whether there is to be a connection.
-    fn wants_connection(&self) -> bool {
+    pub(crate) fn wants_connection(&self) -> bool {
         self.has_work() || (self.wanted && self.closing.is_none())
     }
 
@@ -134,8 +133,8 @@ impl Task {
         self.report_state(None);
     }
 
-    pub(crate) fn transport_opened(&mut self, transport: Box<dyn Transport>, deadline: Instant) {
-        self.link = Link::Open(Open::new(transport, deadline, self.now));
+    pub(crate) fn transport_opened(&mut self, opened: Opened, deadline: Instant) {
+        self.link = Link::Open(Open::new(opened, deadline, self.now));
         if let Err(error) = self.session.transport_opened(self.timestamp()) {
             // The session still has the last one: ours to report, so this cannot be.
             debug_assert!(false, "{error}");
@@ -182,6 +181,8 @@ impl Task {
             return;
         };
         open.up_since = Some(self.now);
+        let (opened_at, good_for) = (open.opened_at, open.good_for);
+        self.plan_renewal(opened_at, good_for);
         self.attempts = 0;
         self.freshness = CredentialFreshness::Any;
         self.last_error = None;
@@ -193,13 +194,14 @@ impl Task {
             session_resumed = connected.session == SessionPresence::Resumed,
             "connected"
         );
-        if let Some(since) = self.away_since.take() {
+        if let Some(away) = self.away.take() {
             let continuity = match connected.session {
                 SessionPresence::Resumed => Continuity::Kept,
                 _ => Continuity::Lost,
             };
             if let Some(sink) = self.shared.sink.get() {
-                sink.gap(Gap::new(self.now.duration_since(since), continuity));
+                let length = self.now.duration_since(away.since);
+                sink.gap(Gap::new(length, continuity).because_of(away.cause));
             }
         }
         if connected.session != SessionPresence::Resumed {
@@ -302,8 +304,12 @@ impl Task {
         self.shared.set_up(false);
         self.resubscribing_until = None;
         if self.session.subscriptions().len() > 0 {
-            self.away_since.get_or_insert(was.last_received);
+            self.away.get_or_insert(Away {
+                since: was.last_received,
+                cause: GapCause::Loss,
+            });
         }
+        self.renewing.abandon();
         self.backoff.connection_ended(up);
         let wordless = matches!(&error, ConnectionError::Transport(_));
         self.cut_short = if wordless && up < CUT_SHORT {
@@ -323,6 +329,7 @@ impl Task {
 
     pub(crate) fn attempt_failed(&mut self, error: ConnectionError) {
         self.link = Link::Idle;
+        self.end_of_renewal();
         for reply in std::mem::take(&mut self.connect_replies) {
             self.completed.operations += 1;
             let _ = reply.send(Err(error.clone().into()));
@@ -407,7 +414,8 @@ impl Task {
         self.settle_everything(reason);
         self.tokens.disarm();
         self.subscriptions.overlaps.forget();
-        self.away_since = None;
+        self.away = None;
+        self.renewing.abandon();
         if let Some(session) = self.shared.new_session() {
             self.session = session;
         }
@@ -477,6 +485,8 @@ impl Task {
     fn hang_up(&mut self) {
         self.link = Link::Idle;
         self.parting = None;
+        self.end_of_renewal();
+        self.renewing.abandon();
         self.shared.set_up(false);
         self.resubscribing_until = None;
         self.session
@@ -497,6 +507,7 @@ impl Task {
     fn disconnect(&mut self) -> bool {
         self.wanted = false;
         self.idle_since = None;
+        self.renewing.abandon();
         self.facts.closing();
         self.report_state(None);
         // It fails only without a connection, and there is one.
@@ -517,6 +528,9 @@ impl Task {
             open.up_since
                 .map_or(Duration::ZERO, |since| self.now.duration_since(since)),
         );
+        if self.renewing.is_between() {
+            return self.left_for_the_next(open.transport);
+        }
         let timeout = self.shared.options.close_timeout.min(PARTING_TIMEOUT);
         self.link = Link::Closing {
             transport: open.transport,
@@ -526,8 +540,11 @@ impl Task {
     }
 
     pub(crate) fn closed_as_asked(&mut self) {
+        if self.arrive() {
+            return;
+        }
         self.link = Link::Idle;
-        self.away_since = None;
+        self.away = None;
         self.facts.closed();
         tracing::info!(client_id = %self.shared.client_id, "disconnected");
         self.report_state(None);

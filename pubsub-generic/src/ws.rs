@@ -13,7 +13,7 @@ use ws_transport::{
     UpgradeRequest, WebSocket, WebSocketConfig, WebSocketError,
 };
 
-use crate::connect::{Attempt, Connect, ConnectError, ConnectErrorKind, Refusal, Retry};
+use crate::connect::{Attempt, Connect, ConnectError, ConnectErrorKind, Opened, Refusal, Retry};
 use crate::options::{MqttOptions, OptionsError};
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
 
@@ -252,16 +252,13 @@ fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> OptionsErr
 }
 
 impl Connect for WsConnect {
-    fn connect<'a>(
-        &'a self,
-        _: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+    fn connect<'a>(&'a self, _: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
             let socket = self
                 .connector
                 .connect(&self.endpoint, &self.request)
                 .await?;
-            Ok(Box::new(WsTransport::new(socket)) as Box<dyn Transport>)
+            Ok(Opened::new(WsTransport::new(socket)))
         })
     }
 }

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use common::{cause, client};
 use pubsub_core::{
-    ConnectionState as State, Continuity, Delivered, Event, Json, ProviderErrorKind, PublishError,
-    QoS, RefusalKind,
+    ConnectionState as State, Continuity, Delivered, Event, GapCause, Json, ProviderErrorKind,
+    PublishError, QoS, RefusalKind,
 };
 use pubsub_generic::{
     ConnectErrorKind, ConnectionError, DEFAULT_NAME, MqttOptions, ProtocolVersion, ReasonCode,
-    SessionMode,
+    Renewal, SessionMode,
 };
 use testkit::certs::Authority;
-use testkit::mosquitto::find_or_skip;
+use testkit::mosquitto::{Broker, find_or_skip};
 use testkit::proxy::{Cut, Proxy};
 
 const ALL_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -282,6 +282,88 @@ async fn a_session_that_is_kept_misses_nothing() {
                 panic!("no message")
             };
             assert_eq!(message.json::<usize>().unwrap(), n);
+        }
+    }
+}
+
+/// Publishes to a subscriber while both connections are replaced over and over.
+async fn publish_through_renewals(broker: &Broker, version: ProtocolVersion, qos: QoS) {
+    let options = |name: &str| {
+        MqttOptions::new(broker.ws_url())
+            .client_id(format!("{name}-{version:?}-{qos:?}"))
+            .protocol_version(version)
+            .session(SessionMode::Resumed {
+                expiry: Duration::from_secs(600),
+            })
+            .renewal(Renewal::default().max_age(Duration::from_millis(300)))
+    };
+    let (alice, sender) = client(options("alice"));
+    let (bob, receiver) = client(options("bob"));
+    let mut events = bob.subscribe("load").qos(qos).await.unwrap().events();
+    let enough = || sender.stats().renewals >= 5 && receiver.stats().renewals >= 5;
+    let publishing = async {
+        let mut published = 0u32;
+        while !enough() {
+            let receipts: Vec<_> = (published..published + 20)
+                .map(|n| alice.publish("load", Json(&n)).qos(qos).send())
+                .collect();
+            for receipt in receipts {
+                receipt.await.unwrap();
+            }
+            published += 20;
+        }
+        alice
+            .publish("load", Json(&u32::MAX))
+            .qos(qos)
+            .await
+            .unwrap();
+        published
+    };
+    let reading = async {
+        let (mut seen, mut gaps) = (Vec::new(), Vec::new());
+        loop {
+            match events.next().await.unwrap().unwrap() {
+                Event::Message(message) => match message.json::<u32>().unwrap() {
+                    u32::MAX => return (seen, gaps),
+                    n => seen.push(n),
+                },
+                Event::Gap(gap) => gaps.push(gap),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let (published, (mut seen, gaps)) = tokio::join!(publishing, reading);
+    if qos == QoS::AtLeastOnce {
+        seen.sort_unstable();
+        seen.dedup();
+    }
+    assert!(seen.into_iter().eq(0..published), "{version:?} {qos:?}");
+    assert!(!gaps.is_empty());
+    for gap in &gaps {
+        assert_eq!(
+            (gap.cause, gap.continuity),
+            (GapCause::Planned, Continuity::Kept)
+        );
+    }
+    let longest = gaps.iter().filter_map(|gap| gap.length).max();
+    println!(
+        "{version:?} {qos:?}: {published} messages, {} + {} renewals, longest gap {longest:?}",
+        sender.stats().renewals,
+        receiver.stats().renewals
+    );
+    alice.close().await.unwrap();
+    bob.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn replacing_connections_under_load_loses_nothing() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            publish_through_renewals(&broker, version, qos).await;
         }
     }
 }

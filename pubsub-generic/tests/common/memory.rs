@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pubsub_core::BoxFuture;
-use pubsub_generic::{Attempt, Connect, ConnectError, Received, Transport, TransportError};
+use pubsub_generic::{Attempt, Connect, ConnectError, Opened, Received, Transport, TransportError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a test")]
 pub enum Step {
+    /// A transport, as after the last step.
+    Pass,
     Fail(ConnectError),
     /// The attempt never ends.
     Hang,
@@ -26,6 +28,8 @@ pub struct MemoryConnect {
     steps: Mutex<Vec<Step>>,
     broker: UnboundedSender<BrokerEnd>,
     attempts: UnboundedSender<(Instant, Attempt)>,
+    /// What is said of every transport.
+    pub good_for: Option<Duration>,
 }
 
 /// What the test holds: the broker's ends of the transports, and the attempts as they are made.
@@ -43,6 +47,7 @@ pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
             steps: Mutex::new(steps),
             broker,
             attempts: attempted,
+            good_for: None,
         },
         Broker {
             transports,
@@ -52,17 +57,14 @@ pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
 }
 
 impl Connect for MemoryConnect {
-    fn connect<'a>(
-        &'a self,
-        attempt: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+    fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
             let _ = self.attempts.send((Instant::now(), attempt.clone()));
             let step = self.steps.lock().unwrap().pop();
             match step {
                 Some(Step::Fail(error)) => return Err(error),
                 Some(Step::Hang) => std::future::pending().await,
-                Some(Step::Deaf) | None => {}
+                Some(Step::Deaf | Step::Pass) | None => {}
             }
             let room = if let Some(Step::Deaf) = step {
                 1
@@ -76,11 +78,15 @@ impl Connect for MemoryConnect {
                 from_client,
                 buffer: BytesMut::new(),
             });
-            Ok(Box::new(MemoryTransport {
+            let opened = Opened::new(MemoryTransport {
                 from_broker,
                 to_broker,
                 room,
-            }) as Box<dyn Transport>)
+            });
+            Ok(match self.good_for {
+                Some(time) => opened.good_for(time),
+                None => opened,
+            })
         })
     }
 }

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use pubsub_core::{BoxFuture, PubSub};
 use pubsub_generic::{
-    Attempt, Connect, ConnectError, DEFAULT_NAME, MqttProvider, Received, Transport, TransportError,
+    Attempt, Connect, ConnectError, DEFAULT_NAME, MqttProvider, Opened, Received, Transport,
+    TransportError,
 };
 
 /// A registry with one provider, and the provider.
@@ -68,16 +69,11 @@ pub struct OnACord<C> {
 }
 
 impl<C: Connect> Connect for OnACord<C> {
-    fn connect<'a>(
-        &'a self,
-        attempt: &'a Attempt,
-    ) -> BoxFuture<'a, Result<Box<dyn Transport>, ConnectError>> {
+    fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
-            let transport = self.connect.connect(attempt).await?;
-            Ok(Box::new(Corded {
-                transport,
-                cord: self.cord.clone(),
-            }) as Box<dyn Transport>)
+            let opened = self.connect.connect(attempt).await?;
+            let cord = self.cord.clone();
+            Ok(opened.map(|transport| Corded { transport, cord }))
         })
     }
 }

@@ -1,0 +1,458 @@
+//! Replacing a connection that works, before it ends by itself.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mqtt_session::{Disconnect, TransportEnd};
+use pubsub_core::{BoxFuture, GapCause};
+use tokio::time::Instant;
+
+use crate::connect::{Attempt, ConnectError, CredentialFreshness, Opened, Retry};
+use crate::driver::{Away, Link, Task};
+use crate::error::ConnectionError;
+use crate::options::OptionsError;
+use crate::reconnect::{Backoff, Jitter, Random};
+use crate::transport::Transport;
+
+/// When a connection that works is replaced by a new one, ahead of an end that is known: services close connections after
+/// so many hours, and credentials expire.
+///
+/// A limit comes from [`max_age`](Self::max_age), or from a [`Connect`](crate::Connect) that says how long its transport is
+/// [good for](Opened::good_for); the earlier one counts. Ahead of it, by a margin and a random lead, the new transport is
+/// opened while the old connection works on. When it stands, nothing new is sent, what was sent is
+/// [drained](Self::drain_timeout), DISCONNECT ends the old connection, and CONNECT begins on the new one. So the gap is two
+/// round trips, not a TLS handshake; should the new transport not come about, nothing has happened yet, and it is tried
+/// again by the [`Reconnect`](crate::Reconnect) policy for as long as the old connection stands.
+///
+/// While the broker keeps the session (see [`SessionMode`](crate::SessionMode)) nothing is lost at QoS 1 and 2. With a
+/// [clean](crate::SessionMode::Clean) one, what others publish in the gap is missed. Subscribers see the gap, its length
+/// and that it was [meant](pubsub_core::GapCause::Planned); [`Stats`](crate::Stats) count it. Publishes wait, even with
+/// [`OfflinePolicy::Fail`](pubsub_core::OfflinePolicy::Fail). The connection state goes from `Connected` over `Connecting`
+/// to `Connected`.
+///
+/// ```
+/// use std::time::Duration;
+/// use pubsub_generic::{MqttOptions, Renewal};
+///
+/// // A load balancer cuts what is older than a day.
+/// let options = MqttOptions::new("wss://broker.example/mqtt")
+///     .renewal(Renewal::default().max_age(Duration::from_secs(24 * 60 * 60)));
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    mode: Mode,
+    max_age: Option<Duration>,
+    margin: Duration,
+    jitter: Jitter,
+    drain_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    AheadOfLimits,
+    Never,
+}
+
+/// A [`Connect`](crate::Connect) that says its transport is good for less than this is not planned for: with credentials
+/// that are always about to expire, it would go on without end.
+const SHORTEST_LIFE: Duration = Duration::from_secs(10);
+
+/// How long the old transport may take to say goodbye, while the new one waits. Its DISCONNECT should arrive before the
+/// new CONNECT does, or the broker takes us for two clients and publishes the will.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Default for Renewal {
+    /// No age limit; what a `Connect` says is obeyed, a minute ahead and up to a tenth of the connection's life more, with
+    /// 5 s for draining.
+    fn default() -> Self {
+        Self {
+            mode: Mode::AheadOfLimits,
+            max_age: None,
+            margin: Duration::from_secs(60),
+            jitter: Jitter::Full,
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Renewal {
+    /// No connection is replaced. It ends at its limit, and is then made again like any other that is lost.
+    #[must_use]
+    pub fn never() -> Self {
+        Self {
+            mode: Mode::Never,
+            ..Self::default()
+        }
+    }
+
+    /// How old a connection may become, counted from its open transport. Default: as old as it will.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
+        self
+    }
+
+    /// How far ahead of the limit to begin, at least; but never before half of the connection's life is over. It has room
+    /// for a failed attempt or two, and for draining. Default 60 s.
+    #[must_use]
+    pub fn margin(mut self, margin: Duration) -> Self {
+        self.margin = margin;
+        self
+    }
+
+    /// Whether to begin earlier by a random lead, evenly between zero and a tenth of the connection's life, so that clients
+    /// that came together do not come back together. Default [`Jitter::Full`].
+    #[must_use]
+    pub fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// How long the broker may take to answer what was sent, before the old connection is ended all the same; what is then
+    /// still in flight is sent again on the new one. Default 5 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), OptionsError> {
+        if self.max_age.is_some_and(|age| age.is_zero()) {
+            return Err(OptionsError::Zero {
+                what: "maximum age of a connection",
+            });
+        }
+        Ok(())
+    }
+
+    /// When to begin to replace a connection that was opened then, and whether its credentials are what ends it.
+    fn begin(
+        &self,
+        opened_at: Instant,
+        good_for: Option<Duration>,
+        random: &mut Random,
+    ) -> Option<(Instant, CredentialFreshness)> {
+        if self.mode == Mode::Never {
+            return None;
+        }
+        let by_age = self.max_age.map(|age| (age, CredentialFreshness::Any));
+        let by_credentials = good_for
+            .filter(|time| *time >= SHORTEST_LIFE)
+            .map(|time| (time, CredentialFreshness::Renew));
+        let (life, freshness) = [by_age, by_credentials]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(life, _)| *life)?;
+        let lead = match self.jitter {
+            Jitter::Full => self.margin.saturating_add(random.up_to(life / 10)),
+            Jitter::None => self.margin,
+        };
+        let age = life.saturating_sub(lead).max(life / 2);
+        // Too far away to be told from never.
+        Some((opened_at.checked_add(age)?, freshness))
+    }
+}
+
+/// How far the replacement of the connection has come.
+///
+/// ```text
+/// Resting ──CONNACK──▶ Due ──time──▶ Dialling ──transport──▶ Draining ──empty──▶ Leaving ──closed──▶ Arriving
+///    ▲                  ▲                │                                                              │
+///    │                  └────failure─────┘                                                              │
+///    └──────────────────────────── the connection is lost, or the new one stands ◀──────────────────────┘
+/// ```
+pub(crate) enum Stage {
+    /// No end is known, or nobody could do anything about it.
+    Resting,
+    Due {
+        at: Instant,
+    },
+    /// The new transport is being opened; the old connection works on.
+    Dialling {
+        attempt: BoxFuture<'static, Result<Opened, ConnectError>>,
+        deadline: Instant,
+    },
+    /// The old connection begins nothing new.
+    Draining {
+        next: Opened,
+        until: Instant,
+    },
+    /// DISCONNECT is on its way, or the old transport says goodbye.
+    Leaving {
+        next: Opened,
+        until: Instant,
+    },
+    /// CONNECT is on its way on the new transport.
+    Arriving,
+}
+
+pub(crate) struct Renewing {
+    pub(crate) stage: Stage,
+    freshness: CredentialFreshness,
+    attempts: u32,
+    backoff: Backoff,
+    /// When the old connection ended.
+    left_at: Option<Instant>,
+}
+
+impl Renewing {
+    pub(crate) fn new(backoff: Backoff) -> Self {
+        Self {
+            stage: Stage::Resting,
+            freshness: CredentialFreshness::Any,
+            attempts: 0,
+            backoff,
+            left_at: None,
+        }
+    }
+
+    /// The connection is gone, or is to go for another reason.
+    pub(crate) fn abandon(&mut self) {
+        self.stage = Stage::Resting;
+        self.left_at = None;
+    }
+
+    /// Whether there is no connection only because one is being replaced.
+    pub(crate) fn is_between(&self) -> bool {
+        matches!(self.stage, Stage::Leaving { .. } | Stage::Arriving)
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Resting | Stage::Arriving => None,
+            Stage::Due { at } => Some(*at),
+            Stage::Dialling { deadline, .. } => Some(*deadline),
+            Stage::Draining { until, .. } | Stage::Leaving { until, .. } => Some(*until),
+        }
+    }
+}
+
+impl Task {
+    /// A connection stands: plans its replacement, and finishes the one that it may be.
+    pub(crate) fn plan_renewal(&mut self, opened_at: Instant, good_for: Option<Duration>) {
+        if let Some(left_at) = self.renewing.left_at.take() {
+            let gap = self.now.duration_since(left_at);
+            self.shared.counters.renewed(gap);
+            tracing::info!(client_id = %self.shared.client_id, gap = ?gap, "connection replaced");
+        }
+        let renewing = &mut self.renewing;
+        renewing.attempts = 0;
+        renewing.backoff.reset();
+        let policy = &self.shared.options.renewal;
+        let begin = policy.begin(opened_at, good_for, renewing.backoff.random());
+        renewing.stage = match begin {
+            Some((at, freshness)) => {
+                renewing.freshness = freshness;
+                Stage::Due { at }
+            }
+            None => Stage::Resting,
+        };
+    }
+
+    /// Moves the replacement of the connection on. Returns whether there may be more to do at once.
+    pub(crate) fn drive_renewal(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.closing.is_some()
+            && matches!(
+                self.renewing.stage,
+                Stage::Due { .. } | Stage::Dialling { .. }
+            )
+        {
+            self.renewing.abandon();
+        }
+        match &mut self.renewing.stage {
+            Stage::Resting | Stage::Arriving => false,
+            Stage::Due { at } if *at > self.now => false,
+            Stage::Due { .. } => self.begin_renewal(),
+            Stage::Dialling { attempt, deadline } => match attempt.as_mut().poll(cx) {
+                Poll::Ready(Ok(next)) => {
+                    self.session.wind_down();
+                    let until = self.now + self.shared.options.renewal.drain_timeout;
+                    self.renewing.stage = Stage::Draining { next, until };
+                    true
+                }
+                Poll::Ready(Err(error)) => self.renewal_failed(&error.into()),
+                Poll::Pending if *deadline <= self.now => {
+                    self.renewal_failed(&ConnectionError::ConnectTimeout)
+                }
+                Poll::Pending => false,
+            },
+            Stage::Draining { until, .. } => {
+                let may_leave = self.session.is_wound_down() || *until <= self.now;
+                may_leave && self.leave_for_the_next()
+            }
+            Stage::Leaving { until, .. } => {
+                let is_stuck = matches!(self.link, Link::Open(_)) && *until <= self.now;
+                if is_stuck {
+                    // The peer does not read.
+                    self.drop_transport(TransportEnd::ClosedLocally, ConnectionError::Renewal);
+                }
+                is_stuck
+            }
+        }
+    }
+
+    fn begin_renewal(&mut self) -> bool {
+        if !self.may_connect() || !self.is_up() {
+            // With a network that is gone the connection soon is, too.
+            self.renewing.abandon();
+            return false;
+        }
+        let timeout = self.shared.options.connect_timeout;
+        self.renewing.attempts = self.renewing.attempts.saturating_add(1);
+        let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
+            .numbered(self.renewing.attempts, self.renewing.freshness);
+        tracing::debug!(client_id = %self.shared.client_id, attempt = self.renewing.attempts, "replacing the connection");
+        let connect = Arc::clone(&self.connect);
+        self.renewing.stage = Stage::Dialling {
+            attempt: Box::pin(async move { connect.connect(&attempt).await }),
+            deadline: self.now + timeout,
+        };
+        true
+    }
+
+    /// The new transport did not come about. The old connection stands, so there is time to try again.
+    fn renewal_failed(&mut self, error: &ConnectionError) -> bool {
+        let retry = error.retry();
+        let delay = match retry {
+            Retry::Never => None,
+            _ => self.renewing.backoff.next_delay(),
+        };
+        tracing::warn!(client_id = %self.shared.client_id, error = %error, delay = ?delay, "connection not replaced");
+        if retry == Retry::WithFreshCredentials {
+            self.renewing.freshness = CredentialFreshness::Renew;
+        }
+        let at = delay.and_then(|delay| self.now.checked_add(delay));
+        self.renewing.stage = at.map_or(Stage::Resting, |at| Stage::Due { at });
+        true
+    }
+
+    fn leave_for_the_next(&mut self) -> bool {
+        let Stage::Draining { next, .. } =
+            std::mem::replace(&mut self.renewing.stage, Stage::Resting)
+        else {
+            return false;
+        };
+        let until = self.now + FAREWELL_PATIENCE;
+        self.renewing.stage = Stage::Leaving { next, until };
+        // It fails only without a connection, and there is one.
+        let _ = self
+            .session
+            .disconnect(Disconnect::default(), self.timestamp());
+        true
+    }
+
+    /// DISCONNECT has been handed out for the sake of the next connection.
+    pub(crate) fn left_for_the_next(&mut self, transport: Box<dyn Transport>) {
+        self.renewing.left_at = Some(self.now);
+        if self.session.subscriptions().len() > 0 {
+            self.away.get_or_insert(Away {
+                since: self.now,
+                cause: GapCause::Planned,
+            });
+        }
+        self.link = Link::Closing {
+            transport,
+            deadline: self.now + FAREWELL_PATIENCE,
+        };
+        self.facts.opening();
+        self.report_state(Some(ConnectionError::Renewal.into()));
+    }
+
+    /// The old transport is gone, and the next one waits. Returns whether it took over.
+    pub(crate) fn arrive(&mut self) -> bool {
+        if !matches!(self.renewing.stage, Stage::Leaving { .. }) {
+            return false;
+        }
+        let stage = std::mem::replace(&mut self.renewing.stage, Stage::Arriving);
+        let Stage::Leaving { next, .. } = stage else {
+            return false;
+        };
+        self.link = Link::Idle;
+        if !self.wants_connection() {
+            self.end_of_renewal();
+            return false;
+        }
+        if !self.may_connect() {
+            self.attempt_failed(ConnectionError::NetworkDown);
+            return true;
+        }
+        let deadline = self.now + self.shared.options.connect_timeout;
+        self.transport_opened(next, deadline);
+        true
+    }
+
+    /// The replacement is over, and the next connection did not come about: what waited for it is offline now.
+    pub(crate) fn end_of_renewal(&mut self) {
+        if !self.renewing.is_between() {
+            return;
+        }
+        self.renewing.abandon();
+        if let Some(away) = &mut self.away {
+            away.cause = GapCause::Loss;
+        }
+        self.publishes_go_offline();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn begin(
+        policy: &Renewal,
+        good_for: Option<Duration>,
+    ) -> Option<(Duration, CredentialFreshness)> {
+        let opened_at = Instant::now();
+        policy
+            .begin(opened_at, good_for, &mut Random::seeded(1))
+            .map(|(at, freshness)| (at.duration_since(opened_at), freshness))
+    }
+
+    #[test]
+    fn the_earlier_limit_counts_and_says_whether_credentials_end() {
+        let policy = Renewal::default().jitter(Jitter::None);
+        assert_eq!(begin(&policy, None), None);
+        let minute = Duration::from_secs(60);
+        assert_eq!(
+            begin(&policy, Some(HOUR)),
+            Some((HOUR - minute, CredentialFreshness::Renew))
+        );
+        let policy = policy.max_age(HOUR / 2);
+        assert_eq!(
+            begin(&policy, Some(HOUR)),
+            Some((HOUR / 2 - minute, CredentialFreshness::Any))
+        );
+        assert_eq!(begin(&Renewal::never().max_age(HOUR), Some(HOUR)), None);
+    }
+
+    #[test]
+    fn a_short_life_is_half_lived_and_a_very_short_one_is_not_planned_for() {
+        let policy = Renewal::default();
+        let (age, _) = begin(&policy, Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(age, Duration::from_secs(10));
+        assert_eq!(begin(&policy, Some(Duration::from_secs(9))), None);
+        // Whoever sets an age means it.
+        let policy = policy.max_age(Duration::from_millis(100));
+        assert_eq!(begin(&policy, None).unwrap().0, Duration::from_millis(50));
+        assert!(begin(&Renewal::default(), Some(Duration::MAX)).is_none());
+    }
+
+    #[test]
+    fn a_fleet_is_spread_over_a_tenth_of_the_life() {
+        let policy = Renewal::default().max_age(24 * HOUR);
+        let mut random = Random::seeded(7);
+        let opened_at = Instant::now();
+        let ages: Vec<Duration> = (0..1000)
+            .filter_map(|_| policy.begin(opened_at, None, &mut random))
+            .map(|(at, _)| at.duration_since(opened_at))
+            .collect();
+        let (first, last) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+        assert!(*last <= 24 * HOUR - Duration::from_secs(60));
+        assert!(*first >= 24 * HOUR * 9 / 10 - Duration::from_secs(60));
+        assert!(*last - *first > 2 * HOUR, "{first:?} {last:?}");
+    }
+}
