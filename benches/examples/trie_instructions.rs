@@ -1,5 +1,5 @@
 //! Matches topics in a function of its own, for callgrind to count:
-//! `valgrind --tool=callgrind --toggle-collect='*measured*' target/release/examples/trie_instructions multi 1000`,
+//! `valgrind --tool=callgrind --toggle-collect='trie_instructions::measured' target/release/examples/trie_instructions multi 1000`,
 //! divided by the topics. Without valgrind it prints nanoseconds a match, the best of the passes given as third
 //! argument, and the memory a subscription takes.
 

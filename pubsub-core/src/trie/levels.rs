@@ -1,7 +1,6 @@
 //! A topic taken apart, and the shapes of filters: which levels are wildcards.
 
 use super::hash::Seed;
-use super::tree::Rules;
 
 /// How many levels a filter may have, `#` not counted, to be looked up by its shape; deeper ones are
 /// rare and walked to. Twice what services commonly allow.
@@ -67,7 +66,7 @@ impl Levels {
         if place >= SHAPE_LEVELS {
             return false;
         }
-        let key = seed.level(topic.get(start..end).unwrap_or_default(), place);
+        let key = seed.level(topic, start, end, place);
         self.ends[place] = end as u32;
         self.keys[place] = key;
         self.sums[place + 1] = self.sums[place].wrapping_add(key);
@@ -97,10 +96,9 @@ impl Levels {
     /// Where a level begins, if the one before it is one of the first.
     #[inline]
     pub(super) fn start(&self, place: usize) -> Option<usize> {
-        if place == 0 {
-            Some(0)
-        } else {
-            self.end(place - 1).map(|end| end + 1)
+        match place.checked_sub(1) {
+            Some(before) => self.end(before).map(|end| end + 1),
+            None => Some(0),
         }
     }
 
@@ -152,20 +150,19 @@ impl Levels {
 }
 
 /// Which levels of a filter are wildcards: all filters of one shape are found by one look-up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     /// A bit for each level that is `+`.
     plus: u32,
     /// How many levels there are, `#` not counted; at most [`SHAPE_LEVELS`].
     levels: u8,
-    pub(super) tail: Tail,
+    tail: Tail,
+    /// Follows from the rest, and keeps the keys of one shape apart from those of another.
     salt: u64,
-    /// How many filters have it.
-    pub(super) filters: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tail {
+enum Tail {
     /// It ends with its last level.
     End,
     /// It ends with `#`.
@@ -180,7 +177,6 @@ impl Shape {
             levels: 0,
             tail: Tail::End,
             salt: 0,
-            filters: 1,
         };
         let mut key = 0_u64;
         for level in pattern.split('/') {
@@ -195,7 +191,7 @@ impl Shape {
             if level == "+" {
                 shape.plus |= 1 << place;
             } else {
-                key = key.wrapping_add(seed.level(level.as_bytes(), place));
+                key = key.wrapping_add(seed.level(level.as_bytes(), 0, level.len(), place));
             }
             shape.levels += 1;
         }
@@ -204,20 +200,18 @@ impl Shape {
         Some((shape, key.wrapping_add(shape.salt)))
     }
 
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.plus == other.plus && self.levels == other.levels && self.tail == other.tail
+    /// Whether it can match a topic of so many levels, counted up to one more than it may have itself.
+    pub(super) fn fits(&self, levels: usize, parent_matches: bool) -> bool {
+        let own = usize::from(self.levels);
+        match self.tail {
+            Tail::End => levels == own,
+            Tail::All => levels > own || parent_matches && levels == own,
+        }
     }
 
-    /// Whether it can match a topic of so many levels.
-    #[inline]
-    pub(super) fn fits(&self, levels: usize, rules: Rules) -> bool {
-        let own = usize::from(self.levels);
-        let long_enough = match self.tail {
-            Tail::End => levels == own,
-            Tail::All => levels > own || rules.parent_matches && levels == own,
-        };
-        let begins_with_wildcard = self.plus & 1 == 1 || own == 0;
-        long_enough && !(rules.root_is_reserved && begins_with_wildcard)
+    /// Whether reserved topics are out of its sight.
+    pub(super) fn begins_with_wildcard(&self) -> bool {
+        self.plus & 1 == 1 || self.levels == 0
     }
 }
 
@@ -255,7 +249,8 @@ mod tests {
             for (place, text) in texts.iter().enumerate() {
                 end += text.len() + usize::from(place > 0);
                 assert_eq!(levels.ends[place] as usize, end, "{topic}");
-                assert_eq!(levels.key(place), Some(seed.level(text.as_bytes(), place)));
+                let key = seed.level(text.as_bytes(), 0, text.len(), place);
+                assert_eq!(levels.key(place), Some(key));
             }
         }
     }

@@ -4,15 +4,19 @@
 //!
 //! * A filter without wildcards is one entry in a hash table, found by the hash of the whole topic.
 //! * Filters with wildcards fall into few *shapes* (which levels are `+`, how many there are, whether `#`
-//!   follows). Each level has a key that depends on its place, and a filter lies in the same table under
+//!   follows). Each level has a key that depends on its place, and a filter lies in a second table under
 //!   the sum of the keys of its literal levels. So a topic is taken apart once, and then each shape costs
-//!   a subtraction and one look-up, none of which waits for another.
+//!   a subtraction and one look-up, none of which waits for another. Nearly all of them find nothing, so
+//!   a [`Sieve`] answers most from a byte.
 //! * What has too many levels, or comes when there are [`MAX_SHAPES`] shapes already, goes to a tree. It
 //!   bounds what a hostile set of filters can cost.
 
 mod hash;
 mod index;
 mod levels;
+mod shapes;
+mod sieve;
+mod symbols;
 mod tree;
 
 use std::fmt;
@@ -22,10 +26,12 @@ use crate::topic::{TopicFilter, TopicName};
 use hash::Seed;
 use index::Index;
 use levels::{Levels, Shape};
+use shapes::Shapes;
+use sieve::Sieve;
 use tree::{Rules, Tree};
 
 /// How many shapes of filters with wildcards are looked up one by one. Real sets have around ten; at the
-/// bound a match that finds nothing costs some 64 look-ups of a few nanoseconds, as much as a walk.
+/// bound a match that finds nothing costs 64 look-ups of two or three nanoseconds, as much as a walk.
 const MAX_SHAPES: usize = 64;
 
 /// A map from topic filters to values that finds the values of all filters matching a topic.
@@ -56,33 +62,38 @@ const MAX_SHAPES: usize = 64;
 pub struct TopicTrie<V> {
     rules: MatchingRules,
     seed: Seed,
-    /// Every filter, in no order. `index` or `tree` knows each by its number here.
+    /// Every filter, in no order. `exact`, `shaped` or `tree` knows each by its number here.
     entries: Vec<Entry<V>>,
-    /// Filters without wildcards and those of a listed shape.
-    index: Index,
-    shapes: Vec<Shape>,
+    /// Filters without wildcards.
+    exact: Index,
+    /// Filters of a listed shape.
+    shaped: Sieve,
+    shapes: Shapes,
     max_shapes: usize,
     tree: Tree,
 }
 
+/// Aligned, lest what fits into one cache line lies across two.
 #[derive(Clone)]
+#[repr(align(64))]
 struct Entry<V> {
     pattern: Text,
     value: V,
     home: Home,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Home {
-    Index,
+    Exact,
+    Shaped,
     Tree,
 }
 
 /// How a filter is kept, or would be.
 enum Kind {
-    /// In the index, without wildcards.
+    /// Without wildcards.
     Exact(u64),
-    /// With wildcards, in the index if its shape is listed, possibly in the tree all the same.
+    /// With wildcards: by its shape if that is listed, possibly in the tree all the same.
     Shaped(Shape, u64),
     /// In the tree.
     Deep,
@@ -102,8 +113,9 @@ impl<V> TopicTrie<V> {
             rules,
             seed: Seed::default(),
             entries: Vec::new(),
-            index: Index::default(),
-            shapes: Vec::new(),
+            exact: Index::default(),
+            shaped: Sieve::default(),
+            shapes: Shapes::default(),
             max_shapes: MAX_SHAPES,
             tree: Tree::default(),
         }
@@ -173,10 +185,10 @@ impl<V> TopicTrie<V> {
         let kind = self.kind_of(filter);
         let number = self.number_of(filter, &kind)?;
         match (self.entries[number].home, kind) {
-            (Home::Index, Kind::Exact(key)) => self.index.remove(key, number as u32),
-            (Home::Index, Kind::Shaped(shape, key)) => {
-                self.index.remove(key, number as u32);
-                self.unlist(&shape);
+            (Home::Exact, Kind::Exact(key)) => self.exact.remove(key, number as u32),
+            (Home::Shaped, Kind::Shaped(shape, key)) => {
+                self.shaped.remove(key, number as u32);
+                self.shapes.remove(&shape, self.parent_matches());
             }
             _ => self.tree.remove(filter.pattern(), &self.seed),
         }
@@ -191,7 +203,7 @@ impl<V> TopicTrie<V> {
     /// Calls `visit` with the value of each filter that matches, in no particular order.
     pub fn for_each_match<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(&'a V)) {
         let text = topic.as_str().as_bytes();
-        let exact = self.index.find(self.seed.text(text), |number| {
+        let exact = self.exact.find(self.seed.text(text), |number| {
             self.has_pattern(number, text)
         });
         if let Some(number) = exact {
@@ -203,15 +215,12 @@ impl<V> TopicTrie<V> {
         let mut levels = Levels::empty();
         levels.fill(text, &self.seed);
         let rules = Rules {
-            parent_matches: self.rules.parent_level == ParentLevel::Matches,
+            parent_matches: self.parent_matches(),
             root_is_reserved: topic.is_reserved()
                 && self.rules.reserved_topics == ReservedTopics::NamedExplicitly,
         };
-        for shape in &self.shapes {
-            if !shape.fits(levels.count, rules) {
-                continue;
-            }
-            let found = self.index.find(levels.key_for(shape), |number| {
+        for shape in self.shapes.fitting(levels.count, rules.root_is_reserved) {
+            let found = self.shaped.find(levels.key_for(shape), |number| {
                 let entry = self.entries.get(number as usize);
                 entry.is_some_and(|entry| levels.has_text(text, shape, entry.pattern.as_bytes()))
             });
@@ -222,8 +231,12 @@ impl<V> TopicTrie<V> {
         if !self.tree.is_empty() {
             let visit = |number| self.visit(number, &mut visit);
             self.tree
-                .for_each_match(topic.as_str(), &levels, &self.seed, rules, visit);
+                .for_each_match(text, &levels, &self.seed, rules, visit);
         }
+    }
+
+    fn parent_matches(&self) -> bool {
+        self.rules.parent_level == ParentLevel::Matches
     }
 
     fn visit<'a>(&'a self, number: u32, visit: &mut impl FnMut(&'a V)) {
@@ -244,16 +257,12 @@ impl<V> TopicTrie<V> {
 
     fn number_of(&self, filter: &TopicFilter, kind: &Kind) -> Option<usize> {
         let pattern = filter.pattern();
-        let indexed = match kind {
-            Kind::Exact(key) | Kind::Shaped(_, key) => self
-                .index
-                .find(*key, |number| self.has_pattern(number, pattern.as_bytes())),
-            Kind::Deep => None,
-        };
-        let number = match (indexed, kind) {
-            (Some(number), _) => Some(number),
-            (None, Kind::Exact(_)) => None,
-            (None, _) => self.tree.get(pattern, &self.seed),
+        let is_right = |number| self.has_pattern(number, pattern.as_bytes());
+        let in_tree = || self.tree.get(pattern, &self.seed);
+        let number = match kind {
+            Kind::Exact(key) => self.exact.find(*key, is_right),
+            Kind::Shaped(_, key) => self.shaped.find(*key, is_right).or_else(in_tree),
+            Kind::Deep => in_tree(),
         };
         number.map(|number| number as usize)
     }
@@ -273,12 +282,16 @@ impl<V> TopicTrie<V> {
         let number = number.expect("fewer than 2^32 - 1 filters");
         let home = match kind {
             Kind::Exact(key) => {
-                self.index.insert(key, number);
-                Home::Index
+                self.exact.insert(key, number);
+                Home::Exact
             }
-            Kind::Shaped(shape, key) if self.list(&shape) => {
-                self.index.insert(key, number);
-                Home::Index
+            Kind::Shaped(shape, key)
+                if self
+                    .shapes
+                    .add(&shape, self.max_shapes, self.parent_matches()) =>
+            {
+                self.shaped.insert(key, number);
+                Home::Shaped
             }
             Kind::Shaped(..) | Kind::Deep => {
                 self.tree.set(filter.pattern(), number, &self.seed);
@@ -293,43 +306,23 @@ impl<V> TopicTrie<V> {
         number as usize
     }
 
-    /// One more filter of this shape; false if there are too many shapes.
-    fn list(&mut self, shape: &Shape) -> bool {
-        if let Some(listed) = self.shapes.iter_mut().find(|listed| listed.is_like(shape)) {
-            listed.filters += 1;
-        } else if self.shapes.len() < self.max_shapes {
-            self.shapes.push(*shape);
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// One filter of this shape less.
-    fn unlist(&mut self, shape: &Shape) {
-        if let Some(at) = self.shapes.iter().position(|listed| listed.is_like(shape)) {
-            self.shapes[at].filters -= 1;
-            if self.shapes[at].filters == 0 {
-                self.shapes.swap_remove(at);
-            }
-        }
-    }
-
     /// The entry with the number `old` has become `new`.
     fn renumber(&mut self, old: usize, new: usize) {
         let Some(entry) = self.entries.get(new) else {
             return;
         };
         let pattern = entry.pattern.as_str();
+        let (old, new) = (old as u32, new as u32);
         match entry.home {
-            Home::Tree => self.tree.set(pattern, new as u32, &self.seed),
-            Home::Index => {
-                let key = if pattern.contains(['+', '#']) {
-                    Shape::of(pattern, &self.seed).map_or(0, |(_, key)| key)
-                } else {
-                    self.seed.text(pattern.as_bytes())
-                };
-                self.index.renumber(key, old as u32, new as u32);
+            Home::Tree => self.tree.set(pattern, new, &self.seed),
+            Home::Exact => {
+                let key = self.seed.text(pattern.as_bytes());
+                self.exact.renumber(key, old, new);
+            }
+            Home::Shaped => {
+                if let Some((_, key)) = Shape::of(pattern, &self.seed) {
+                    self.shaped.renumber(key, old, new);
+                }
             }
         }
     }

@@ -1,12 +1,13 @@
 //! The tree behind the shapes: for filters of too many levels, and for sets of too many shapes.
 //!
-//! Nodes lie in an arena; literal children are found in one table by (parent, level). A match walks
-//! depth first and goes back by the parents' numbers, so it needs neither recursion nor a stack, and
-//! visits a node once at most.
+//! Nodes are half a cache line and lie in an arena. A node knows its first literal child by the number of
+//! that child's level; further ones lie in one table for all nodes. A match walks depth first and goes
+//! back by the parents' numbers, so it needs neither recursion nor a stack, and visits a node once at most.
 
 use super::hash::Seed;
 use super::index::Index;
-use super::levels::Levels;
+use super::levels::{Levels, SHAPE_LEVELS};
+use super::symbols::{NO_SYMBOL, Symbols};
 
 const NONE: u32 = u32::MAX;
 const ROOT: u32 = 0;
@@ -16,21 +17,23 @@ pub(super) struct Tree {
     /// The root first, if there is any node.
     nodes: Vec<Node>,
     free: Vec<u32>,
-    /// Literal children by the key of parent and level.
+    symbols: Symbols,
+    /// Literal children by parent and symbol, except the one that the parent itself knows.
     children: Index,
 }
 
 #[derive(Clone, Debug)]
 struct Node {
     parent: u32,
-    /// The level it stands for, `None` for `+`.
-    level: Option<Box<str>>,
-    /// How deep it lies; 0 for the root.
-    depth: u32,
+    /// The level it stands for, [`NO_SYMBOL`] for `+` and for the root.
+    symbol: u32,
     /// The child for `+`.
     plus: u32,
-    /// How many literal children.
-    literals: u32,
+    /// One literal child and its level. There may be others though this is none.
+    first: u32,
+    first_symbol: u32,
+    /// How many other literal children there are.
+    others: u32,
     /// The filter that ends here.
     end: u32,
     /// The filter that goes on with `#` here.
@@ -38,21 +41,25 @@ struct Node {
 }
 
 impl Node {
-    fn new(parent: u32, level: Option<&str>, depth: u32) -> Self {
-        let level = level.map(Into::into);
+    fn new(parent: u32, symbol: u32) -> Self {
         Self {
             parent,
-            level,
-            depth,
+            symbol,
             plus: NONE,
-            literals: 0,
+            first: NONE,
+            first_symbol: NO_SYMBOL,
+            others: 0,
             end: NONE,
             all: NONE,
         }
     }
 
+    fn has_literals(&self) -> bool {
+        self.first != NONE || self.others > 0
+    }
+
     fn is_unused(&self) -> bool {
-        self.plus == NONE && self.literals == 0 && self.end == NONE && self.all == NONE
+        self.plus == NONE && !self.has_literals() && self.end == NONE && self.all == NONE
     }
 
     fn place(&mut self, is_all: bool) -> &mut u32 {
@@ -75,16 +82,16 @@ impl Tree {
     /// Keeps a number for a filter, in place of the one there was.
     pub(super) fn set(&mut self, pattern: &str, number: u32, seed: &Seed) {
         if self.nodes.is_empty() {
-            self.nodes.push(Node::new(NONE, None, 0));
+            self.nodes.push(Node::new(NONE, NO_SYMBOL));
         }
         let mut node = ROOT;
         let mut is_all = false;
-        for level in pattern.split('/') {
+        for (place, level) in pattern.split('/').enumerate() {
             if level == "#" {
                 is_all = true;
                 break;
             }
-            node = self.child_or_new(node, level, seed);
+            node = self.child_or_new(node, level, place, seed);
         }
         *self.nodes[node as usize].place(is_all) = number;
     }
@@ -96,24 +103,18 @@ impl Tree {
         };
         *self.nodes[at as usize].place(is_all) = NONE;
         while at != ROOT && self.nodes[at as usize].is_unused() {
-            let Node {
-                parent,
-                level,
-                depth,
-                ..
-            } = std::mem::replace(&mut self.nodes[at as usize], Node::new(NONE, None, 0));
-            match level {
-                Some(level) => {
-                    let key = child_key(
-                        parent,
-                        seed.level(level.as_bytes(), depth as usize - 1),
-                        seed,
-                    );
-                    self.children.remove(key, at);
-                    self.nodes[parent as usize].literals -= 1;
-                }
-                None => self.nodes[parent as usize].plus = NONE,
+            let Node { parent, symbol, .. } = self.nodes[at as usize];
+            let above = &mut self.nodes[parent as usize];
+            if symbol == NO_SYMBOL {
+                above.plus = NONE;
+            } else if above.first == at {
+                above.first = NONE;
+                above.first_symbol = NO_SYMBOL;
+            } else {
+                above.others -= 1;
+                self.children.remove(child_key(parent, symbol, seed), at);
             }
+            self.symbols.give_back(symbol, seed);
             self.free.push(at);
             at = parent;
         }
@@ -125,23 +126,28 @@ impl Tree {
     /// Calls `visit` with the number of each filter that matches.
     pub(super) fn for_each_match(
         &self,
-        topic: &str,
+        text: &[u8],
         levels: &Levels,
         seed: &Seed,
         rules: Rules,
         mut visit: impl FnMut(u32),
     ) {
-        let text = topic.as_bytes();
-        let mut at = ROOT;
-        // Where the level begins that comes after `at`; behind the end if there is none.
-        let mut start = 0;
         let Some(mut node) = self.nodes.first() else {
             return;
         };
+        let reserved = if rules.root_is_reserved { ROOT } else { NONE };
+        let near = levels.count.min(SHAPE_LEVELS);
+        let mut at = ROOT;
+        let mut seen = Seen::default();
+        // The level that comes after `at`, and where it begins: behind the end if there is none. `start`
+        // is kept where `levels` does not reach.
+        let mut place = 0;
+        let mut start = 0;
         loop {
-            let wildcards_apply = at != ROOT || !rules.root_is_reserved;
+            let wildcards_apply = at != reserved;
+            let has_level = place < near || place >= SHAPE_LEVELS && start <= text.len();
             let mut down = NONE;
-            if start > text.len() {
+            if !has_level {
                 if node.end != NONE {
                     visit(node.end);
                 }
@@ -152,20 +158,20 @@ impl Tree {
                 if node.all != NONE && wildcards_apply {
                     visit(node.all);
                 }
-                let place = node.depth as usize;
-                let end = levels.end(place).unwrap_or_else(|| next_slash(text, start));
-                if node.literals > 0 {
-                    let level = text.get(start..end).unwrap_or_default();
-                    let key = levels
-                        .key(place)
-                        .unwrap_or_else(|| seed.level(level, place));
-                    down = self.literal(at, level, key, seed).unwrap_or(NONE);
+                if node.has_literals() {
+                    let symbol = seen.symbol(place, || {
+                        let start = levels.start(place).unwrap_or(start);
+                        let end = levels.end(place).unwrap_or_else(|| next_slash(text, start));
+                        let level = text.get(start..end).unwrap_or_default();
+                        let key = levels
+                            .key(place)
+                            .unwrap_or_else(|| seed.level(text, start, end, place));
+                        self.symbols.find(level, place, key)
+                    });
+                    down = self.literal(at, node, symbol, seed);
                 }
                 if down == NONE && wildcards_apply {
                     down = node.plus;
-                }
-                if down != NONE {
-                    start = end + 1;
                 }
             }
             // Nothing below: back to the nearest node on the way that was reached by its text and has a
@@ -174,23 +180,25 @@ impl Tree {
                 if at == ROOT {
                     return;
                 }
-                let parent = node.parent;
-                let was_literal = node.level.is_some();
-                let Some(above) = self.nodes.get(parent as usize) else {
+                let was_literal = node.symbol != NO_SYMBOL;
+                at = node.parent;
+                let Some(above) = self.nodes.get(at as usize) else {
                     return;
                 };
-                let wildcards_apply = parent != ROOT || !rules.root_is_reserved;
-                if was_literal && wildcards_apply && above.plus != NONE {
-                    down = above.plus;
-                } else {
-                    start = levels
-                        .start(above.depth as usize)
-                        .unwrap_or_else(|| behind_last_slash(text, start - 1));
-                    at = parent;
-                    node = above;
+                node = above;
+                place -= 1;
+                if place >= SHAPE_LEVELS {
+                    start = behind_last_slash(text, start - 1);
+                }
+                if was_literal && at != reserved {
+                    down = node.plus;
                 }
             }
+            if place + 1 >= SHAPE_LEVELS {
+                start = 1 + levels.end(place).unwrap_or_else(|| next_slash(text, start));
+            }
             at = down;
+            place += 1;
             let Some(next) = self.nodes.get(at as usize) else {
                 return;
             };
@@ -200,48 +208,58 @@ impl Tree {
 
     fn find(&self, pattern: &str, seed: &Seed) -> Option<(u32, bool)> {
         let mut at = ROOT;
-        for level in pattern.split('/') {
+        for (place, level) in pattern.split('/').enumerate() {
             let node = self.nodes.get(at as usize)?;
             at = match level {
                 "#" => return Some((at, true)),
                 "+" => node.plus,
                 _ => {
-                    let key = seed.level(level.as_bytes(), node.depth as usize);
-                    self.literal(at, level.as_bytes(), key, seed)?
+                    let level = level.as_bytes();
+                    let key = seed.level(level, 0, level.len(), place);
+                    let symbol = self.symbols.find(level, place, key);
+                    self.literal(at, node, symbol, seed)
                 }
             };
         }
         (at != NONE).then_some((at, false))
     }
 
+    /// The child of a node for a level, [`NONE`] if there is none.
     #[inline]
-    fn literal(&self, parent: u32, level: &[u8], level_key: u64, seed: &Seed) -> Option<u32> {
+    fn literal(&self, at: u32, node: &Node, symbol: u32, seed: &Seed) -> u32 {
+        if node.first_symbol == symbol {
+            return node.first;
+        }
+        if node.others == 0 || symbol == NO_SYMBOL {
+            return NONE;
+        }
+        let is_right = |number| {
+            let child = self.nodes.get(number as usize);
+            child.is_some_and(|child| child.parent == at && child.symbol == symbol)
+        };
         self.children
-            .find(child_key(parent, level_key, seed), |number| {
-                self.nodes.get(number as usize).is_some_and(|node| {
-                    node.parent == parent
-                        && node
-                            .level
-                            .as_ref()
-                            .is_some_and(|have| have.as_bytes() == level)
-                })
-            })
+            .find(child_key(at, symbol, seed), is_right)
+            .unwrap_or(NONE)
     }
 
-    fn child_or_new(&mut self, parent: u32, level: &str, seed: &Seed) -> u32 {
-        let depth = self.nodes[parent as usize].depth;
-        let level_key = seed.level(level.as_bytes(), depth as usize);
-        let found = match level {
-            "+" => self.nodes[parent as usize].plus,
-            _ => self
-                .literal(parent, level.as_bytes(), level_key, seed)
-                .unwrap_or(NONE),
+    fn child_or_new(&mut self, parent: u32, level: &str, place: usize, seed: &Seed) -> u32 {
+        let above = &self.nodes[parent as usize];
+        let key = seed.level(level.as_bytes(), 0, level.len(), place);
+        let found = if level == "+" {
+            above.plus
+        } else {
+            let symbol = self.symbols.find(level.as_bytes(), place, key);
+            self.literal(parent, above, symbol, seed)
         };
         if found != NONE {
             return found;
         }
-        let is_plus = level == "+";
-        let node = Node::new(parent, (!is_plus).then_some(level), depth + 1);
+        let symbol = if level == "+" {
+            NO_SYMBOL
+        } else {
+            self.symbols.take(level, place, key)
+        };
+        let node = Node::new(parent, symbol);
         let number = match self.free.pop() {
             Some(number) => {
                 self.nodes[number as usize] = node;
@@ -252,12 +270,16 @@ impl Tree {
                 u32::try_from(self.nodes.len() - 1).unwrap_or(NONE)
             }
         };
-        if is_plus {
-            self.nodes[parent as usize].plus = number;
+        let above = &mut self.nodes[parent as usize];
+        if symbol == NO_SYMBOL {
+            above.plus = number;
+        } else if above.first == NONE {
+            above.first = number;
+            above.first_symbol = symbol;
         } else {
-            self.nodes[parent as usize].literals += 1;
+            above.others += 1;
             self.children
-                .insert(child_key(parent, level_key, seed), number);
+                .insert(child_key(parent, symbol, seed), number);
         }
         number
     }
@@ -276,6 +298,29 @@ pub(super) struct Rules {
     pub(super) root_is_reserved: bool,
 }
 
+/// The symbols of the levels that a walk came by last. It goes up and down among a few levels at a time,
+/// so it hashes each about once, however long the level and however many the nodes.
+struct Seen([(u32, u32); Self::PLACES]);
+
+impl Seen {
+    const PLACES: usize = 32;
+
+    #[inline]
+    fn symbol(&mut self, place: usize, find: impl FnOnce() -> u32) -> u32 {
+        let seen = &mut self.0[place % Self::PLACES];
+        if seen.0 as usize != place {
+            *seen = (place as u32, find());
+        }
+        seen.1
+    }
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self([(NONE, NO_SYMBOL); Self::PLACES])
+    }
+}
+
 fn next_slash(text: &[u8], from: usize) -> usize {
     let rest = text.get(from..).unwrap_or_default();
     rest.iter()
@@ -291,6 +336,6 @@ fn behind_last_slash(text: &[u8], before: usize) -> usize {
 }
 
 #[inline]
-fn child_key(parent: u32, level_key: u64, seed: &Seed) -> u64 {
-    seed.pair(u64::from(parent), level_key)
+fn child_key(parent: u32, symbol: u32, seed: &Seed) -> u64 {
+    seed.pair(parent.into(), symbol.into())
 }
