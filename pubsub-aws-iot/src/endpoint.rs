@@ -6,26 +6,10 @@ use std::fmt;
 use sigv4_presign::Credentials;
 use ws_transport::{Endpoint as WsEndpoint, Security};
 
+use crate::partition::{is_region, suffixes};
+
 /// The path of the service's MQTT endpoint.
 const PATH: &str = "/mqtt";
-
-/// What the names of the service's hosts end in: each partition's suffix, and that of its dual-stack names.
-const SUFFIXES: [&str; 14] = [
-    ".amazonaws.com",
-    ".api.aws",
-    ".amazonaws.com.cn",
-    ".api.amazonwebservices.com.cn",
-    ".amazonaws.eu",
-    ".api.amazonwebservices.eu",
-    ".c2s.ic.gov",
-    ".api.aws.ic.gov",
-    ".sc2s.sgov.gov",
-    ".api.aws.scloud",
-    ".cloud.adc-e.uk",
-    ".api.cloud-aws.adc-e.uk",
-    ".csp.hci.ic.gov",
-    ".api.aws.hci.ic.gov",
-];
 
 /// Whether an endpoint may be a `ws://` one, which nothing encrypts. The service has none; a local gateway may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,17 +69,6 @@ impl Endpoint {
     #[cfg(feature = "https-publish")]
     pub(crate) fn target(&self) -> &ws_transport::Target {
         self.shown.target()
-    }
-
-    /// Scheme, host and port of calls over HTTPS to this endpoint.
-    #[cfg(feature = "https-publish")]
-    pub(crate) fn https_origin(&self) -> String {
-        let target = self.shown.target();
-        let scheme = match target.security() {
-            Security::Plain => "http",
-            _ => "https",
-        };
-        format!("{scheme}://{}", target.host_header())
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -164,23 +137,12 @@ fn choose_region(host: &str, given: Option<&str>) -> Result<String, EndpointErro
 pub fn region_of_host(host: &str) -> Option<String> {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix('.').unwrap_or(&host);
-    SUFFIXES.iter().find_map(|suffix| {
+    suffixes().find_map(|suffix| {
         let mut labels = host.strip_suffix(suffix)?.rsplit('.');
         let region = labels.next()?;
         let service = labels.next()?;
         (matches!(service, "iot" | "iot-fips") && is_region(region)).then(|| region.to_owned())
     })
-}
-
-/// Lower case, which the signature insists on, and at least one hyphen, which every region has.
-fn is_region(text: &str) -> bool {
-    text.contains('-')
-        && text.split('-').all(|word| {
-            !word.is_empty()
-                && word
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        })
 }
 
 /// Why an endpoint or its region cannot be used.

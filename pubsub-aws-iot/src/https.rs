@@ -1,29 +1,43 @@
-//! One HTTPS call: hyper's HTTP/1.1 over ws-transport's dialling, proxies and TLS.
+//! HTTPS calls to one server: hyper's HTTP/1.1 over ws-transport's dialling, proxies and TLS.
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::{HeaderMap, Request, StatusCode, header};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use ws_transport::{Connector, Target};
-#[cfg(feature = "cognito")]
-use ws_transport::{Host, Security};
+use tokio::time::Instant;
+#[cfg(any(feature = "cognito", feature = "control-plane"))]
+use ws_transport::Host;
+use ws_transport::{Connector, Security, Stream, Target};
 
 /// How long a call may take, from the name's resolution to the end of the answer.
-const TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The largest answer that is read, in bytes. Credentials take about two thousand.
 pub(crate) const MAX_ANSWER_LEN: usize = 64 * 1024;
 
-/// A server that is called now and then: each call has a connection of its own.
-#[derive(Debug, Clone)]
+/// How many connections are kept for the next calls. More calls at a time are made all the same, and their connections
+/// closed after.
+pub(crate) const MAX_IDLE: usize = 4;
+
+/// How long a connection is kept. Servers close those that say nothing for a minute or so; one that closes while a
+/// request is on its way costs the request.
+pub(crate) const MAX_IDLE_TIME: Duration = Duration::from_secs(20);
+
+/// A server that is called now and then. Clones share its connections.
+#[derive(Clone)]
 pub(crate) struct HttpsClient {
     connector: Connector,
     target: Target,
+    idle: Arc<Mutex<Vec<Idle>>>,
 }
 
 /// An answer, good or bad.
@@ -33,27 +47,69 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// A connection on which nothing is under way. Nobody polls it until it is used again; then it turns out whether the
+/// server has closed it.
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>,
+}
+
+/// What came of a request that was given to a connection.
+enum Sent {
+    Answered(Result<Answer, HttpsError>),
+    /// The connection was closed before anything of the request was written.
+    Unsent(Box<Request<Full<Bytes>>>),
+}
+
 impl HttpsClient {
     pub(crate) fn new(connector: Connector, target: Target) -> Self {
         Self {
             connector: connector.timeout(TIMEOUT),
             target,
+            idle: Arc::default(),
         }
     }
 
-    #[cfg(feature = "cognito")]
+    #[cfg(any(feature = "cognito", feature = "control-plane"))]
     pub(crate) fn with_connector(&self, connector: Connector) -> Self {
         Self::new(connector, self.target.clone())
     }
 
-    /// Sends a POST. Dropping the future drops the connection.
-    pub(crate) async fn post(
+    #[cfg(any(feature = "cognito", feature = "control-plane"))]
+    pub(crate) fn with_target(&self, target: Target) -> Self {
+        Self::new(self.connector.clone(), target)
+    }
+
+    /// Scheme, host and port of every call.
+    #[cfg(any(feature = "https-publish", feature = "control-plane"))]
+    pub(crate) fn origin(&self) -> String {
+        let scheme = match self.target.security() {
+            Security::Plain => "http",
+            _ => "https",
+        };
+        format!("{scheme}://{}", self.target.host_header())
+    }
+
+    /// Sends a request, on a connection that was kept or on a new one.
+    ///
+    /// A request is sent once. Only where a kept connection turns out to be closed before anything was written is it sent
+    /// on another. Dropping the future closes the connection.
+    pub(crate) async fn send(
         &self,
+        method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Answer, HttpsError> {
-        let mut request = Request::post(path).header(header::HOST, self.target.host_header());
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.target.host_header());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -65,42 +121,120 @@ impl HttpsClient {
             .unwrap_or(Err(HttpsError::Timeout))
     }
 
-    async fn call(&self, request: Request<Full<Bytes>>) -> Result<Answer, HttpsError> {
+    async fn call(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, HttpsError> {
+        while let Some(kept) = self.take_idle() {
+            // Lets the runtime look at its sockets, for what the server said or did while nobody did.
+            tokio::task::yield_now().await;
+            match self.send_on(kept, request).await {
+                Sent::Answered(answer) => return answer,
+                Sent::Unsent(back) => request = *back,
+            }
+        }
         let stream = self.connector.connect_stream(&self.target).await;
         let stream = stream.map_err(|error| HttpsError::Connect(Box::new(error)))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| HttpsError::Http(Box::new(error)))?;
-        let mut answering = pin!(async move {
-            let answer = sender.send_request(request).await;
-            let (head, body) = answer
-                .map_err(|error| HttpsError::Http(Box::new(error)))?
-                .into_parts();
-            let body = Limited::new(body, MAX_ANSWER_LEN).collect().await;
-            let body = body.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    HttpsError::TooLarge
-                } else {
-                    HttpsError::Http(error)
-                }
-            })?;
-            Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body: body.to_bytes(),
-            })
-        });
-        // The connection does the work, and is done before the answer where the server closes after it.
-        tokio::select! {
-            biased;
-            answer = &mut answering => return answer,
-            _ = connection => {}
+        let new = Connection {
+            sender,
+            driver: Box::pin(driver),
+        };
+        match self.send_on(new, request).await {
+            Sent::Answered(answer) => answer,
+            Sent::Unsent(_) => Err(HttpsError::Http(
+                "the server closed the connection at once".into(),
+            )),
         }
-        answering.await
+    }
+
+    async fn send_on(&self, mut connection: Connection, request: Request<Full<Bytes>>) -> Sent {
+        let mut is_over = false;
+        let sent = {
+            let mut answering = std::pin::pin!(answer_to(&mut connection.sender, request));
+            // The driver does the work, and is done before the answer where the server closes after it.
+            let sent = tokio::select! {
+                biased;
+                sent = &mut answering => Some(sent),
+                _ = &mut connection.driver => None,
+            };
+            match sent {
+                Some(sent) => sent,
+                None => {
+                    is_over = true;
+                    answering.await
+                }
+            }
+        };
+        if matches!(sent, Sent::Answered(Ok(_))) && !is_over && connection.is_reusable().await {
+            self.keep(connection);
+        }
+        sent
+    }
+
+    /// The connection that was used last, of those that are not too old.
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|kept| kept.since.elapsed() < MAX_IDLE_TIME);
+        idle.pop().map(|kept| kept.connection)
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|kept| kept.since.elapsed() < MAX_IDLE_TIME);
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle {
+                connection,
+                since: Instant::now(),
+            });
+        }
     }
 }
 
-#[cfg(feature = "cognito")]
+impl fmt::Debug for HttpsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpsClient")
+            .field("connector", &self.connector)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Whether the server, too, lets it stand for another request.
+    async fn is_reusable(&mut self) -> bool {
+        poll_fn(|cx| {
+            let is_over = self.driver.as_mut().poll(cx).is_ready();
+            let is_ready = matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())));
+            Poll::Ready(!is_over && is_ready)
+        })
+        .await
+    }
+}
+
+async fn answer_to(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> Sent {
+    let answer = match sender.try_send_request(request).await {
+        Ok(answer) => answer,
+        Err(mut error) => {
+            return match error.take_message() {
+                Some(request) => Sent::Unsent(Box::new(request)),
+                None => Sent::Answered(Err(HttpsError::Http(Box::new(error.into_error())))),
+            };
+        }
+    };
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_LEN).collect().await;
+    Sent::Answered(match body {
+        Ok(body) => Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        }),
+        Err(error) if error.is::<LengthLimitError>() => Err(HttpsError::TooLarge),
+        Err(error) => Err(HttpsError::Http(error)),
+    })
+}
+
+#[cfg(any(feature = "cognito", feature = "control-plane"))]
 /// Understands `https://host[:port]`, and `http://` to this machine, for tests.
 pub(crate) fn target_of(url: &str) -> Option<Target> {
     let (scheme, rest) = url.split_once("://")?;
@@ -152,7 +286,7 @@ impl StdError for HttpsError {
     }
 }
 
-#[cfg(all(test, feature = "cognito"))]
+#[cfg(all(test, any(feature = "cognito", feature = "control-plane")))]
 mod tests {
     use super::*;
 

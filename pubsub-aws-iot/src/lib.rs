@@ -15,20 +15,31 @@
 mod clock;
 mod config;
 mod connect;
+#[cfg(feature = "control-plane")]
+mod control_plane;
 mod credentials;
 mod endpoint;
-#[cfg(any(feature = "cognito", feature = "https-publish"))]
+#[cfg(any(
+    feature = "cognito",
+    feature = "control-plane",
+    feature = "https-publish"
+))]
 mod https;
 mod identity;
 mod options;
+mod partition;
 mod policy;
 mod provider;
 #[cfg(feature = "https-publish")]
 mod publish;
 mod refusal;
 mod rules;
+#[cfg(any(feature = "control-plane", feature = "https-publish"))]
+mod signed;
 
 pub use clock::MAX_SKEW_CORRECTION;
+#[cfg(feature = "control-plane")]
+pub use control_plane::{ControlPlane, ControlPlaneError};
 pub use credentials::{
     AwsCredentials, CachedCredentials, CredentialCell, CredentialFreshness, CredentialSource,
     CredentialsError, CredentialsErrorKind, CredentialsFn, EnvironmentCredentials, MAX_MARGIN,
@@ -37,10 +48,16 @@ pub use credentials::{
 #[cfg(feature = "cognito")]
 pub use credentials::{CognitoCredentials, CognitoError, Logins};
 pub use endpoint::{EndpointError, PlainWs, region_of_host};
-#[cfg(any(feature = "cognito", feature = "https-publish"))]
+#[cfg(any(
+    feature = "cognito",
+    feature = "control-plane",
+    feature = "https-publish"
+))]
 pub use https::HttpsError;
 pub use identity::IdentityChanged;
 pub use options::{AwsIotOptions, AwsIotOptionsError, DEFAULT_NAME};
+#[cfg(any(feature = "cognito", feature = "control-plane"))]
+pub use partition::ServiceEndpoint;
 pub use policy::LeastPolicy;
 pub use provider::AwsIotProvider;
 #[cfg(feature = "https-publish")]
@@ -52,6 +69,7 @@ pub use rules::{ReservedNames, RuleViolation, ServiceRules};
 pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
 pub use pubsub_generic::{ProtocolVersion, ReasonCode, Reconnect, SessionMode, Stats, Will};
 
-#[cfg(doctest)]
+// Its examples take these features.
+#[cfg(all(doctest, feature = "cognito", feature = "control-plane"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

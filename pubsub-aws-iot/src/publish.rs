@@ -3,25 +3,26 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use data_encoding::BASE64;
+use hyper::Method;
 use pubsub_core::{OutboundMessage, PayloadFormat, QoS};
-use pubsub_generic::CredentialFreshness;
-use sigv4_presign::{Payload, Request, Settings, Signer};
 
-use crate::clock::ServiceClock;
-use crate::credentials::{AwsCredentials, CredentialSource, CredentialsError};
+use crate::credentials::CredentialsError;
 use crate::endpoint::Endpoint;
-use crate::https::{Answer, HttpsClient, HttpsError};
+use crate::https::{HttpsClient, HttpsError};
 use crate::options::{AwsIotOptions, AwsIotOptionsError};
 use crate::refusal::ServiceRefusal;
 use crate::rules::{RuleViolation, ServiceRules};
+use crate::signed::{SignedCallError, SignedCalls, encode};
 
 /// The name that the SDKs sign these calls with.
 const SIGNING_NAME: &str = "iotdata";
 
-/// Publishes over HTTPS: one signed `POST /topics/…` a message, each on a connection of its own.
+/// Publishes over HTTPS: one signed `POST /topics/…` a message.
+///
+/// A connection is kept for 20 s after its last message, four at most, and used again. A message is sent once: on another
+/// connection only where the kept one turns out to be closed before anything of it was written.
 ///
 /// For a function or a back end that publishes now and then. Whoever publishes often, or also subscribes, is better
 /// served by an [`AwsIotProvider`](crate::AwsIotProvider).
@@ -41,11 +42,8 @@ const SIGNING_NAME: &str = "iotdata";
 /// ```
 pub struct HttpsPublisher {
     endpoint: Endpoint,
-    https: HttpsClient,
-    source: Arc<dyn CredentialSource>,
+    calls: SignedCalls,
     rules: ServiceRules,
-    signer: Signer,
-    clock: ServiceClock,
 }
 
 impl HttpsPublisher {
@@ -57,13 +55,11 @@ impl HttpsPublisher {
     /// The first rule that the options break. Nothing is sent.
     pub fn new(options: AwsIotOptions) -> Result<Self, AwsIotOptionsError> {
         let (endpoint, source, connector, rules) = options.https_parts()?;
+        let https = HttpsClient::new(connector, endpoint.target().clone());
         Ok(Self {
-            https: HttpsClient::new(connector, endpoint.target().clone()),
+            calls: SignedCalls::new(https, source, endpoint.region(), SIGNING_NAME),
             endpoint,
-            source,
             rules,
-            signer: Signer::new(),
-            clock: ServiceClock::default(),
         })
     }
 
@@ -81,74 +77,17 @@ impl HttpsPublisher {
     /// Dropping the future drops the connection; whether the message was taken is not known then.
     pub async fn publish(&self, message: &OutboundMessage) -> Result<(), HttpsPublishError> {
         self.rules.check_message(message)?;
-        let path = path_of(message);
         let attributes = attributes_of(message);
-        let mut freshness = CredentialFreshness::Any;
-        let mut credentials = self.source.credentials(freshness).await?;
-        if credentials.is_expired(self.clock.now()) {
-            freshness = CredentialFreshness::Renew;
-            credentials = self.source.credentials(freshness).await?;
-        }
-        let mut clock_corrected = false;
-        loop {
-            let answer = self.send(message, &path, &attributes, &credentials).await?;
-            if answer.status.is_success() {
-                return Ok(());
-            }
-            let header = |name: &str| answer.headers.get(name)?.to_str().ok();
-            let about_signature = matches!(answer.status.as_u16(), 401 | 403);
-            let skew = self
-                .clock
-                .skew_shown_by(header("date"))
-                .filter(|_| about_signature);
-            if skew.is_some() && !clock_corrected && self.clock.correct(header("date")).is_some() {
-                clock_corrected = true;
-                continue;
-            }
-            if about_signature && skew.is_none() && freshness == CredentialFreshness::Any {
-                freshness = CredentialFreshness::Renew;
-                let renewed = self.source.credentials(freshness).await?;
-                if !renewed.is_same(&credentials) {
-                    credentials = renewed;
-                    continue;
-                }
-            }
-            return Err(HttpsPublishError::Refused(Box::new(
-                ServiceRefusal::understand(
-                    answer.status.as_u16(),
-                    header,
-                    &answer.body,
-                    &credentials,
-                    self.clock.now(),
-                    skew,
-                ),
-            )));
-        }
-    }
-
-    async fn send(
-        &self,
-        message: &OutboundMessage,
-        path: &str,
-        attributes: &[(&'static str, String)],
-        credentials: &AwsCredentials,
-    ) -> Result<Answer, HttpsPublishError> {
-        let url = format!("{}{path}", self.endpoint.https_origin());
-        let mut headers: Vec<(&str, &str)> = attributes
+        let attributes: Vec<(&str, &str)> = attributes
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        let request = Request::new("POST", &url)
-            .headers(&headers)
-            .payload(Payload::Bytes(&message.payload));
-        let settings = Settings::new(self.endpoint.region(), SIGNING_NAME);
-        let signed = self
-            .signer
-            .sign_headers(&request, credentials.keys(), self.clock.now(), &settings)
-            .map_err(HttpsPublishError::Signature)?;
-        headers.extend(signed.iter());
-        let answer = self.https.post(path, &headers, message.payload.clone());
-        Ok(answer.await?)
+        let path = path_of(message);
+        let answer = self
+            .calls
+            .call(Method::POST, &path, &attributes, &message.payload);
+        answer.await?;
+        Ok(())
     }
 }
 
@@ -218,17 +157,6 @@ fn attributes_of(message: &OutboundMessage) -> Vec<(&'static str, String)> {
     headers
 }
 
-/// Percent-encodes everything but RFC 3986's unreserved characters, slashes too.
-fn encode(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-}
-
 /// Why a message was not, or perhaps not, published over HTTPS.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -289,15 +217,14 @@ impl From<RuleViolation> for HttpsPublishError {
     }
 }
 
-impl From<CredentialsError> for HttpsPublishError {
-    fn from(error: CredentialsError) -> Self {
-        Self::Credentials(error)
-    }
-}
-
-impl From<HttpsError> for HttpsPublishError {
-    fn from(error: HttpsError) -> Self {
-        Self::Https(error)
+impl From<SignedCallError> for HttpsPublishError {
+    fn from(error: SignedCallError) -> Self {
+        match error {
+            SignedCallError::Credentials(error) => Self::Credentials(error),
+            SignedCallError::Signature(error) => Self::Signature(error),
+            SignedCallError::Https(error) => Self::Https(error),
+            SignedCallError::Refused(refusal) => Self::Refused(refusal),
+        }
     }
 }
 

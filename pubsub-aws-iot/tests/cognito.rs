@@ -8,7 +8,7 @@ mod moto;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use common::{client, options, start};
+use common::{client, options, pass, start};
 use moto::Moto;
 use pubsub_aws_iot::core::ConnectionState;
 use pubsub_aws_iot::{
@@ -243,14 +243,6 @@ async fn signing_in_means_another_identity_and_another_connection() {
         .collect();
     assert_eq!(keys, ["AKIDGUEST", "AKIDUSER"]);
     pubsub.close().await.unwrap();
-}
-
-/// Lets this much time pass for timers, and none for the sockets. While the clock stands still, a runtime that waits for
-/// a socket would take the way to the next timer for the wait.
-async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
 }
 
 #[tokio::test]

@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use hyper::Method;
 use pubsub_core::BoxFuture;
 use serde::{Deserialize, Serialize};
-use ws_transport::Connector;
+use ws_transport::{Connector, Target};
 
 use super::{
     AwsCredentials, CachedCredentials, CredentialFreshness, CredentialSource, CredentialsError,
 };
 use crate::https::{Answer, HttpsClient, HttpsError, target_of};
+use crate::partition::{ServiceEndpoint, is_region};
 
 /// The longest error name that is kept.
 const MAX_NAME_LEN: usize = 64;
@@ -78,16 +80,10 @@ impl CognitoCredentials {
     pub fn new(identity_pool_id: impl Into<String>) -> Result<Self, CognitoError> {
         let id = identity_pool_id.into();
         let region = match id.split_once(':') {
-            Some((region, rest)) if region.contains('-') && !rest.is_empty() => region,
+            Some((region, rest)) if is_region(region) && !rest.is_empty() => region,
             _ => return Err(CognitoError::PoolId),
         };
-        let suffix = match region.split('-').next() {
-            Some("cn") => "amazonaws.com.cn",
-            Some("eusc") => "amazonaws.eu",
-            _ => "amazonaws.com",
-        };
-        let url = format!("https://cognito-identity.{region}.{suffix}");
-        let target = target_of(&url).ok_or(CognitoError::PoolId)?;
+        let target = target_in(region, ServiceEndpoint::Standard)?;
         Ok(Self::of(Pool {
             https: HttpsClient::new(Connector::new(), target),
             id,
@@ -144,6 +140,27 @@ impl CognitoCredentials {
         self.change(|pool| pool.https = pool.https.with_connector(connector))
     }
 
+    /// Calls this one of the region's endpoints. Default [`ServiceEndpoint::Standard`]. Set before the source is used.
+    ///
+    /// ```
+    /// use pubsub_aws_iot::{CognitoCredentials, ServiceEndpoint};
+    ///
+    /// let cognito = CognitoCredentials::new("us-gov-west-1:12345678-1234-1234-1234-123456789012")?
+    ///     .service_endpoint(ServiceEndpoint::Fips);
+    /// # let _ = cognito;
+    /// # Ok::<(), pubsub_aws_iot::CognitoError>(())
+    /// ```
+    #[must_use]
+    pub fn service_endpoint(self, endpoint: ServiceEndpoint) -> Self {
+        self.change(|pool| {
+            // What is made of an id that was checked is a target.
+            let region = pool.id.split(':').next().unwrap_or_default();
+            if let Ok(target) = target_in(region, endpoint) {
+                pool.https = pool.https.with_target(target);
+            }
+        })
+    }
+
     /// Calls this server instead of the region's: `https://host[:port]`, or `http://` to this machine, for tests. Set
     /// before the source is used.
     ///
@@ -152,7 +169,7 @@ impl CognitoCredentials {
     /// [`CognitoError::Endpoint`].
     pub fn endpoint(self, url: &str) -> Result<Self, CognitoError> {
         let target = target_of(url).ok_or(CognitoError::Endpoint)?;
-        Ok(self.change(|pool| pool.https = HttpsClient::new(Connector::new(), target)))
+        Ok(self.change(|pool| pool.https = pool.https.with_target(target)))
     }
 
     /// The user has logged in elsewhere. Connections of the identity before end, and are made again for this one.
@@ -279,7 +296,10 @@ impl Pool {
             ("x-amz-target", target.as_str()),
         ];
         let body = serde_json::to_vec(request).map_err(|_| CognitoError::Answer)?;
-        let answer = self.https.post("/", &headers, Bytes::from(body)).await;
+        let answer = self
+            .https
+            .send(Method::POST, "/", &headers, Bytes::from(body))
+            .await;
         let answer = answer.map_err(CognitoError::Https)?;
         if !answer.status.is_success() {
             return Err(CognitoError::understand(&answer));
@@ -296,6 +316,11 @@ impl CredentialSource for Pool {
     ) -> BoxFuture<'_, Result<AwsCredentials, CredentialsError>> {
         Box::pin(self.fetch())
     }
+}
+
+fn target_in(region: &str, endpoint: ServiceEndpoint) -> Result<Target, CognitoError> {
+    let host = endpoint.host("cognito-identity", region);
+    target_of(&format!("https://{host}")).ok_or(CognitoError::PoolId)
 }
 
 fn no_logins() -> FetchLogins {

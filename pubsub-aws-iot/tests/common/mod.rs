@@ -1,7 +1,8 @@
-//! A gateway in front of a broker, and providers for it.
+//! A gateway in front of a broker, providers for it, and time.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pubsub_aws_iot::core::{ProviderError, PubSub};
 use pubsub_aws_iot::{
@@ -59,4 +60,12 @@ pub(crate) fn refusal(error: &ProviderError) -> ServiceRefusal {
     ServiceRefusal::find(error)
         .unwrap_or_else(|| panic!("no refusal in {error:?}"))
         .clone()
+}
+
+/// Lets this much time pass for timers, and none for the sockets. While the clock stands still, a runtime that waits for
+/// a socket would take the way to the next timer for the wait.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }

@@ -122,19 +122,31 @@ impl Moto {
         AwsCredentials::new(field("AccessKeyId"), field("SecretAccessKey"))
     }
 
-    /// A new identity pool, by its id.
-    pub(crate) async fn identity_pool(&self) -> String {
-        let made = self
+    async fn cognito(&self, action: &str, body: &str) -> Value {
+        let answer = self
             .call(
                 "cognito-identity",
                 "POST /",
                 "application/x-amz-json-1.1",
-                "x-amz-target: AWSCognitoIdentityService.CreateIdentityPool\r\n",
-                r#"{"IdentityPoolName":"p","AllowUnauthenticatedIdentities":true}"#,
+                &format!("x-amz-target: AWSCognitoIdentityService.{action}\r\n"),
+                body,
             )
             .await;
-        let made: Value = serde_json::from_str(&made).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// A new identity pool, by its id.
+    pub(crate) async fn identity_pool(&self) -> String {
+        let pool = r#"{"IdentityPoolName":"p","AllowUnauthenticatedIdentities":true}"#;
+        let made = self.cognito("CreateIdentityPool", pool).await;
         made["IdentityPoolId"].as_str().unwrap().to_owned()
+    }
+
+    /// A new identity of a new pool.
+    pub(crate) async fn identity(&self) -> String {
+        let pool = format!(r#"{{"IdentityPoolId":"{}"}}"#, self.identity_pool().await);
+        let made = self.cognito("GetId", &pool).await;
+        made["IdentityId"].as_str().unwrap().to_owned()
     }
 
     /// A call of the IoT control plane by somebody else, and what came of it.
