@@ -1,11 +1,16 @@
 //! Takes packets off a stream of bytes.
 
+use core::ops::Deref;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::DecodeError;
 use crate::header::{Frame, FrameLen};
-use crate::packet::PublishLayout;
-use crate::{Ack, AckRef, Packet, PacketId, PacketRef, PacketType, ProtocolVersion, PublishRef};
+use crate::packet::{Checked, PublishLayout};
+use crate::{
+    Ack, AckRef, Packet, PacketId, PacketRef, PacketType, Properties, PropertyScope,
+    ProtocolVersion, PublishRef,
+};
 
 /// The largest packet that MQTT can express, in bytes: five of fixed header and 268,435,455 more.
 pub const MAX_PACKET_SIZE: u32 = 5 + crate::wire::VARINT_MAX;
@@ -103,29 +108,7 @@ impl Decoder {
     /// If the bytes are no packet of this version, or one above the maximum size.
     #[inline(always)]
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
-        let Some(frame) = self.next_frame(buf)? else {
-            return Ok(None);
-        };
-        let len = frame.len();
-        // The packets that a busy connection is made of come first.
-        if frame.is_publish() {
-            let layout = PublishLayout::decode(frame, self.version)?;
-            let frame = buf.split_to(len).freeze();
-            return Ok(Some(Packet::Publish(layout.with_frame(frame))));
-        }
-        if let Some(ack) = ShortAck::decode(frame) {
-            buf.advance(len);
-            return Ok(Some(ack.into_packet()));
-        }
-        let packet_type = check(frame, self.version)?;
-        let header = frame.header;
-        let frame = buf.split_to(len).freeze();
-        Ok(Some(Packet::from_checked(
-            packet_type,
-            header,
-            self.version,
-            frame,
-        )))
+        self.take(buf)
     }
 
     /// Takes the next packet off `chunk`, as [`Decoder::decode`] does.
@@ -138,29 +121,7 @@ impl Decoder {
     /// As [`Decoder::decode`].
     #[inline(always)]
     pub fn decode_bytes(&mut self, chunk: &mut Bytes) -> Result<Option<Packet>, DecodeError> {
-        let Some(frame) = self.next_frame(chunk)? else {
-            return Ok(None);
-        };
-        let len = frame.len();
-        // The packets that a busy connection is made of come first.
-        if frame.is_publish() {
-            let layout = PublishLayout::decode(frame, self.version)?;
-            let frame = chunk.split_to(len);
-            return Ok(Some(Packet::Publish(layout.with_frame(frame))));
-        }
-        if let Some(ack) = ShortAck::decode(frame) {
-            chunk.advance(len);
-            return Ok(Some(ack.into_packet()));
-        }
-        let packet_type = check(frame, self.version)?;
-        let header = frame.header;
-        let frame = chunk.split_to(len);
-        Ok(Some(Packet::from_checked(
-            packet_type,
-            header,
-            self.version,
-            frame,
-        )))
+        self.take(chunk)
     }
 
     /// Decodes the packet at the front of `buf` in place: the view and its length; `None` until it is complete.
@@ -201,8 +162,45 @@ impl Decoder {
         if let Some(ack) = ShortAck::decode(frame) {
             return Ok(Some((ack.into_ref(), len)));
         }
-        let packet = PacketRef::decode_body(frame.first, frame.body, self.version)?;
+        let packet = decode_other(frame, self.version)?;
         Ok(Some((packet, len)))
+    }
+
+    #[inline(always)]
+    fn take(&mut self, source: &mut impl Source) -> Result<Option<Packet>, DecodeError> {
+        let Some(frame) = self.next_frame(source)? else {
+            return Ok(None);
+        };
+        let len = frame.len();
+        // The packets that a busy connection is made of come first.
+        if frame.is_publish() {
+            let layout = PublishLayout::decode(frame, self.version)?;
+            let publish = layout.with_frame(source.split_frame(len));
+            return Ok(Some(Packet::Publish(publish)));
+        }
+        if let Some(ack) = ShortAck::decode(frame) {
+            source.advance(len);
+            return Ok(Some(ack.into_packet()));
+        }
+        let header = frame.header;
+        let packet_type = check(frame, self.version)?;
+        Ok(Some(match packet_type {
+            PacketType::Pingreq | PacketType::Pingresp => {
+                source.advance(len);
+                if packet_type == PacketType::Pingreq {
+                    Packet::Pingreq
+                } else {
+                    Packet::Pingresp
+                }
+            }
+            PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
+                take_long_ack(source, packet_type, usize::from(header), len, self.version)?
+            }
+            _ => {
+                let frame = source.split_frame(len);
+                Packet::from_checked(packet_type, Checked::new(frame, header, self.version))
+            }
+        }))
     }
 
     /// The packet at the front of `buf`, if all of it is there.
@@ -297,9 +295,66 @@ impl ShortAck {
     }
 }
 
+/// Memory that packets are taken off.
+trait Source: Buf + Deref<Target = [u8]> {
+    /// The first `len` bytes, with a handle of their own.
+    fn split_frame(&mut self, len: usize) -> Bytes;
+}
+
+impl Source for BytesMut {
+    #[inline(always)]
+    fn split_frame(&mut self, len: usize) -> Bytes {
+        self.split_to(len).freeze()
+    }
+}
+
+impl Source for Bytes {
+    #[inline(always)]
+    fn split_frame(&mut self, len: usize) -> Bytes {
+        self.split_to(len)
+    }
+}
+
+#[inline(never)]
+fn decode_other(frame: Frame<'_>, version: ProtocolVersion) -> Result<PacketRef<'_>, DecodeError> {
+    PacketRef::decode_body(frame.first, frame.body, version)
+}
+
 #[inline(never)]
 fn check(frame: Frame<'_>, version: ProtocolVersion) -> Result<PacketType, DecodeError> {
     Ok(PacketRef::decode_body(frame.first, frame.body, version)?.packet_type())
+}
+
+/// Takes a checked acknowledgement of MQTT 5 that has a reason code: a plain value still, unless it has properties.
+#[inline(never)]
+fn take_long_ack(
+    source: &mut impl Source,
+    packet_type: PacketType,
+    header: usize,
+    len: usize,
+    version: ProtocolVersion,
+) -> Result<Packet, DecodeError> {
+    let (scope, packet): (_, fn(Ack) -> Packet) = match packet_type {
+        PacketType::Puback => (PropertyScope::Puback, Packet::Puback),
+        PacketType::Pubrec => (PropertyScope::Pubrec, Packet::Pubrec),
+        PacketType::Pubrel => (PropertyScope::Pubrel, Packet::Pubrel),
+        _ => (PropertyScope::Pubcomp, Packet::Pubcomp),
+    };
+    let body = source.get(header..len).unwrap_or_default();
+    let ack = AckRef::decode(body, packet_type, scope, version)?;
+    let block = ack.properties.as_block().unwrap_or_default().len();
+    let ack = AckRef {
+        properties: Properties::EMPTY,
+        ..ack
+    };
+    if block == 0 {
+        source.advance(len);
+        return Ok(packet(Ack::plain(&ack)));
+    }
+    // The properties come last.
+    let mut frame = source.split_frame(len);
+    frame.advance(len - block);
+    Ok(packet(Ack::with_block(&ack, scope, frame)))
 }
 
 const PUBACK: u8 = PacketType::Puback.first_byte();

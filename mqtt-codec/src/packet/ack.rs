@@ -1,8 +1,7 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP: the acknowledgements of QoS 1 and 2. They have one form.
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 
-use super::checked::Checked;
 use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::property::Measured;
 use crate::reason::byte_is_valid_for;
@@ -34,7 +33,7 @@ impl<'a> AckRef<'a> {
     }
 
     #[inline]
-    pub(super) fn decode(
+    pub(crate) fn decode(
         body: &'a [u8],
         packet: PacketType,
         scope: PropertyScope,
@@ -137,7 +136,7 @@ pub struct Ack {
 
 impl Ack {
     /// Without the properties.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn plain(packet: &AckRef<'_>) -> Self {
         Self {
             packet_id: packet.packet_id,
@@ -146,24 +145,16 @@ impl Ack {
         }
     }
 
-    /// The form with a reason code and perhaps properties.
-    pub(super) fn from_checked(
-        checked: &Checked,
-        packet: PacketType,
+    /// With checked properties.
+    pub(crate) const fn with_block(
+        packet: &AckRef<'_>,
         scope: PropertyScope,
+        block: Bytes,
     ) -> Self {
-        let ack = AckRef::decode(checked.body(), packet, scope, checked.version())
-            .unwrap_or(AckRef::new(PacketId::MIN));
-        let properties = match ack.properties.as_block() {
-            None | Some([]) => None,
-            Some(block) => Some(PropertyBlock::from_checked(
-                scope,
-                checked.frame().slice_ref(block),
-            )),
-        };
         Self {
-            properties,
-            ..Self::plain(&ack)
+            packet_id: packet.packet_id,
+            reason_code: packet.reason_code,
+            properties: Some(PropertyBlock::from_checked(scope, block)),
         }
     }
 

@@ -94,6 +94,7 @@ impl<'a> AuthRef<'a> {
 pub struct Auth(Checked);
 
 impl Auth {
+    #[inline(always)]
     pub(super) const fn from_checked(checked: Checked) -> Self {
         Self(checked)
     }

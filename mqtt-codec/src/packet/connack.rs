@@ -95,6 +95,7 @@ impl<'a> ConnackRef<'a> {
 pub struct Connack(Checked);
 
 impl Connack {
+    #[inline(always)]
     pub(super) const fn from_checked(checked: Checked) -> Self {
         Self(checked)
     }

@@ -66,6 +66,7 @@ impl<'a> ConnectRef<'a> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         let version = decode_version(&mut reader)?;
@@ -299,6 +300,7 @@ enum Repr<'a> {
 }
 
 impl<'a> ConnectView<'a> {
+    #[inline]
     pub(super) fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         ConnectRef::decode(body)?;
         Ok(Self(Repr::Checked(body)))
@@ -360,6 +362,7 @@ impl fmt::Debug for ConnectView<'_> {
 pub struct Connect(Checked);
 
 impl Connect {
+    #[inline(always)]
     pub(super) const fn from_checked(checked: Checked) -> Self {
         Self(checked)
     }

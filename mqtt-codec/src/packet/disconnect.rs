@@ -92,6 +92,7 @@ impl<'a> DisconnectRef<'a> {
 pub struct Disconnect(Checked);
 
 impl Disconnect {
+    #[inline(always)]
     pub(super) const fn from_checked(checked: Checked) -> Self {
         Self(checked)
     }

@@ -13,6 +13,7 @@ mod unsubscribe;
 
 pub use ack::{Ack, AckRef};
 pub use auth::{Auth, AuthRef};
+pub(crate) use checked::Checked;
 pub use connack::{Connack, ConnackRef};
 pub use connect::{Connect, ConnectRef, ConnectView, WillRef};
 pub use disconnect::{Disconnect, DisconnectRef};
@@ -32,8 +33,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::header::{Frame, check_first_byte, split};
 use crate::wire::{ensure_room, packet_len, put_fixed_header};
-use crate::{PacketType, PropertyScope, ProtocolVersion, ReasonCode};
-use checked::Checked;
+use crate::{Decoder, MAX_PACKET_SIZE, PacketType, PropertyScope, ProtocolVersion, ReasonCode};
 
 /// A packet whose fields point into other memory: the bytes that it was decoded from, or yours to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,7 @@ impl<'a> PacketRef<'a> {
     }
 
     /// Decodes what follows the fixed header.
+    #[inline(always)]
     pub(crate) fn decode_body(
         first: u8,
         body: &'a [u8],
@@ -332,53 +333,26 @@ impl Packet {
     /// # Errors
     ///
     /// If the bytes are no packet of this version, or more or less than one.
-    pub fn decode(frame: Bytes, version: ProtocolVersion) -> Result<Self, DecodeError> {
-        let parts = split(&frame)?;
-        let Frame {
-            first,
-            header,
-            body,
-        } = parts;
-        if parts.is_publish() {
-            check_first_byte(first, version)?;
-            let layout = PublishLayout::decode(parts, version)?;
-            return Ok(Self::Publish(layout.with_frame(frame)));
-        }
-        let packet = PacketRef::decode_body(first, body, version)?;
-        let packet_type = packet.packet_type();
-        Ok(Self::from_checked(packet_type, header, version, frame))
+    pub fn decode(mut frame: Bytes, version: ProtocolVersion) -> Result<Self, DecodeError> {
+        split(&frame)?;
+        Decoder::new(version)
+            .with_max_packet_size(MAX_PACKET_SIZE)
+            .decode_bytes(&mut frame)?
+            .ok_or_else(|| Malformed::Overrun.into())
     }
 
-    /// Takes a frame that decoding accepted; all but PUBLISH.
-    #[inline(never)]
-    pub(crate) fn from_checked(
-        packet_type: PacketType,
-        header: u8,
-        version: ProtocolVersion,
-        frame: Bytes,
-    ) -> Self {
-        let checked = Checked::new(frame, header, version);
-        let ack = |scope| Ack::from_checked(&checked, packet_type, scope);
+    /// Takes a frame that decoding accepted; not of a packet that comes without a handle, nor of PUBLISH.
+    #[inline(always)]
+    pub(crate) fn from_checked(packet_type: PacketType, checked: Checked) -> Self {
         match packet_type {
             PacketType::Connect => Self::Connect(Connect::from_checked(checked)),
             PacketType::Connack => Self::Connack(Connack::from_checked(checked)),
-            PacketType::Puback => Self::Puback(ack(PropertyScope::Puback)),
-            PacketType::Pubrec => Self::Pubrec(ack(PropertyScope::Pubrec)),
-            PacketType::Pubrel => Self::Pubrel(ack(PropertyScope::Pubrel)),
-            PacketType::Pubcomp => Self::Pubcomp(ack(PropertyScope::Pubcomp)),
             PacketType::Subscribe => Self::Subscribe(Subscribe::from_checked(checked)),
-            PacketType::Suback => {
-                Self::Suback(Suback::from_checked(checked, PropertyScope::Suback))
-            }
+            PacketType::Suback => Self::Suback(Suback::from_checked(checked)),
             PacketType::Unsubscribe => Self::Unsubscribe(Unsubscribe::from_checked(checked)),
-            PacketType::Unsuback => {
-                Self::Unsuback(Suback::from_checked(checked, PropertyScope::Unsuback))
-            }
+            PacketType::Unsuback => Self::Unsuback(Suback::from_checked(checked)),
             PacketType::Disconnect => Self::Disconnect(Disconnect::from_checked(checked)),
-            PacketType::Auth => Self::Auth(Auth::from_checked(checked)),
-            PacketType::Pingreq => Self::Pingreq,
-            // PUBLISH does not come here.
-            PacketType::Pingresp | PacketType::Publish => Self::Pingresp,
+            _ => Self::Auth(Auth::from_checked(checked)),
         }
     }
 

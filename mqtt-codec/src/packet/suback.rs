@@ -24,6 +24,7 @@ pub struct SubackRef<'a> {
 }
 
 impl SubackRef<'_> {
+    #[inline]
     pub(super) fn decode(
         body: &[u8],
         packet: PacketType,
@@ -272,32 +273,32 @@ impl core::iter::FusedIterator for ReasonCodesIter<'_> {}
 
 /// A SUBACK or UNSUBACK packet with a shared handle on its frame.
 #[derive(Clone)]
-pub struct Suback {
-    checked: Checked,
-    scope: PropertyScope,
-}
+pub struct Suback(Checked);
 
 impl Suback {
-    pub(super) const fn from_checked(checked: Checked, scope: PropertyScope) -> Self {
-        Self { checked, scope }
+    #[inline(always)]
+    pub(super) const fn from_checked(checked: Checked) -> Self {
+        Self(checked)
     }
 
     /// The view.
     pub fn as_ref(&self) -> SubackRef<'_> {
-        let (packet_id, properties, rest) = self.checked.read(self.scope);
-        let packet = match self.scope {
-            PropertyScope::Unsuback => PacketType::Unsuback,
-            _ => PacketType::Suback,
+        let (packet, scope) = match self.frame().first() {
+            Some(&UNSUBACK) => (PacketType::Unsuback, PropertyScope::Unsuback),
+            _ => (PacketType::Suback, PropertyScope::Suback),
         };
+        let (packet_id, properties, rest) = self.0.read(scope);
         SubackRef {
             packet_id,
             properties,
-            reason_codes: ReasonCodes::from_checked(rest, packet, self.checked.version()),
+            reason_codes: ReasonCodes::from_checked(rest, packet, self.0.version()),
         }
     }
 
     /// The whole packet.
     pub const fn frame(&self) -> &Bytes {
-        self.checked.frame()
+        self.0.frame()
     }
 }
+
+const UNSUBACK: u8 = PacketType::Unsuback.first_byte();

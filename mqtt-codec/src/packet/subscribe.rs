@@ -330,6 +330,7 @@ impl SubscriptionOptions {
 pub struct Subscribe(Checked);
 
 impl Subscribe {
+    #[inline(always)]
     pub(super) const fn from_checked(checked: Checked) -> Self {
         Self(checked)
     }

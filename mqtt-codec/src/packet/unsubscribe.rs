@@ -23,6 +23,7 @@ pub struct UnsubscribeRef<'a> {
 }
 
 impl UnsubscribeRef<'_> {
+    #[inline]
     pub(super) fn decode(
         body: &[u8],
         version: ProtocolVersion,
@@ -217,6 +218,7 @@ impl core::iter::FusedIterator for TopicFiltersIter<'_> {}
 pub struct Unsubscribe(Checked);
 
 impl Unsubscribe {
+    #[inline(always)]
     pub(super) const fn from_checked(checked: Checked) -> Self {
         Self(checked)
     }
