@@ -29,14 +29,15 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
     sync::{mpsc, watch},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
-use crate::{net::Stream, peer::PeerConnection, wire};
+use crate::{certs::Identity, net::Stream, peer::PeerConnection, wire};
 
 /// How many answers wait for a client that does not read; then nothing more is read from it.
 const ANSWERS: usize = 4096;
@@ -54,6 +55,8 @@ pub struct Counts {
     pub published: u64,
     /// PUBACK packets received.
     pub acknowledged: u64,
+    /// PUBREL packets received.
+    pub released: u64,
     /// Bytes of MQTT received.
     pub bytes: u64,
 }
@@ -61,6 +64,7 @@ pub struct Counts {
 /// A running null broker, on a thread of its own. Dropping it ends its connections.
 pub struct NullBroker {
     address: SocketAddr,
+    scheme: &'static str,
     shared: Arc<Shared>,
     /// `None` in drop only.
     runtime: Option<Runtime>,
@@ -83,6 +87,21 @@ impl NullBroker {
     ///
     /// When no port can be bound or no thread be started.
     pub async fn start() -> io::Result<Self> {
+        Self::with(None).await
+    }
+
+    /// The same for `wss://`, with this certificate.
+    ///
+    /// Cancelling it leaves nothing behind.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be bound or no thread be started.
+    pub async fn start_tls(identity: &Identity) -> io::Result<Self> {
+        Self::with(Some(identity.acceptor(None))).await
+    }
+
+    async fn with(tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let listener = listener.into_std()?;
@@ -95,18 +114,21 @@ impl NullBroker {
             .thread_name("null-broker")
             .enable_all()
             .build()?;
-        runtime.spawn(serve(listener, Arc::clone(&shared)));
+        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        runtime.spawn(serve(listener, tls, Arc::clone(&shared)));
         Ok(Self {
             address,
+            scheme,
             shared,
             runtime: Some(runtime),
         })
     }
 
-    /// Where its WebSocket listener is.
+    /// Where its WebSocket listener is. The address is in it, also for `wss`: the certificates of
+    /// [`Authority::server`](crate::certs::Authority::server) hold for it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://{}/mqtt", self.address)
+        format!("{}://{}/mqtt", self.scheme, self.address)
     }
 
     /// What it has seen up to now.
@@ -156,7 +178,7 @@ impl Shared {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
+async fn serve(listener: std::net::TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
@@ -165,10 +187,10 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((tcp, _)) = accepted else { continue };
-                let shared = Arc::clone(&shared);
+                let (tls, shared) = (tls.clone(), Arc::clone(&shared));
                 connections.spawn(async move {
                     // However it ends, it has ended.
-                    let _ = connection(tcp, &shared).await;
+                    let _ = connection(tcp, tls, &shared).await;
                 });
             }
             Some(_) = connections.join_next() => {}
@@ -176,10 +198,14 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(tcp: tokio::net::TcpStream, shared: &Shared) -> io::Result<()> {
+async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, shared: &Shared) -> io::Result<()> {
     tcp.set_nodelay(true)?;
+    let stream = match tls {
+        None => Stream::Tcp(tcp),
+        Some(tls) => Stream::Tls(Box::new(tls.accept(tcp).await?)),
+    };
     let config = wire::websocket_config().write_buffer_size(WRITE_BUFFER);
-    let socket = PeerConnection::over_stream(Stream::Tcp(tcp))
+    let socket = PeerConnection::over_stream(stream)
         .upgrade_with(config)
         .await?;
     let (sink, source) = socket.split();
@@ -223,6 +249,7 @@ async fn read(
                 }
                 3 => seen.published += 1,
                 4 => seen.acknowledged += 1,
+                6 => seen.released += 1,
                 14 => return Ok(()),
                 _ => {}
             }
@@ -236,6 +263,7 @@ async fn read(
             counts.connected += seen.connected;
             counts.published += seen.published;
             counts.acknowledged += seen.acknowledged;
+            counts.released += seen.released;
             counts.bytes += seen.bytes;
         });
     }
@@ -293,10 +321,16 @@ fn answer(packet: &Bytes, level: u8, answers: &mut BytesMut) {
     match packet[0] >> 4 {
         1 if five => answers.extend_from_slice(&[0x20, 3, 0, 0, 0]),
         1 => answers.extend_from_slice(&[0x20, 2, 0, 0]),
-        3 if packet[0] & 6 == 2 => {
+        3 if packet[0] & 6 != 0 => {
             let topic = two(0).map_or(0, |length| usize::from(u16::from_be_bytes(length)));
             if let Some(id) = two(2 + topic) {
-                answers.extend_from_slice(&[0x40, 2, id[0], id[1]]);
+                let first = if packet[0] & 6 == 2 { 0x40 } else { 0x50 };
+                answers.extend_from_slice(&[first, 2, id[0], id[1]]);
+            }
+        }
+        6 => {
+            if let Some(id) = two(0) {
+                answers.extend_from_slice(&[0x70, 2, id[0], id[1]]);
             }
         }
         kind @ (8 | 10) => {

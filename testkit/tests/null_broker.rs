@@ -1,6 +1,7 @@
 //! The null broker does what a client needs, counts, and floods.
 
 use testkit::{
+    certs::Authority,
     null_broker::NullBroker,
     probe::{Probe, ProbeOptions},
 };
@@ -31,6 +32,31 @@ async fn it_acknowledges_and_counts() {
         .await
         .unwrap();
     probe.expect(&[0x90, 4, 0, 6, 0, 1]).await.unwrap();
+}
+
+#[tokio::test]
+async fn it_takes_a_message_exactly_once() {
+    let broker = NullBroker::start().await.unwrap();
+    let mut probe = Probe::connect(&broker.url(), "me").await.unwrap();
+    probe
+        .send(&[0x34_u8, 6, 0, 1, b't', 1, 2, b'x'][..])
+        .await
+        .unwrap();
+    probe.expect(&[0x50, 2, 1, 2]).await.unwrap();
+    probe.send(&[0x62_u8, 2, 1, 2][..]).await.unwrap();
+    probe.expect(&[0x70, 2, 1, 2]).await.unwrap();
+    let counts = broker.wait_for(|counts| counts.released == 1).await;
+    assert_eq!(counts.published, 1);
+}
+
+#[tokio::test]
+async fn it_does_the_same_over_tls() {
+    let authority = Authority::new();
+    let broker = NullBroker::start_tls(&authority.server()).await.unwrap();
+    let options = ProbeOptions::new(&broker.url(), "me").trust(&authority);
+    let mut probe = options.connect().await.unwrap();
+    probe.publish_acknowledged("a/b", &[7; 200]).await.unwrap();
+    assert_eq!(broker.counts().published, 1);
 }
 
 #[tokio::test]
