@@ -40,6 +40,8 @@ mod signed;
 pub use clock::MAX_SKEW_CORRECTION;
 #[cfg(feature = "control-plane")]
 pub use control_plane::{ControlPlane, ControlPlaneError};
+#[cfg(feature = "aws-credential-types")]
+pub use credentials::SdkCredentials;
 pub use credentials::{
     AwsCredentials, CachedCredentials, CredentialCell, CredentialFreshness, CredentialSource,
     CredentialsError, CredentialsErrorKind, CredentialsFn, EnvironmentCredentials, MAX_MARGIN,

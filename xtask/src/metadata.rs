@@ -39,7 +39,7 @@ const HEAVY: &[&str] = &["aws-lc", "aws_lc", "fips"];
 impl Workspace {
     pub(crate) fn load() -> Result<Self, Failure> {
         let json = Step::cargo()
-            .args(["metadata", "--format-version", "1"])
+            .args(["metadata", "--format-version", "1", "--all-features"])
             .output()?;
         Self::parse(&json)
     }
@@ -94,6 +94,15 @@ pub(crate) fn is_heavy(feature: &str) -> bool {
 /// Every package that `name` is built from when it is built alone with its default features, as
 /// `(name, version)`; `edges` as in `cargo tree --edges`.
 pub(crate) fn closure(name: &str, edges: &str) -> Result<BTreeSet<(String, String)>, Failure> {
+    closure_with(name, edges, "")
+}
+
+/// As [`closure`], with these features beside the default ones.
+pub(crate) fn closure_with(
+    name: &str,
+    edges: &str,
+    features: &str,
+) -> Result<BTreeSet<(String, String)>, Failure> {
     let step = Step::cargo().args([
         "tree",
         "--package",
@@ -105,6 +114,7 @@ pub(crate) fn closure(name: &str, edges: &str) -> Result<BTreeSet<(String, Strin
     ]);
     let output = step
         .args(["--prefix", "none", "--format", "{p}"])
+        .args(["--features", features])
         .output()?;
     let packages = output.lines().filter_map(|line| {
         let mut words = line.split_whitespace();

@@ -1,14 +1,20 @@
 //! Declared Rust versions.
 //!
-//! No old compiler is run: a published crate must declare what the workspace promises, and with its
-//! default features it must not depend on anything that declares a newer one. Clippy's
-//! `incompatible_msrv` looks after what our own code uses of std.
+//! No old compiler is run: a published crate must declare what the workspace promises, and with any of
+//! its features it must not depend on anything that declares a newer one, but for the exceptions below.
+//! Clippy's `incompatible_msrv` looks after what our own code uses of std.
 
-use crate::metadata::{Workspace, closure};
+use std::collections::BTreeSet;
+
+use crate::metadata::{Workspace, closure_with};
 use crate::sh::Failure;
 
-/// What the published crates promise with their default features.
+/// What the published crates promise.
 const PROMISED: Version = Version(1, 88, 0);
+
+/// Features whose dependencies, as the lock file has them, are newer than that. The crate's README says
+/// so.
+const EXCEPTIONS: &[(&str, &str)] = &[("pubsub-aws-iot", "aws-credential-types")];
 
 /// A Rust version, ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,27 +34,34 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
                 member.name, member.rust_version
             ));
         }
-        let packages = closure(&member.name, "normal,build")?;
-        let mut silent = 0;
-        for package in &packages {
-            let (name, version) = package;
-            match workspace.rust_versions.get(package) {
-                Some(Some(needs)) if parse(needs).is_none_or(|needs| needs > PROMISED) => {
-                    wrong.push(format!(
-                        "{} depends on {name} {version}, which needs Rust {needs}",
-                        member.name
-                    ));
-                }
-                Some(Some(_)) => {}
-                Some(None) => silent += 1,
-                None => wrong.push(format!(
-                    "{}: cargo metadata does not know {name} {version}",
+        let mut packages = BTreeSet::new();
+        let optional = member.features.keys().filter(|name| *name != "default");
+        for feature in [""].into_iter().chain(optional.map(String::as_str)) {
+            let built_from = closure_with(&member.name, "normal,build", feature)?;
+            let newer = newer_than_promised(&workspace, &built_from);
+            let excepted = EXCEPTIONS.contains(&(member.name.as_str(), feature));
+            if excepted && newer.is_empty() {
+                wrong.push(format!(
+                    "{}/{feature} is no exception any more",
                     member.name
-                )),
+                ));
+            } else if !excepted {
+                let who = format!("{}/{feature}", member.name);
+                let who = who.trim_end_matches('/');
+                wrong.extend(
+                    newer
+                        .iter()
+                        .map(|needs| format!("{who} depends on {needs}")),
+                );
             }
+            packages.extend(built_from);
         }
+        let silent = packages
+            .iter()
+            .filter(|package| matches!(workspace.rust_versions.get(package), Some(None)));
+        let silent = silent.count();
         println!(
-            "{:<16} {} packages, {silent} of them declare no Rust version",
+            "{:<16} {} packages with all features, {silent} of them declare no Rust version",
             member.name,
             packages.len()
         );
@@ -58,6 +71,26 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     } else {
         Err(Failure::failed(wrong.join("\n")))
     }
+}
+
+/// What of these packages needs a newer Rust, or is not known to need none.
+fn newer_than_promised(
+    workspace: &Workspace,
+    packages: &BTreeSet<(String, String)>,
+) -> Vec<String> {
+    let needs = packages.iter().filter_map(|package| {
+        let (name, version) = package;
+        match workspace.rust_versions.get(package) {
+            Some(Some(needs)) if parse(needs).is_none_or(|needs| needs > PROMISED) => {
+                Some(format!("{name} {version}, which needs Rust {needs}"))
+            }
+            Some(_) => None,
+            None => Some(format!(
+                "{name} {version}, which cargo metadata does not know"
+            )),
+        }
+    });
+    needs.collect()
 }
 
 fn parse(text: &str) -> Option<Version> {

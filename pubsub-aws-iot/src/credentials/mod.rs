@@ -4,6 +4,8 @@ mod cached;
 mod cell;
 #[cfg(feature = "cognito")]
 mod cognito;
+#[cfg(feature = "aws-credential-types")]
+mod sdk;
 
 use std::env::VarError;
 use std::error::Error as StdError;
@@ -20,6 +22,8 @@ pub use cell::CredentialCell;
 #[cfg(feature = "cognito")]
 pub use cognito::{CognitoCredentials, CognitoError, Logins};
 pub use pubsub_generic::CredentialFreshness;
+#[cfg(feature = "aws-credential-types")]
+pub use sdk::SdkCredentials;
 
 /// AWS credentials, and until when they hold.
 ///
