@@ -207,7 +207,7 @@ impl<'a> PacketRef<'a> {
     /// # Errors
     ///
     /// If the protocol cannot express the packet in this version. Nothing is written then.
-    #[inline]
+    #[inline(always)]
     pub fn encode_to(
         &self,
         version: ProtocolVersion,
@@ -215,6 +215,7 @@ impl<'a> PacketRef<'a> {
     ) -> Result<(), EncodeError> {
         match self {
             Self::Publish(packet) => packet.encode_to(version, dst),
+            // In the form that nearly all have.
             Self::Puback(AckRef {
                 packet_id,
                 reason_code: ReasonCode::Success,
@@ -228,6 +229,8 @@ impl<'a> PacketRef<'a> {
         }
     }
 
+    /// Apart, since its many cases take up registers that the two above do without.
+    #[inline(never)]
     fn encode_other(
         &self,
         version: ProtocolVersion,

@@ -68,6 +68,7 @@ impl<'a> PublishRef<'a> {
     #[inline]
     fn measure(&self, version: ProtocolVersion) -> Result<(u32, Measured), EncodeError> {
         let id_len = match (self.qos, self.packet_id) {
+            (QoS::AtMostOnce, None) if self.dup => return Err(EncodeError::DupAtQoS0),
             (QoS::AtMostOnce, None) => 0,
             (QoS::AtLeastOnce | QoS::ExactlyOnce, Some(_)) => 2,
             (QoS::AtMostOnce, Some(_)) => return Err(EncodeError::PacketIdentifierAtQoS0),
@@ -75,9 +76,6 @@ impl<'a> PublishRef<'a> {
                 return Err(EncodeError::PacketIdentifierMissing);
             }
         };
-        if self.dup && self.qos == QoS::AtMostOnce {
-            return Err(EncodeError::DupAtQoS0);
-        }
         let properties = self.properties.measure(PropertyScope::Publish, version)?;
         if self.topic.is_empty() {
             self.check_alias(version)?;
@@ -133,42 +131,70 @@ impl<'a> PublishRef<'a> {
     /// # Errors
     ///
     /// If the packet cannot be encoded; nothing is written then.
-    #[inline]
+    #[inline(always)]
     pub fn encode_to(
         &self,
         version: ProtocolVersion,
         dst: &mut BytesMut,
     ) -> Result<(), EncodeError> {
         let (remaining, properties) = self.measure(version)?;
+        if remaining >= 0x4000 || properties.total > 1 {
+            return self.encode_measured(remaining, properties, dst);
+        }
+        self.put_start(remaining, dst);
+        // The length of the properties, where there can be some, is zero.
+        match (self.packet_id, properties.total) {
+            (None, 0) => {}
+            (None, _) => dst.extend_from_slice(&[0]),
+            (Some(packet_id), 0) => dst.extend_from_slice(&packet_id.value().to_be_bytes()),
+            (Some(packet_id), _) => {
+                let [high, low] = packet_id.value().to_be_bytes();
+                dst.extend_from_slice(&[high, low, 0]);
+            }
+        }
+        dst.extend_from_slice(self.payload);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn encode_measured(
+        &self,
+        remaining: u32,
+        properties: Measured,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
         let block = self.properties.as_block().unwrap_or_default();
         if remaining >= 0x4000 || properties.total as usize > block.len() + 1 {
             // A list of properties, or a length of more bytes.
-            return self.encode(version, dst);
+            dst.reserve(packet_len(remaining));
+            self.put_header(remaining, properties, dst);
+            dst.extend_from_slice(self.payload);
+            return Ok(());
         }
+        self.put_start(remaining, dst);
+        if let Some(packet_id) = self.packet_id {
+            dst.extend_from_slice(&packet_id.value().to_be_bytes());
+        }
+        dst.extend_from_slice(&[block.len() as u8]);
+        dst.extend_from_slice(block);
+        dst.extend_from_slice(self.payload);
+        Ok(())
+    }
+
+    /// Fixed header and topic of a packet whose Remaining Length takes at most two bytes.
+    #[inline(always)]
+    fn put_start(&self, remaining: u32, dst: &mut BytesMut) {
         let topic = self.topic.as_bytes();
         let first = self.first_byte();
         let [high, low] = (topic.len() as u16).to_be_bytes();
         // An append of a length known here takes a few instructions, any other a call.
         if remaining < 0x80 {
-            dst.reserve(2 + remaining as usize);
             dst.extend_from_slice(&[first, remaining as u8, high, low]);
         } else {
-            dst.reserve(3 + remaining as usize);
             let lower = remaining as u8 | 0x80;
             dst.extend_from_slice(&[first, lower, (remaining >> 7) as u8, high, low]);
         }
         dst.extend_from_slice(topic);
-        if let Some(packet_id) = self.packet_id {
-            dst.extend_from_slice(&packet_id.value().to_be_bytes());
-        }
-        if properties.total > 0 {
-            dst.extend_from_slice(&[block.len() as u8]);
-            if !block.is_empty() {
-                dst.extend_from_slice(block);
-            }
-        }
-        dst.extend_from_slice(self.payload);
-        Ok(())
     }
 
     /// Appends the packet without its payload to `dst`, so that the caller can hand the payload on without copying it:
