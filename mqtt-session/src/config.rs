@@ -7,6 +7,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use mqtt_codec::{ProtocolVersion, QoS};
 
+use crate::pace::PublishPace;
 use crate::publish::PublishProperties;
 
 /// How a [`Session`](crate::Session) connects and what it may use up.
@@ -100,6 +101,8 @@ pub struct Config {
     /// Such a broker cannot say what it takes, and it may not refuse what is too much: mosquitto 2.0 confirms, and throws
     /// away, what comes while 20 QoS 2 publishes (its `max_inflight_messages`) are in flight. One place is left to QoS 1.
     pub max_in_flight_qos2: NonZeroU16,
+    /// How fast publishes leave. Default: as fast as the windows allow. Some services throw away what comes faster.
+    pub publish_pace: Option<PublishPace>,
     /// The most publishes waiting to be sent. Default: 1,024.
     pub max_queued_messages: usize,
     /// The most bytes (topic, payload and properties) of publishes waiting or in flight. Default: 16 MiB.
@@ -159,6 +162,7 @@ impl Config {
             max_outbound_aliases: 16,
             max_in_flight: nonzero(100),
             max_in_flight_qos2: nonzero(19),
+            publish_pace: None,
             max_queued_messages: 1024,
             max_outbound_bytes: 16 << 20,
             replay_window: nonzero(16),
@@ -232,6 +236,7 @@ impl Config {
         if self.max_queued_messages == 0
             || self.max_pending_events == 0
             || self.max_pending_operations == 0
+            || self.publish_pace.is_some_and(|pace| pace.per.is_zero())
         {
             return Err(ConfigError::ZeroBound);
         }

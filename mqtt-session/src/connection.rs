@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::event::{Availability, BrokerLimits, ConnectionStage};
 use crate::inbound::HeldQoS1;
 use crate::keep_alive::KeepAlive;
+use crate::pace::Pacer;
 use crate::quota::Quota;
 use crate::time::Timestamp;
 
@@ -32,6 +33,7 @@ pub(crate) struct Connection {
 
     /// Our window of unacknowledged publishes.
     pub(crate) send_quota: Quota,
+    pub(crate) pacer: Option<Pacer>,
     /// The broker's. Only MQTT 5 has one.
     pub(crate) receive_quota: Option<Quota>,
     pub(crate) outbound_aliases: OutboundAliases,
@@ -123,6 +125,7 @@ impl Connection {
             keep_alive: KeepAlive::new(config.keep_alive, config.ping_timeout, now),
             limits: BrokerLimits::of_version(config),
             send_quota: Quota::new(0),
+            pacer: config.publish_pace.map(Pacer::new),
             receive_quota: v5.then(|| Quota::new(config.receive_maximum.get())),
             //= MQTT-3.3.2-7
             outbound_aliases: OutboundAliases::new(0),
@@ -157,6 +160,17 @@ impl Connection {
         match self.phase {
             Phase::Opened { .. } | Phase::AwaitsConnack { .. } => ConnectionStage::Connecting,
             Phase::Connected => ConnectionStage::Connected,
+        }
+    }
+
+    /// From when on a publish may leave, as far as the pace is concerned.
+    pub(crate) fn publish_free_at(&self) -> Timestamp {
+        self.pacer.as_ref().map_or(Timestamp::ZERO, Pacer::free_at)
+    }
+
+    pub(crate) fn on_publish_sent(&mut self, now: Timestamp) {
+        if let Some(pacer) = &mut self.pacer {
+            pacer.on_sent(now);
         }
     }
 

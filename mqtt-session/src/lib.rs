@@ -27,6 +27,7 @@ mod input;
 mod job;
 mod keep_alive;
 mod outbound;
+mod pace;
 mod packet_id;
 mod persist;
 mod publish;
@@ -55,6 +56,7 @@ pub use event::{
     PublishOutcome, ServerDisconnect, SessionPresence, SkipReason, SkippedMessage, SubscribeId,
     TransportEnd, UnsubscribeId,
 };
+pub use pace::PublishPace;
 pub use persist::{PersistBatch, RecordKey, RecordValue, RestoreError, SentProgress};
 pub use publish::{Publish, PublishProperties, Retain};
 pub use session::{InputProgress, Session};

@@ -276,10 +276,18 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let connection = self.connection.as_ref().and_then(Connection::deadline);
-        match (connection, self.waiting.next_expiry()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [connection, self.waiting.next_expiry(), self.next_paced()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When a publish that waits for its turn by the pace has it.
+    fn next_paced(&self) -> Option<Timestamp> {
+        let connection = self.connected()?;
+        let free_at = connection.publish_free_at();
+        let waits = connection.replay.next.is_some() || self.waiting.len() > 0;
+        (waits && free_at > self.now).then_some(free_at)
     }
 
     /// The connection, if the broker has accepted it.

@@ -282,6 +282,9 @@ impl Session {
             put(PacketRef::Pubrel(AckRef::new(id)), self.config.version, out);
             return Step::Done;
         }
+        if connection.publish_free_at() > self.now {
+            return Step::Idle;
+        }
         let is_crowded = connection.send_quota.used() >= u32::from(connection.replay.window)
             || !connection.send_quota.has_room();
         let is_suspicious = self.control.has_suspects()
@@ -310,6 +313,9 @@ impl Session {
             return Step::Idle;
         };
         //= MQTT-4.9.0-2
+        if connection.publish_free_at() > self.now {
+            return Step::Idle;
+        }
         let is_open = connection.replay.next.is_none()
             && connection.replay.suspects == 0
             && connection.send_quota.has_room()
@@ -341,6 +347,7 @@ impl Session {
                     self.config.version,
                     out,
                 );
+                connection.on_publish_sent(self.now);
                 self.counters.publishes_sent += 1;
                 let outcome = written.map_or_else(
                     |_| PublishOutcome::NotSent(PublishErrorReason::InvalidProperty),
@@ -398,6 +405,7 @@ impl Session {
             return;
         };
         connection.send_quota.take();
+        connection.on_publish_sent(self.now);
         entry.sent_on = Some(connection.epoch);
         //= MQTT-3.3.1-1
         //= v3.1.1 MQTT-3.3.1-1
