@@ -64,7 +64,7 @@ pub use policy::LeastPolicy;
 pub use provider::AwsIotProvider;
 #[cfg(feature = "https-publish")]
 pub use publish::{HttpsPublishError, HttpsPublisher};
-pub use refusal::{ClockSkew, MAX_TEXT_CHARS, RefusalCause, ServiceRefusal};
+pub use refusal::{ClockSkew, MAX_TEXT_CHARS, ProbablyNotAuthorized, RefusalCause, ServiceRefusal};
 pub use rules::{ReservedNames, RuleViolation, ServiceRules};
 
 // What a program needs beside these.

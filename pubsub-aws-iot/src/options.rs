@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use pubsub_core::OfflinePolicy;
 use pubsub_generic::{
-    DEFAULT_SUBPROTOCOL, Limits, MqttOptions, OptionsError, ProtocolVersion, SessionMode,
+    CopyDetection, DEFAULT_SUBPROTOCOL, Limits, MqttOptions, OptionsError, ProtocolVersion,
+    SessionMode,
 };
 use ws_transport::{Connector, Dial, UpgradeRequest};
 
 use crate::connect::SignedConnect;
 use crate::credentials::CredentialSource;
 use crate::endpoint::{Endpoint, EndpointError, PlainWs};
+use crate::refusal::ProbablyNotAuthorized;
 use crate::rules::{RuleViolation, ServiceRules};
 
 /// The name that Amplify gives this kind of provider; a good one to
@@ -68,7 +70,10 @@ impl AwsIotOptions {
             source: None,
             rules: ServiceRules::default(),
             // MQTT 5 says why it refuses and when somebody takes over; 3.1.1 just hangs up on both.
-            mqtt: MqttOptions::without_url().protocol_version(ProtocolVersion::V5),
+            mqtt: MqttOptions::without_url()
+                .protocol_version(ProtocolVersion::V5)
+                .copies(CopyDetection::Content)
+                .hang_up_error(ProbablyNotAuthorized.into()),
             extra_roots_pem: Vec::new(),
             dialer: None,
             connector: None,
@@ -132,8 +137,12 @@ impl AwsIotOptions {
 
     /// Changes what an AWS IoT provider has in common with every MQTT provider: will, timeouts, reconnecting, queues.
     ///
-    /// Limits, filters a packet, subscriptions and matching are overwritten with the [rules](Self::rules); options of a
-    /// WebSocket are refused, since the connection is made here.
+    /// Limits, filters a packet, subscriptions, the pace and the window of publishes, and matching are overwritten with the
+    /// [rules](Self::rules); options of a WebSocket are refused, since the connection is made here.
+    ///
+    /// Two defaults differ. The service has no Subscription Identifiers, so copies of a message that several filters match
+    /// are known by their [content](CopyDetection::Content). And what it hangs up on each time fails with
+    /// [`ProbablyNotAuthorized`].
     ///
     /// ```
     /// use pubsub_aws_iot::{AwsIotOptions, Reconnect, Will};
@@ -269,6 +278,8 @@ fn apply_rules(mqtt: MqttOptions, rules: &ServiceRules) -> Result<MqttOptions, A
         .filters_per_packet(rules.filters_per_packet)
         .configure_session(|session| {
             session.max_subscriptions = rules.max_subscriptions;
+            session.max_in_flight = rules.max_in_flight;
+            session.publish_pace = rules.pace();
             broken = rules.check_keep_alive(session.keep_alive);
             if let (Ok(()), Some(will)) = (&broken, &session.will) {
                 broken = check_will(will, rules);

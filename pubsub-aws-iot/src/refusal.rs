@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use pubsub_core::{ProviderError, ProviderErrorKind};
+
 use crate::credentials::AwsCredentials;
 
 /// The most characters of a refusal's text that are kept. The service's are one sentence.
@@ -174,14 +176,7 @@ impl ServiceRefusal {
     /// The refusal behind an error, if there is one.
     #[must_use]
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
+        find(error)
     }
 
     /// The HTTP status; mostly 403.
@@ -256,6 +251,57 @@ impl fmt::Display for ServiceRefusal {
 }
 
 impl StdError for ServiceRefusal {}
+
+/// The service hung up each time that a publish or a filter was sent to it, the last time with nothing else to blame.
+///
+/// With MQTT 3.1.1 that is all it says when a policy does not allow an operation; so that is the likely reason. It is also
+/// how it takes leave of what breaks a rule that [`ServiceRules`](crate::ServiceRules) do not know, or were told to let
+/// pass. The operation has failed and is not sent again, and all others go on. With MQTT 5 the service gives reasons, and
+/// this is rare.
+///
+/// It is in the chain of [sources](StdError::source) of the error: see [`find`](Self::find). A publish fails with
+/// [`Indeterminate`](pubsub_core::PublishError::Indeterminate), a filter with
+/// [`RefusalKind::NotAuthorized`](pubsub_core::RefusalKind::NotAuthorized).
+///
+/// At QoS 0 the service is not waited for: such a publish has succeeded when it hangs up, and nothing is told but the lost
+/// connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProbablyNotAuthorized;
+
+impl ProbablyNotAuthorized {
+    /// It, if it is behind an error.
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        find(error)
+    }
+}
+
+impl fmt::Display for ProbablyNotAuthorized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AWS IoT hung up each time that this was sent; probably it is not authorized")
+    }
+}
+
+impl StdError for ProbablyNotAuthorized {}
+
+impl From<ProbablyNotAuthorized> for ProviderError {
+    fn from(error: ProbablyNotAuthorized) -> Self {
+        Self::new(ProviderErrorKind::NotAuthorized).with_source(error)
+    }
+}
+
+/// The first error of this type in a chain of sources.
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
 
 /// A header's value, where it is a plain and short word.
 fn plain_name(value: &str) -> Option<String> {

@@ -10,6 +10,7 @@ use pubsub_core::{
     MatchingRules, OutboundMessage, ParentLevel, ProviderError, ProviderErrorKind, QoS, Retry,
     TopicFilter, TopicName,
 };
+use pubsub_generic::PublishPace;
 
 /// What AWS IoT Core allows a client, and where it departs from MQTT.
 ///
@@ -39,6 +40,12 @@ pub struct ServiceRules {
     pub max_subscriptions: usize,
     /// The longest client identifier, in bytes. Default 128.
     pub max_client_id_bytes: usize,
+    /// How many messages a connection may publish in a second. Default 100. What exceeds it waits in the
+    /// [queue](pubsub_generic::MqttOptions::queue) for its turn: the service throws away what comes faster, and does not
+    /// acknowledge it. `None` switches it off.
+    pub publishes_per_second: Option<NonZeroU16>,
+    /// How many QoS 1 publishes may be unacknowledged at a time; more wait in the same queue. Default 100.
+    pub max_in_flight: NonZeroU16,
     /// The Keep Alive intervals that the service takes as they are. Default 30 s to 1,200 s. It would change others
     /// without saying so under MQTT 3.1.1, and a client that then keeps to its own is cut off.
     pub keep_alive: RangeInclusive<Duration>,
@@ -70,6 +77,8 @@ impl Default for ServiceRules {
             filters_per_packet: const { NonZeroU16::new(8).unwrap() },
             max_subscriptions: 50,
             max_client_id_bytes: 128,
+            publishes_per_second: NonZeroU16::new(100),
+            max_in_flight: const { NonZeroU16::new(100).unwrap() },
             keep_alive: Duration::from_secs(30)..=Duration::from_secs(1200),
             reserved_names: ReservedNames::Check,
             parent_level: ParentLevel::BelowOnly,
@@ -77,7 +86,15 @@ impl Default for ServiceRules {
     }
 }
 
+/// What a "second" of the [rate](ServiceRules::publishes_per_second) is here: on the way messages move closer together.
+const PACED_SECOND: Duration = Duration::from_millis(1_050);
+
 impl ServiceRules {
+    pub(crate) fn pace(&self) -> Option<PublishPace> {
+        self.publishes_per_second
+            .map(|publishes| PublishPace::new(publishes, PACED_SECOND))
+    }
+
     pub(crate) fn check_message(&self, message: &OutboundMessage) -> Result<(), RuleViolation> {
         if message.qos > self.max_qos {
             return Err(RuleViolation::QoS { max: self.max_qos });

@@ -81,15 +81,24 @@ async fn holds(broker_url: &str, version: ProtocolVersion) {
     assert_eq!(service.gateway.incidents(), []);
 }
 
-// With MQTT 3.1.1 alone: under MQTT 5 both brokers send a message once for each filter that matches, and without the
-// subscription identifiers that this service does not have nobody can tell such copies from messages of their own.
-const VERSION: ProtocolVersion = ProtocolVersion::V311;
+const VERSIONS: [ProtocolVersion; 2] = [ProtocolVersion::V5, ProtocolVersion::V311];
 
 #[tokio::test]
 async fn holds_through_the_gateway_and_mosquitto() {
     let Some(mosquitto) = testkit::mosquitto::find_or_skip() else {
         return;
     };
-    let broker = mosquitto.config().websocket().start().await.unwrap();
-    holds(&broker.ws_url(), VERSION).await;
+    for version in VERSIONS {
+        let broker = mosquitto.config().websocket().start().await.unwrap();
+        holds(&broker.ws_url(), version).await;
+    }
+}
+
+/// This broker sends a copy for each filter under both versions.
+#[tokio::test]
+async fn holds_through_the_gateway_and_the_embedded_broker() {
+    for version in VERSIONS {
+        let broker = testkit::embedded::Broker::start().await.unwrap();
+        holds(&broker.url(), version).await;
+    }
 }

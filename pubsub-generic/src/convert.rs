@@ -116,7 +116,10 @@ pub(crate) fn qos_of(qos: mqtt_codec::QoS) -> QoS {
     }
 }
 
-pub(crate) fn outcome_of(outcome: PublishOutcome) -> Result<Delivered, PublishError> {
+pub(crate) fn outcome_of(
+    outcome: PublishOutcome,
+    hang_up_error: &ProviderError,
+) -> Result<Delivered, PublishError> {
     match outcome {
         PublishOutcome::Written => Ok(Delivered::Sent),
         PublishOutcome::Delivered(ReasonCode::NoMatchingSubscribers) => {
@@ -131,9 +134,7 @@ pub(crate) fn outcome_of(outcome: PublishOutcome) -> Result<Delivered, PublishEr
         )),
         PublishOutcome::Expired => Err(PublishError::NotSent(ProviderErrorKind::Expired.into())),
         PublishOutcome::NotSent(reason) => Err(not_sent(reason)),
-        PublishOutcome::Quarantined => Err(PublishError::Indeterminate(
-            ProviderError::new(ProviderErrorKind::Refused).with_source(Quarantined),
-        )),
+        PublishOutcome::Quarantined => Err(PublishError::Indeterminate(hang_up_error.clone())),
         _ => Err(PublishError::Indeterminate(ProviderErrorKind::Other.into())),
     }
 }
@@ -158,12 +159,23 @@ pub(crate) fn not_sent(reason: PublishErrorReason) -> PublishError {
     })
 }
 
-pub(crate) fn granted_or_refused(result: SubscribeResult) -> Result<QoS, Refusal> {
+pub(crate) fn granted_or_refused(
+    result: SubscribeResult,
+    hang_up_error: &ProviderError,
+) -> Result<QoS, Refusal> {
     match result.outcome {
         SubscribeOutcome::Granted(qos) => Ok(qos_of(qos)),
         SubscribeOutcome::Refused(reason) => Err(refusal_of(reason)),
         SubscribeOutcome::NotSent(error) => Err(refused_by_session(error).into()),
-        SubscribeOutcome::Quarantined => Err(RefusalKind::ServiceSpecific.into()),
+        SubscribeOutcome::Quarantined => {
+            let kind = match hang_up_error.kind() {
+                ProviderErrorKind::NotAuthorized => RefusalKind::NotAuthorized,
+                _ => RefusalKind::ServiceSpecific,
+            };
+            let mut refusal = Refusal::new(kind);
+            refusal.source = Some(hang_up_error.clone());
+            Err(refusal)
+        }
         SubscribeOutcome::Cancelled => Err(ProviderError::new(ProviderErrorKind::Closed).into()),
         _ => Err(RefusalKind::Unspecified.into()),
     }
@@ -260,15 +272,3 @@ impl fmt::Display for Unknown {
 }
 
 impl std::error::Error for Unknown {}
-
-/// The broker hung up each time that the message was sent.
-#[derive(Debug)]
-struct Quarantined;
-
-impl fmt::Display for Quarantined {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the broker hung up each time that the message was sent; it is set aside")
-    }
-}
-
-impl std::error::Error for Quarantined {}

@@ -72,6 +72,8 @@ pub(crate) struct Task {
     pub(crate) freshness: CredentialFreshness,
     /// Connections in a row that the broker accepted and soon closed without a word.
     pub(crate) cut_short: u32,
+    /// What the session has set aside so far.
+    pub(crate) set_aside: u64,
     /// The end of the last connection or attempt, until one stands.
     pub(crate) last_error: Option<ProviderError>,
     /// Set while there is no connection and something to miss.
@@ -194,6 +196,7 @@ impl Task {
         let options = &shared.options;
         let overlaps = Overlaps::new(
             options.session.version == ProtocolVersion::V5,
+            options.copies,
             options.matching,
         );
         Self {
@@ -210,6 +213,7 @@ impl Task {
             attempts: 0,
             freshness: CredentialFreshness::Any,
             cut_short: 0,
+            set_aside: 0,
             last_error: None,
             away: None,
             resubscribing_until: None,
@@ -295,9 +299,7 @@ impl Task {
             }
         }
         if self.feed_operations() {
-            self.shared
-                .counters
-                .subscriptions(self.session.subscriptions().len());
+            self.count_subscriptions();
             more = true;
         }
         more

@@ -103,12 +103,10 @@ impl ConnectionError {
         match self {
             Self::Connect(error) => error.is_retryable(),
             Self::Refused(refusal) => refusal.is_retryable(),
+            // "Not authorized" may be about a packet; whether we are still let in, the next CONNACK says.
             Self::ServerDisconnect(reason) => !matches!(
                 reason,
-                ReasonCode::NotAuthorized
-                    | ReasonCode::Banned
-                    | ReasonCode::BadAuthenticationMethod
-                    | ReasonCode::ServerMoved
+                ReasonCode::Banned | ReasonCode::BadAuthenticationMethod | ReasonCode::ServerMoved
             ),
             _ => true,
         }
@@ -234,6 +232,20 @@ impl fmt::Display for ConnectRefusal {
 }
 
 impl StdError for ConnectRefusal {}
+
+/// The broker hung up each time that a publish or a filter was sent, the last time with nothing else to blame. It is set
+/// aside, so that the others go on; whether a publish was carried out is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HungUpOn;
+
+impl fmt::Display for HungUpOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the broker hung up each time that this was sent; it is set aside")
+    }
+}
+
+impl StdError for HungUpOn {}
 
 /// What of a [`Limits`](crate::Limits) a call would exceed. Nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

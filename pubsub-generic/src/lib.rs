@@ -17,6 +17,7 @@
 mod config;
 mod connect;
 mod convert;
+mod copies;
 mod driver;
 mod error;
 mod inbox;
@@ -37,8 +38,10 @@ mod ws;
 pub use connect::{
     Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Refusal, Retry,
 };
-pub use error::{ConnectRefusal, ConnectionError, LimitExceeded};
-pub use options::{DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OptionsError, SessionMode};
+pub use error::{ConnectRefusal, ConnectionError, HungUpOn, LimitExceeded};
+pub use options::{
+    CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OptionsError, SessionMode,
+};
 pub use provider::MqttProvider;
 pub use reconnect::{Jitter, Reconnect};
 pub use renewal::Renewal;
@@ -49,7 +52,7 @@ pub use ws::{DEFAULT_SUBPROTOCOL, PlainWs, WsConnect, WsTransport};
 
 // What a program needs beside these.
 pub use mqtt_codec::{ProtocolVersion, ReasonCode};
-pub use mqtt_session::{Retain, Will};
+pub use mqtt_session::{PublishPace, Retain, Will};
 pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
 
 #[cfg(all(doctest, feature = "ws"))]

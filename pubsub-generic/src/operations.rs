@@ -152,7 +152,8 @@ impl Task {
             }
             Event::PublishCompleted { id, outcome } => {
                 if let Some(pending) = self.publishes.remove(&id) {
-                    self.settle_publish(pending.bytes, pending.settler, outcome_of(outcome));
+                    let outcome = outcome_of(outcome, &self.shared.options.hang_up_error);
+                    self.settle_publish(pending.bytes, pending.settler, outcome);
                 }
             }
             Event::SubscribeCompleted { id, results } => self.subscribe_completed(id, results),
@@ -168,12 +169,12 @@ impl Task {
         let properties = message.properties();
         // A retained message comes because of its very subscription, and has no copies.
         if !message.retain().is_yes()
-            && self.subscriptions.overlaps.is_copy(
-                &topic,
-                properties.subscription_identifiers(),
-                self.now,
-            )
+            && self
+                .subscriptions
+                .overlaps
+                .is_copy(&topic, message.payload(), &properties, self.now)
         {
+            self.shared.counters.copy_left_out();
             if let Some(token) = message.take_ack_token() {
                 let _ = self.session.acknowledge(token);
             }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mqtt_codec::ProtocolVersion;
-use mqtt_session::{BrokerOnlySession, CleanStart, Config, ConfigError};
-use pubsub_core::{MatchingRules, OfflinePolicy, QoS};
+use mqtt_session::{BrokerOnlySession, CleanStart, Config, ConfigError, PublishPace};
+use pubsub_core::{MatchingRules, OfflinePolicy, ProviderError, ProviderErrorKind, QoS};
 
+use crate::error::HungUpOn;
 use crate::reconnect::Reconnect;
 use crate::renewal::Renewal;
 
@@ -53,6 +54,8 @@ pub struct MqttOptions {
     pub(crate) idle: IdleConnection,
     pub(crate) limits: Limits,
     pub(crate) matching: MatchingRules,
+    pub(crate) copies: CopyDetection,
+    pub(crate) hang_up_error: ProviderError,
 }
 
 /// What the broker keeps of us between two Network Connections.
@@ -87,6 +90,24 @@ pub enum IdleConnection {
     /// It is closed after this long without a subscription or a publish under way; the next call opens it again.
     /// Zero is what Amplify does.
     CloseAfter(Duration),
+}
+
+/// How copies are known of a message that several filters match, where the broker sends one for each (MQTT lets it). The
+/// copies are acknowledged and not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CopyDetection {
+    /// By the Subscription Identifiers of MQTT 5. Where there are none, each copy is delivered: twice is better than
+    /// never. The default.
+    #[default]
+    Identifiers,
+    /// By their content, for a service that has no identifiers: of equal messages within a quarter of a second, on a topic
+    /// that several filters match, so many count as one as there are such filters.
+    ///
+    /// A service that sends one message however many filters match is recognised by it, and then each is delivered.
+    /// Until it is, of two messages that somebody really sent with the same content at the same moment one is taken for
+    /// a copy.
+    Content,
 }
 
 /// What a service allows, where that is less than MQTT does. Checked before anything is sent.
@@ -132,6 +153,8 @@ impl MqttOptions {
             idle: IdleConnection::Keep,
             limits: Limits::default(),
             matching: MatchingRules::default(),
+            copies: CopyDetection::default(),
+            hang_up_error: ProviderError::new(ProviderErrorKind::Refused).with_source(HungUpOn),
         }
     }
 
@@ -280,6 +303,30 @@ impl MqttOptions {
         self
     }
 
+    /// The fastest that publishes are sent; what is more waits in the [queue](Self::queue). Default: as fast as it goes.
+    /// For services that throw away, or disconnect for, what comes faster.
+    #[must_use]
+    pub fn publish_pace(mut self, pace: PublishPace) -> Self {
+        self.session.publish_pace = Some(pace);
+        self
+    }
+
+    /// How copies are known of a message that several filters match. Default [`CopyDetection::Identifiers`].
+    #[must_use]
+    pub fn copies(mut self, detection: CopyDetection) -> Self {
+        self.copies = detection;
+        self
+    }
+
+    /// Why a publish or a filter fails that is set aside because the broker hung up each time that it was sent, the last
+    /// time with it alone (see [`Config::quarantine_after`]). Default: refused, with [`HungUpOn`] as the source. A service
+    /// that is known to mean something by it is given its words here.
+    #[must_use]
+    pub fn hang_up_error(mut self, error: ProviderError) -> Self {
+        self.hang_up_error = error;
+        self
+    }
+
     /// Everything else that the session lets one choose: windows, aliases, enhanced authentication, what becomes of
     /// messages in flight when the broker forgets us.
     ///
@@ -384,6 +431,8 @@ impl fmt::Debug for MqttOptions {
             .field("idle", &self.idle)
             .field("limits", &self.limits)
             .field("matching", &self.matching)
+            .field("copies", &self.copies)
+            .field("hang_up_error", &self.hang_up_error)
             .finish()
     }
 }

@@ -3,16 +3,19 @@
 //! A broker may send a message once for each subscription that matches (MQTT-3.3.4-2 leaves it the choice), and core would
 //! then deliver each copy to every subscriber. With MQTT 5 each filter has a Subscription Identifier, which the copy made
 //! for it carries: so of several copies the one made for the best of the matching filters is delivered, and the others
-//! are only acknowledged. Where identifiers are missing (before MQTT 5, or because the broker has none) nothing can tell a
-//! copy from another message of the same content, and all are delivered.
+//! are only acknowledged. Where identifiers are missing (before MQTT 5, or because the broker has none) only the content tells
+//! a copy, if the options let it ([`Copies`]); else all are delivered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mqtt_codec::SubscriptionId;
+use mqtt_codec::{Properties, SubscriptionId};
 use pubsub_core::{MatchingRules, QoS, TopicFilter, TopicName, TopicTrie};
 use tokio::time::Instant;
+
+use crate::copies::Copies;
+use crate::options::CopyDetection;
 
 /// A message that was queued at the broker before a better filter came has no copy for that one. For this long after a
 /// filter was granted, messages of older filters are therefore delivered though they may be copies: twice is better than
@@ -21,6 +24,7 @@ const SETTLING: Duration = Duration::from_secs(30);
 
 pub(crate) struct Overlaps {
     in_use: bool,
+    by_content: Option<Copies>,
     identifiers: HashMap<Arc<str>, SubscriptionId>,
     last: u32,
     granted: TopicTrie<Granted>,
@@ -34,9 +38,15 @@ struct Granted {
 }
 
 impl Overlaps {
-    pub(crate) fn new(in_use: bool, rules: MatchingRules) -> Self {
+    /// `identifiers` says whether the protocol has any.
+    pub(crate) fn new(identifiers: bool, detection: CopyDetection, rules: MatchingRules) -> Self {
+        let by_content = match detection {
+            CopyDetection::Identifiers => None,
+            CopyDetection::Content => Some(Copies::default()),
+        };
         Self {
-            in_use,
+            in_use: identifiers && by_content.is_none(),
+            by_content,
             identifiers: HashMap::new(),
             last: 0,
             granted: TopicTrie::with_rules(rules),
@@ -50,8 +60,10 @@ impl Overlaps {
 
     /// The broker knows no identifiers.
     pub(crate) fn give_up(&mut self) {
-        self.in_use = false;
-        self.forget();
+        if self.in_use {
+            self.in_use = false;
+            self.forget();
+        }
     }
 
     /// The identifier of this filter: the same for as long as it is subscribed. `None` for a shared one, whose messages
@@ -71,6 +83,10 @@ impl Overlaps {
     }
 
     pub(crate) fn granted(&mut self, filter: &Arc<str>, qos: QoS, now: Instant) {
+        if self.by_content.is_some() {
+            // Never sent: it only counts the filters.
+            self.identifier(filter);
+        }
         if let (Some(&id), Ok(filter)) = (
             self.identifiers.get(filter),
             TopicFilter::new(filter.as_ref()),
@@ -97,8 +113,31 @@ impl Overlaps {
         self.session_lost();
     }
 
-    /// Whether the message that came for the subscriptions `ids` is a copy of one that comes for a better one, too.
+    /// Whether a message is a copy of one that was delivered, or is about to be.
     pub(crate) fn is_copy(
+        &mut self,
+        topic: &TopicName,
+        payload: &[u8],
+        properties: &Properties<'_>,
+        now: Instant,
+    ) -> bool {
+        let Some(copies) = &mut self.by_content else {
+            return self.is_made_for_a_lesser(topic, properties.subscription_identifiers(), now);
+        };
+        if self.granted.len() < 2 {
+            return false;
+        }
+        let mut filters = 0;
+        self.granted.for_each_match(topic, |_| filters += 1);
+        if filters < 2 {
+            return false;
+        }
+        let fingerprint = copies.fingerprint(topic, payload, properties);
+        copies.is_copy(fingerprint, filters, now)
+    }
+
+    /// Whether the message that came for the subscriptions `ids` is a copy of one that comes for a better one, too.
+    fn is_made_for_a_lesser(
         &self,
         topic: &TopicName,
         ids: impl Iterator<Item = SubscriptionId> + Clone,
@@ -137,7 +176,8 @@ mod tests {
     impl Fixture {
         fn new(filters: &[(&str, QoS)]) -> Self {
             let now = Instant::now();
-            let mut overlaps = Overlaps::new(true, MatchingRules::default());
+            let mut overlaps =
+                Overlaps::new(true, CopyDetection::Identifiers, MatchingRules::default());
             for (n, (filter, qos)) in filters.iter().enumerate() {
                 let filter = Arc::from(*filter);
                 overlaps.identifier(&filter);
@@ -154,7 +194,10 @@ mod tests {
                     .map(|&id| SubscriptionId::new(id).unwrap())
                     .collect::<Vec<_>>()
             };
-            let is_copy = |copy: &[u32]| self.0.is_copy(&topic, ids(copy).into_iter(), self.1);
+            let is_copy = |copy: &[u32]| {
+                self.0
+                    .is_made_for_a_lesser(&topic, ids(copy).into_iter(), self.1)
+            };
             copies
                 .iter()
                 .enumerate()
@@ -222,12 +265,41 @@ mod tests {
 
     #[test]
     fn a_filter_keeps_its_identifier_and_shared_ones_have_none() {
-        let mut overlaps = Overlaps::new(true, MatchingRules::default());
+        let mut overlaps =
+            Overlaps::new(true, CopyDetection::Identifiers, MatchingRules::default());
         let (a, b, shared) = (Arc::from("a"), Arc::from("b"), Arc::from("$share/g/a"));
         let first = overlaps.identifier(&a);
         assert!(first.is_some());
         assert_eq!(overlaps.identifier(&a), first);
         assert_ne!(overlaps.identifier(&b), first);
         assert_eq!(overlaps.identifier(&shared), None);
+    }
+
+    #[test]
+    fn where_there_are_no_identifiers_the_content_tells_if_it_may() {
+        let now = Instant::now();
+        let topic = TopicName::new("a/1").unwrap();
+        let copies = |detection, filters: &[&str]| {
+            let mut overlaps = Overlaps::new(true, detection, MatchingRules::default());
+            assert_eq!(overlaps.in_use(), detection == CopyDetection::Identifiers);
+            overlaps.give_up();
+            for filter in filters {
+                overlaps.granted(&Arc::from(*filter), QoS::AtMostOnce, now);
+            }
+            let mut is_copy =
+                |payload: &[u8]| overlaps.is_copy(&topic, payload, &Properties::EMPTY, now);
+            [is_copy(b"x"), is_copy(b"x"), is_copy(b"y")]
+        };
+        let overlapping = ["a/#", "a/+"];
+        assert_eq!(copies(CopyDetection::Identifiers, &overlapping), [false; 3]);
+        assert_eq!(
+            copies(CopyDetection::Content, &overlapping),
+            [false, true, false]
+        );
+        // A shared filter's messages are no copies of others, and one filter alone has none.
+        assert_eq!(
+            copies(CopyDetection::Content, &["a/#", "$share/g/a/+", "b"]),
+            [false; 3]
+        );
     }
 }

@@ -15,6 +15,8 @@ pub struct Stats {
     pub connections: u64,
     /// Messages that arrived.
     pub messages_received: u64,
+    /// Copies among what else arrived: acknowledged, and not delivered.
+    pub copies_left_out: u64,
     /// Publishes that were sent, or confirmed where they are to be.
     pub publishes_delivered: u64,
     /// Publishes that were not, for whatever reason.
@@ -44,6 +46,7 @@ pub struct Stats {
 pub(crate) struct Counters {
     connections: AtomicU64,
     messages_received: AtomicU64,
+    copies_left_out: AtomicU64,
     publishes_delivered: AtomicU64,
     publishes_failed: AtomicU64,
     subscriptions: AtomicUsize,
@@ -61,6 +64,10 @@ impl Counters {
 
     pub(crate) fn messages_received(&self, messages: usize) {
         add(&self.messages_received, messages as u64);
+    }
+
+    pub(crate) fn copy_left_out(&self) {
+        add(&self.copies_left_out, 1);
     }
 
     pub(crate) fn publish_settled(&self, delivered: bool) {
@@ -101,6 +108,7 @@ impl Counters {
             connected,
             connections: read(&self.connections),
             messages_received: read(&self.messages_received),
+            copies_left_out: read(&self.copies_left_out),
             publishes_delivered: read(&self.publishes_delivered),
             publishes_failed: read(&self.publishes_failed),
             publishes_pending: load.messages,

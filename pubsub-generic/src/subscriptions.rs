@@ -282,13 +282,20 @@ impl Task {
                 continue;
             }
             let filter = Arc::clone(&result.filter);
-            let answer = granted_or_refused(result);
+            let answer = granted_or_refused(result, &self.shared.options.hang_up_error);
             match &answer {
                 Ok(qos) => self.subscriptions.overlaps.granted(&filter, *qos, self.now),
                 Err(_) => self.subscriptions.overlaps.gone(&filter),
             }
             self.answer(call, index, answer);
         }
+        self.count_subscriptions();
+    }
+
+    pub(crate) fn count_subscriptions(&self) {
+        self.shared
+            .counters
+            .subscriptions(self.session.subscriptions().len());
     }
 
     pub(crate) fn unsubscribe_completed(
@@ -316,7 +323,7 @@ impl Task {
                 continue;
             };
             let text = Arc::clone(&result.filter);
-            match granted_or_refused(result) {
+            match granted_or_refused(result, &self.shared.options.hang_up_error) {
                 Ok(qos) => self.subscriptions.overlaps.granted(&text, qos, self.now),
                 Err(refusal) => {
                     self.subscriptions.overlaps.gone(&text);
@@ -326,6 +333,7 @@ impl Task {
                 }
             }
         }
+        self.count_subscriptions();
         if self.resubscribing_until.is_some() {
             self.established();
         }

@@ -23,8 +23,9 @@ use crate::options::IdleConnection;
 
 /// A connection that the broker accepts and closes within this time was not a good one.
 const CUT_SHORT: Duration = Duration::from_secs(5);
-/// So many of these in a row look like two clients that throw each other out.
-const CUT_SHORT_MEANS_TAKEN_OVER: u32 = 3;
+/// So many of these in a row look like two clients that throw each other out, if the broker says nothing; and if it says
+/// "not authorized", like a refusal.
+const CUT_SHORT_TOO_OFTEN: u32 = 3;
 /// How long a transport that was given up may take to write its last words.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long "connected" is held back for the answer to subscribing anew. A broker that takes longer is connected all the
@@ -311,14 +312,30 @@ impl Task {
         }
         self.renewing.abandon();
         self.backoff.connection_ended(up);
-        let wordless = matches!(&error, ConnectionError::Transport(_));
-        self.cut_short = if wordless && up < CUT_SHORT {
-            self.cut_short.saturating_add(1)
+        let set_aside = self.session.stats().counters.quarantined;
+        if set_aside > self.set_aside {
+            // What the broker hung up on is known, and not sent again.
+            self.backoff.reset();
+            self.cut_short = 0;
+        } else if up < CUT_SHORT {
+            self.cut_short = self.cut_short.saturating_add(1);
         } else {
-            0
-        };
-        if self.cut_short >= CUT_SHORT_MEANS_TAKEN_OVER {
-            error = ConnectionError::TakenOver;
+            self.cut_short = 0;
+        }
+        self.set_aside = set_aside;
+        match error {
+            ConnectionError::Transport(_) if self.cut_short >= CUT_SHORT_TOO_OFTEN => {
+                error = ConnectionError::TakenOver;
+            }
+            ConnectionError::ServerDisconnect(reason @ ReasonCode::NotAuthorized)
+                if self.cut_short >= CUT_SHORT_TOO_OFTEN =>
+            {
+                // It was not about a packet.
+                error = ConnectionError::Refused(ConnectRefusal::new(reason, None));
+            }
+            ConnectionError::Transport(_)
+            | ConnectionError::ServerDisconnect(ReasonCode::NotAuthorized) => {}
+            _ => self.cut_short = 0,
         }
         if let ConnectionError::TakenOver = error {
             self.backoff.skip_the_quick_one();
@@ -418,6 +435,7 @@ impl Task {
         self.renewing.abandon();
         if let Some(session) = self.shared.new_session() {
             self.session = session;
+            self.set_aside = 0;
         }
     }
 

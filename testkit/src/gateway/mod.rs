@@ -98,7 +98,20 @@ pub struct GatewayOptions {
     keys: KeyRing,
     authorizers: authorizer::Authorizers,
     quotas: Quotas,
+    denied_publish: DeniedPublish,
     clock: Clock,
+}
+
+/// How a publish at QoS 1 that the policy denies is answered under MQTT 5. Nobody outside knows which the
+/// service does, so a client is tested with both. At QoS 0 it is always a DISCONNECT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+pub enum DeniedPublish {
+    /// With a PUBACK of 0x87; the connection goes on.
+    #[default]
+    Puback,
+    /// With a DISCONNECT of 0x87.
+    Disconnect,
 }
 
 impl GatewayOptions {
@@ -115,6 +128,7 @@ impl GatewayOptions {
             keys: KeyRing::default(),
             authorizers: authorizer::Authorizers::default(),
             quotas: Quotas::default(),
+            denied_publish: DeniedPublish::default(),
             clock: Clock::default(),
         }
     }
@@ -167,6 +181,13 @@ impl GatewayOptions {
     #[must_use]
     pub fn quotas(mut self, quotas: Quotas) -> Self {
         self.quotas = quotas;
+        self
+    }
+
+    /// How a denied publish is answered under MQTT 5: with a PUBACK unless set.
+    #[must_use]
+    pub fn denied_publish(mut self, answer: DeniedPublish) -> Self {
+        self.denied_publish = answer;
         self
     }
 

@@ -153,6 +153,7 @@ async fn connection(tcp: TcpStream, shared: &Shared) -> io::Result<()> {
     let rules = inspect::Rules {
         region: shared.options.region.clone(),
         quotas: shared.options.quotas.clone(),
+        denied_publish: shared.options.denied_publish,
         authorizers: shared.options.authorizers.clone(),
         repeat_deliveries: Arc::clone(&shared.repeat_deliveries),
     };

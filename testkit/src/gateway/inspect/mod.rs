@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use self::subscribe::Pending;
 use super::{
+    DeniedPublish,
     authorizer::{Authorizers, Principal},
     incident::Incident,
     packet::{LEVEL_5, disconnect, kind, kind_of, parse_puback, parse_unsubscribe},
@@ -80,6 +81,7 @@ pub(super) struct Inspector {
 pub(super) struct Rules {
     pub(super) region: String,
     pub(super) quotas: Quotas,
+    pub(super) denied_publish: DeniedPublish,
     pub(super) authorizers: Authorizers,
     pub(super) repeat_deliveries: Arc<AtomicBool>,
 }
@@ -230,6 +232,7 @@ mod tests {
         let rules = Rules {
             region: "us-east-1".to_owned(),
             quotas: Quotas::aws(),
+            denied_publish: DeniedPublish::Puback,
             authorizers: Authorizers::default(),
             repeat_deliveries: Arc::new(AtomicBool::new(true)),
         };

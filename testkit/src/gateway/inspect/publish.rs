@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Inspector, Verdict, denied, reason};
 use crate::gateway::{
+    DeniedPublish,
     incident::Incident,
     packet::{LEVEL_5, Publish, disconnect, puback},
     policy::Action,
@@ -40,7 +41,11 @@ impl Inspector {
         for action in [Action::Publish].into_iter().chain(retains) {
             if !self.allowed(action, &topic) {
                 self.note(denied(action, &topic));
-                return match (self.level, publish.id) {
+                let acknowledged = match self.rules.denied_publish {
+                    DeniedPublish::Puback => publish.id,
+                    DeniedPublish::Disconnect => None,
+                };
+                return match (self.level, acknowledged) {
                     (LEVEL_5, Some(id)) => {
                         Verdict::Answer(puback(id, LEVEL_5, reason::NOT_AUTHORIZED))
                     }
