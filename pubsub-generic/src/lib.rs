@@ -13,6 +13,7 @@
 //! `delay`, `error`, `gap` and `session_resumed`. No payload, topic, credential or URL is ever logged.
 #![forbid(unsafe_code)]
 
+mod closing;
 #[cfg(feature = "ws")]
 mod config;
 mod connect;
