@@ -109,7 +109,7 @@ mod tests {
             r#"{"endpoint": "wss://other", "PubSub": {"endpoint": "wss://h/mqtt", "clientId": "c"}}"#,
         ] {
             let options: MqttOptions = serde_json::from_str(json).unwrap();
-            assert_eq!(options.ws.url.as_deref(), Some("wss://h/mqtt"), "{json}");
+            assert_eq!(options.ws.urls, ["wss://h/mqtt"], "{json}");
             assert_eq!(options.client_id.as_deref(), Some("c"), "{json}");
         }
     }

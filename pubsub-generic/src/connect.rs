@@ -7,6 +7,7 @@ use std::time::Duration;
 use pubsub_core::BoxFuture;
 use tokio::time::Instant;
 
+use crate::login::Login;
 use crate::transport::Transport;
 
 /// Makes connections: one call, one attempt, one [`Transport`], and what is known about it.
@@ -47,11 +48,23 @@ use crate::transport::Transport;
 pub trait Connect: Send + Sync + 'static {
     /// Makes one attempt.
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>>;
+
+    /// The endpoints that attempts can go to, by names that may be shown: host and port, no path, no query. Asked once.
+    ///
+    /// With more than one, the supervisor goes through them in rounds and says in [`Attempt::endpoint`] which one is
+    /// meant. Empty, as by default: there is one, and it has no name.
+    fn endpoints(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl<C: Connect + ?Sized> Connect for std::sync::Arc<C> {
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         (**self).connect(attempt)
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        (**self).endpoints()
     }
 }
 
@@ -60,6 +73,7 @@ pub struct Opened {
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) since: Instant,
     pub(crate) good_for: Option<Duration>,
+    pub(crate) login: Option<Login>,
 }
 
 impl Opened {
@@ -70,6 +84,7 @@ impl Opened {
             transport: Box::new(transport),
             since: Instant::now(),
             good_for: None,
+            login: None,
         }
     }
 
@@ -82,6 +97,13 @@ impl Opened {
     #[must_use]
     pub fn good_for(mut self, time: Duration) -> Self {
         self.good_for = Some(self.good_for.map_or(time, |other| other.min(time)));
+        self
+    }
+
+    /// The user name and the password for the CONNECT on this transport, in the place of those of the options.
+    #[must_use]
+    pub fn login(mut self, login: Login) -> Self {
+        self.login = Some(login);
         self
     }
 
@@ -99,6 +121,7 @@ impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opened")
             .field("good_for", &self.good_for)
+            .field("login", &self.login)
             .finish_non_exhaustive()
     }
 }
@@ -108,6 +131,7 @@ impl fmt::Debug for Opened {
 #[non_exhaustive]
 pub struct Attempt {
     number: u32,
+    endpoint: usize,
     client_id: String,
     credentials: CredentialFreshness,
     time_left: Duration,
@@ -119,6 +143,7 @@ impl Attempt {
     pub fn new(client_id: impl Into<String>, time_left: Duration) -> Self {
         Self {
             number: 1,
+            endpoint: 0,
             client_id: client_id.into(),
             credentials: CredentialFreshness::Any,
             time_left,
@@ -135,6 +160,17 @@ impl Attempt {
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    pub(crate) fn at_endpoint(mut self, endpoint: usize) -> Self {
+        self.endpoint = endpoint;
+        self
+    }
+
+    /// Which of the [`Connect::endpoints`] it goes to, counted from zero.
+    #[must_use]
+    pub fn endpoint(&self) -> usize {
+        self.endpoint
     }
 
     /// The Client Identifier that the CONNECT of this attempt will carry.

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::connect::{Connect, ConnectError, CredentialFreshness, Opened};
+use crate::endpoints::Rounds;
 use crate::error::ConnectionError;
 use crate::inbox::{Batch, Command, Load};
 use crate::overlap::Overlaps;
@@ -67,6 +68,7 @@ pub(crate) struct Task {
     pub(crate) parting: Option<Parting>,
     pub(crate) facts: ConnectionFacts,
     pub(crate) backoff: Backoff,
+    pub(crate) rounds: Rounds,
     /// Attempts since the last connection that stood.
     pub(crate) attempts: u32,
     pub(crate) freshness: CredentialFreshness,
@@ -199,6 +201,7 @@ impl Task {
             options.copies,
             options.matching,
         );
+        let rounds = Rounds::new(connect.endpoints(), options.endpoint_order);
         Self {
             shared,
             connect,
@@ -210,6 +213,7 @@ impl Task {
             facts: ConnectionFacts::new(),
             renewing: Renewing::new(backoff.sibling()),
             backoff,
+            rounds,
             attempts: 0,
             freshness: CredentialFreshness::Any,
             cut_short: 0,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mqtt_codec::ReasonCode;
+use mqtt_session::ConnectRefused;
 use pubsub_core::{ProviderError, ProviderErrorKind, QoS};
 
 use crate::connect::{ConnectError, ConnectErrorKind, Retry};
@@ -62,11 +63,24 @@ pub enum ConnectionError {
 pub struct ConnectRefusal {
     reason: ReasonCode,
     text: Option<Arc<str>>,
+    server_reference: Option<Arc<str>>,
 }
 
 impl ConnectRefusal {
-    pub(crate) fn new(reason: ReasonCode, text: Option<Arc<str>>) -> Self {
-        Self { reason, text }
+    pub(crate) fn new(refused: ConnectRefused) -> Self {
+        Self {
+            reason: refused.reason,
+            text: refused.reason_string.map(Arc::from),
+            server_reference: refused.server_reference.map(Arc::from),
+        }
+    }
+
+    pub(crate) fn wordless(reason: ReasonCode) -> Self {
+        Self {
+            reason,
+            text: None,
+            server_reference: None,
+        }
     }
 
     /// The reason code. The return codes 1 to 5 of MQTT 3.1.1 appear as the codes of MQTT 5 that mean the same.
@@ -81,6 +95,13 @@ impl ConnectRefusal {
         self.text.as_deref()
     }
 
+    /// Another server to use, as the broker names it (MQTT 5, its section 4.11). It is not followed: whoever can answer in
+    /// the broker's place could have our credentials sent anywhere. Also text from outside.
+    #[must_use]
+    pub fn server_reference(&self) -> Option<&str> {
+        self.server_reference.as_deref()
+    }
+
     /// Whether the same CONNECT may be accepted later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -92,6 +113,7 @@ impl ConnectRefusal {
                 | ReasonCode::ServerBusy
                 | ReasonCode::QuotaExceeded
                 | ReasonCode::ConnectionRateExceeded
+                | ReasonCode::UseAnotherServer
         )
     }
 }
@@ -112,7 +134,32 @@ impl ConnectionError {
         }
     }
 
-    pub(crate) fn retry(&self) -> Retry {
+    /// Whether other credentials may be what is needed.
+    pub(crate) fn blames_credentials(&self) -> bool {
+        match self {
+            Self::Connect(error) => error
+                .refusal()
+                .is_some_and(|refusal| matches!(refusal.status, 401 | 403)),
+            Self::Refused(refusal) => matches!(
+                refusal.reason,
+                ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized
+            ),
+            Self::ServerDisconnect(reason) => *reason == ReasonCode::NotAuthorized,
+            _ => false,
+        }
+    }
+
+    /// Whether the broker wants us to go to another server.
+    pub(crate) fn sends_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            Self::ServerDisconnect(ReasonCode::UseAnotherServer | ReasonCode::ServerMoved)
+        )
+    }
+
+    /// Whether, and how, a new attempt may succeed, if nobody decides otherwise.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
         match self {
             Self::Connect(error) => error.retry(),
             _ if self.is_retryable() => Retry::Later,

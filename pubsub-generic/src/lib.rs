@@ -20,8 +20,10 @@ mod connect;
 mod convert;
 mod copies;
 mod driver;
+mod endpoints;
 mod error;
 mod inbox;
+mod login;
 mod operations;
 mod options;
 mod overlap;
@@ -39,7 +41,9 @@ mod ws;
 pub use connect::{
     Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Refusal, Retry,
 };
+pub use endpoints::EndpointOrder;
 pub use error::{ConnectRefusal, ConnectionError, HungUpOn, LimitExceeded};
+pub use login::{Login, LoginSource};
 pub use options::{
     CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OptionsError, SessionMode,
 };

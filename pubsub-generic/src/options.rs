@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,10 @@ use mqtt_codec::ProtocolVersion;
 use mqtt_session::{BrokerOnlySession, CleanStart, Config, ConfigError, PublishPace};
 use pubsub_core::{MatchingRules, OfflinePolicy, ProviderError, ProviderErrorKind, QoS};
 
-use crate::error::HungUpOn;
+use crate::connect::Retry;
+use crate::endpoints::EndpointOrder;
+use crate::error::{ConnectionError, HungUpOn};
+use crate::login::LoginSource;
 use crate::reconnect::Reconnect;
 use crate::renewal::Renewal;
 
@@ -50,6 +54,9 @@ pub struct MqttOptions {
     pub(crate) subscribe_timeout: Duration,
     pub(crate) reconnect: Reconnect,
     pub(crate) renewal: Renewal,
+    pub(crate) endpoint_order: EndpointOrder,
+    pub(crate) login: Option<Arc<dyn LoginSource>>,
+    pub(crate) on_failure: Option<Judge>,
     pub(crate) offline: OfflinePolicy,
     pub(crate) idle: IdleConnection,
     pub(crate) limits: Limits,
@@ -57,6 +64,9 @@ pub struct MqttOptions {
     pub(crate) copies: CopyDetection,
     pub(crate) hang_up_error: ProviderError,
 }
+
+/// Says whether to try again after this failure, given what is the default.
+pub(crate) type Judge = Arc<dyn Fn(&ConnectionError, Retry) -> Retry + Send + Sync>;
 
 /// What the broker keeps of us between two Network Connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +146,20 @@ impl MqttOptions {
         }
     }
 
+    /// Another endpoint of the same broker, as a cluster has them, with a URL of its own. Up to 64.
+    ///
+    /// An attempt that fails is followed by one to the next endpoint, at once; only a whole round of failures is followed by
+    /// the [back-off](Self::reconnect). Each attempt has the [connect timeout](Self::connect_timeout) to itself. All
+    /// endpoints get the same credentials and headers. Where an MQTT 5 broker names another server (reasons 0x9C and
+    /// 0x9D), that is [reported](crate::ConnectRefusal::server_reference) and not followed: our credentials go to no host
+    /// that was not chosen here. But those that were are tried before the one that sent us away.
+    #[cfg(feature = "ws")]
+    #[must_use]
+    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+        self.ws.urls.push(url.into());
+        self
+    }
+
     /// Options for a provider that brings its own [`Connect`](crate::Connect).
     #[must_use]
     pub fn without_url() -> Self {
@@ -149,6 +173,9 @@ impl MqttOptions {
             subscribe_timeout: Duration::from_secs(60),
             reconnect: Reconnect::default(),
             renewal: Renewal::default(),
+            endpoint_order: EndpointOrder::default(),
+            login: None,
+            on_failure: None,
             offline: OfflinePolicy::WaitUpTo(Duration::from_secs(30)),
             idle: IdleConnection::Keep,
             limits: Limits::default(),
@@ -180,6 +207,15 @@ impl MqttOptions {
     #[must_use]
     pub fn password(mut self, password: impl Into<Vec<u8>>) -> Self {
         self.session.password = Some(Bytes::from(password.into()));
+        self
+    }
+
+    /// Where user name and password come from for each connection, instead of [`user_name`](Self::user_name) and
+    /// [`password`](Self::password): tokens that expire. With it, a refusal that blames them is not final any more, see
+    /// [`on_failure`](Self::on_failure).
+    #[must_use]
+    pub fn login_source(mut self, source: impl LoginSource) -> Self {
+        self.login = Some(Arc::new(source));
         self
     }
 
@@ -260,6 +296,48 @@ impl MqttOptions {
     #[must_use]
     pub fn reconnect(mut self, policy: Reconnect) -> Self {
         self.reconnect = policy;
+        self
+    }
+
+    /// Decides whether to try again after a failed attempt or a lost connection. It gets the failure and what would be done
+    /// by default:
+    ///
+    /// | failure | by default |
+    /// |---|---|
+    /// | no network, no answer, a connection lost, HTTP 408, 425, 429 and 5xx | [`Retry::Later`] |
+    /// | CONNACK: server unavailable or busy, quota or connection rate exceeded, use another server, an unspecified or implementation specific error | [`Retry::Later`] |
+    /// | bad user name or password, not authorised, HTTP 401 and 403, with a [login source](Self::login_source) | [`Retry::WithFreshCredentials`], and [`Retry::Never`] if those are refused, too |
+    /// | the same, without one | [`Retry::Never`] |
+    /// | CONNACK with any other reason; any other HTTP status; a certificate that is not trusted; a peer that is no WebSocket server | [`Retry::Never`] |
+    /// | DISCONNECT: banned, server moved | [`Retry::Never`] |
+    /// | a [`ConnectError`](crate::ConnectError) of a [`Connect`](crate::Connect) of one's own | what it says itself |
+    ///
+    /// After [`Retry::Never`] the provider gives up: it fails what waits and reports why, until
+    /// [`connect`](crate::MqttProvider::connect) is called. When to retry is for [`reconnect`](Self::reconnect).
+    ///
+    /// ```
+    /// use pubsub_generic::{ConnectionError, MqttOptions, Retry};
+    ///
+    /// // The broker learns of new devices late: being unknown passes.
+    /// let options = MqttOptions::new("wss://broker.example/mqtt").on_failure(|failure, default| match failure {
+    ///     ConnectionError::Refused(_) => Retry::Later,
+    ///     _ => default,
+    /// });
+    /// # let _ = options;
+    /// ```
+    #[must_use]
+    pub fn on_failure(
+        mut self,
+        judge: impl Fn(&ConnectionError, Retry) -> Retry + Send + Sync + 'static,
+    ) -> Self {
+        self.on_failure = Some(Arc::new(judge));
+        self
+    }
+
+    /// Which of several endpoints is tried first. Default: as given.
+    #[must_use]
+    pub fn endpoint_order(mut self, order: EndpointOrder) -> Self {
+        self.endpoint_order = order;
         self
     }
 
@@ -379,6 +457,11 @@ impl MqttOptions {
                 max: self.limits.max_qos,
             });
         }
+        if self.login.is_some()
+            && (self.session.username.is_some() || self.session.password.is_some())
+        {
+            return Err(OptionsError::LoginConflict);
+        }
         positive(self.connect_timeout, "connect timeout")?;
         positive(self.close_timeout, "close timeout")?;
         positive(self.subscribe_timeout, "subscribe timeout")?;
@@ -427,6 +510,9 @@ impl fmt::Debug for MqttOptions {
             .field("subscribe_timeout", &self.subscribe_timeout)
             .field("reconnect", &self.reconnect)
             .field("renewal", &self.renewal)
+            .field("endpoint_order", &self.endpoint_order)
+            .field("has_login_source", &self.login.is_some())
+            .field("has_on_failure", &self.on_failure.is_some())
             .field("offline", &self.offline)
             .field("idle", &self.idle)
             .field("limits", &self.limits)
@@ -445,6 +531,8 @@ pub enum OptionsError {
     MissingUrl,
     /// The URL, or an option of the connection to it, cannot be used; the source says why.
     Url(Box<dyn StdError + Send + Sync>),
+    /// More than 64 endpoints.
+    TooManyEndpoints,
     /// A URL that is not encrypted leads beyond this machine, and nobody said that this is meant.
     PlainUrl,
     /// A URL, or an option of the connection to it, was given to a provider that brings its own
@@ -454,6 +542,8 @@ pub enum OptionsError {
     ConnectorConflict,
     /// Root certificates were given to a build without TLS.
     NoTls,
+    /// A user name or password was given beside a source of them.
+    LoginConflict,
     /// The client identifier is longer than the [`Limits`] allow.
     ClientIdTooLong {
         /// How many bytes it may have.
@@ -484,12 +574,14 @@ impl fmt::Display for OptionsError {
         match self {
             Self::MissingUrl => f.write_str("the options have no URL"),
             Self::Url(_) => f.write_str("the URL or an option of its connection cannot be used"),
+            Self::TooManyEndpoints => f.write_str("more than 64 endpoints"),
             Self::PlainUrl => f.write_str(
                 "the URL is not encrypted and leads beyond this machine; if that is meant, say so with `plain_ws`",
             ),
             Self::UnusedUrl => f.write_str("a provider with its own `Connect` uses no URL and no option of it"),
             Self::ConnectorConflict => f.write_str("roots or a dialler beside a connector that has its own"),
             Self::NoTls => f.write_str("root certificates in a build without TLS; enable a feature for it"),
+            Self::LoginConflict => f.write_str("a user name or password beside a source of them"),
             Self::ClientIdTooLong { max_bytes } => write!(f, "the client identifier has more than {max_bytes} bytes"),
             Self::PersistentWithoutClientId => f.write_str("a persistent session needs a client identifier"),
             Self::WillQos { max } => write!(f, "the will's quality of service is above {max:?}"),

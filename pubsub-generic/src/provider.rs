@@ -19,6 +19,7 @@ use crate::convert::{session_publish, session_subscription};
 use crate::driver::Task;
 use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
+use crate::login::WithLogin;
 use crate::options::{MqttOptions, OptionsError};
 use crate::reconnect::{Backoff, Random};
 use crate::stats::{Counters, Stats};
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) sink: OnceLock<DeliverySink>,
     pub(crate) counters: Counters,
     up: AtomicBool,
+    /// Of the last connection that stood.
+    endpoint: Mutex<Option<Arc<str>>>,
     finished: watch::Sender<Option<Result<(), ProviderError>>>,
     this: std::sync::Weak<Self>,
 }
@@ -100,6 +103,13 @@ impl MqttProvider {
 
     fn assemble(mut options: MqttOptions, connect: Arc<dyn Connect>) -> Result<Self, OptionsError> {
         options.validate()?;
+        let connect: Arc<dyn Connect> = match &options.login {
+            Some(source) => Arc::new(WithLogin {
+                connect,
+                source: Arc::clone(source),
+            }),
+            None => connect,
+        };
         let client_id = match &options.client_id {
             Some(client_id) => client_id.clone(),
             None if options.session.version == ProtocolVersion::V31 => short_id(&random_uuid()?),
@@ -130,6 +140,7 @@ impl MqttProvider {
             sink: OnceLock::new(),
             counters: Counters::default(),
             up: AtomicBool::new(false),
+            endpoint: Mutex::new(None),
             finished,
             this: this.clone(),
         });
@@ -180,9 +191,12 @@ impl MqttProvider {
     /// What has happened so far, and what is under way.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared
+        let mut stats = self
+            .shared
             .counters
-            .snapshot(self.shared.is_up(), self.shared.inbox.load())
+            .snapshot(self.shared.is_up(), self.shared.inbox.load());
+        stats.endpoint = self.shared.endpoint();
+        stats
     }
 
     fn call(&self, command: Command) -> Result<(), ProviderError> {
@@ -401,6 +415,16 @@ impl Shared {
 
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_endpoint(&self, name: &Arc<str>) {
+        let mut endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        *endpoint = Some(Arc::clone(name)).filter(|name| !name.is_empty());
+    }
+
+    fn endpoint(&self) -> Option<Arc<str>> {
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoint.clone()
     }
 
     pub(crate) fn finished(&self, outcome: Result<(), ProviderError>) {

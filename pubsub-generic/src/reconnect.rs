@@ -211,6 +211,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// Evenly from zero to below `end`, which is not zero.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        // The bias is that of a number far below 2^64.
+        (self.next() % end.max(1) as u64) as usize
+    }
+
     pub(crate) fn up_to(&mut self, ceiling: Duration) -> Duration {
         // 53 bits make an even fraction of one.
         let fraction = (self.next() >> 11) as f64 / (1u64 << 53) as f64;

@@ -192,6 +192,7 @@ pub(crate) struct Renewing {
     pub(crate) stage: Stage,
     freshness: CredentialFreshness,
     attempts: u32,
+    endpoint: usize,
     backoff: Backoff,
     /// When the old connection ended.
     left_at: Option<Instant>,
@@ -203,6 +204,7 @@ impl Renewing {
             stage: Stage::Resting,
             freshness: CredentialFreshness::Any,
             attempts: 0,
+            endpoint: 0,
             backoff,
             left_at: None,
         }
@@ -239,6 +241,7 @@ impl Task {
         }
         let renewing = &mut self.renewing;
         renewing.attempts = 0;
+        renewing.endpoint = self.rounds.current();
         renewing.backoff.reset();
         let policy = &self.shared.options.renewal;
         let begin = policy.begin(opened_at, good_for, renewing.backoff.random());
@@ -302,7 +305,8 @@ impl Task {
         let timeout = self.shared.options.connect_timeout;
         self.renewing.attempts = self.renewing.attempts.saturating_add(1);
         let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
-            .numbered(self.renewing.attempts, self.renewing.freshness);
+            .numbered(self.renewing.attempts, self.renewing.freshness)
+            .at_endpoint(self.renewing.endpoint);
         tracing::debug!(client_id = %self.shared.client_id, attempt = self.renewing.attempts, "replacing the connection");
         let connect = Arc::clone(&self.connect);
         self.renewing.stage = Stage::Dialling {
@@ -314,7 +318,8 @@ impl Task {
 
     /// The new transport did not come about. The old connection stands, so there is time to try again.
     fn renewal_failed(&mut self, error: &ConnectionError) -> bool {
-        let retry = error.retry();
+        let retry = self.judge(error, self.renewing.freshness);
+        self.renewing.endpoint = self.rounds.after(self.renewing.endpoint);
         let delay = match retry {
             Retry::Never => None,
             _ => self.renewing.backoff.next_delay(),
@@ -379,6 +384,7 @@ impl Task {
             return true;
         }
         let deadline = self.now + self.shared.options.connect_timeout;
+        self.rounds.go_to(self.renewing.endpoint);
         self.transport_opened(next, deadline);
         true
     }

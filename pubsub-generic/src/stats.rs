@@ -1,16 +1,20 @@
 //! What can be counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::inbox::Load;
 
 /// A snapshot of what an [`MqttProvider`](crate::MqttProvider) has done and has under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Whether MQTT is connected.
     pub connected: bool,
+    /// Host and port that it is connected to, or was last; `None` before the first connection, and where the
+    /// [`Connect`](crate::Connect) gives its endpoints no names.
+    pub endpoint: Option<Arc<str>>,
     /// How many connections were accepted by the broker.
     pub connections: u64,
     /// Messages that arrived.
@@ -106,6 +110,7 @@ impl Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             connected,
+            endpoint: None,
             connections: read(&self.connections),
             messages_received: read(&self.messages_received),
             copies_left_out: read(&self.copies_left_out),

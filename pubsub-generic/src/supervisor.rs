@@ -13,7 +13,7 @@ use pubsub_core::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::connect::{Attempt, CredentialFreshness, Opened, Retry};
+use crate::connect::{Attempt, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Retry};
 use crate::driver::{Away, Link, Open, Parting, Task};
 use crate::error::{ConnectRefusal, ConnectionError};
 use crate::inbox::Command;
@@ -121,7 +121,8 @@ impl Task {
         self.attempts = self.attempts.saturating_add(1);
         let timeout = self.shared.options.connect_timeout;
         let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
-            .numbered(self.attempts, self.freshness);
+            .numbered(self.attempts, self.freshness)
+            .at_endpoint(self.rounds.next(self.backoff.random()));
         tracing::debug!(client_id = %self.shared.client_id, attempt = self.attempts, "connecting");
         let connect = Arc::clone(&self.connect);
         self.link = Link::Connecting {
@@ -132,7 +133,15 @@ impl Task {
         self.report_state(None);
     }
 
-    pub(crate) fn transport_opened(&mut self, opened: Opened, deadline: Instant) {
+    pub(crate) fn transport_opened(&mut self, mut opened: Opened, deadline: Instant) {
+        if let Some(login) = opened.login.take()
+            && let Err(error) = self
+                .session
+                .set_credentials(login.user_name, login.password)
+        {
+            let unusable = ConnectError::new(ConnectErrorKind::Configuration).with_source(error);
+            return self.attempt_failed(unusable.into());
+        }
         self.link = Link::Open(Open::new(opened, deadline, self.now));
         if let Err(error) = self.session.transport_opened(self.timestamp()) {
             // The session still has the last one: ours to report, so this cannot be.
@@ -183,6 +192,9 @@ impl Task {
         let (opened_at, good_for) = (open.opened_at, open.good_for);
         self.plan_renewal(opened_at, good_for);
         self.attempts = 0;
+        self.rounds.start_over();
+        self.shared
+            .set_endpoint(self.rounds.name(self.rounds.current()));
         self.freshness = CredentialFreshness::Any;
         self.last_error = None;
         self.offline_deadlines.clear();
@@ -230,12 +242,8 @@ impl Task {
     }
 
     pub(crate) fn refused(&mut self, refused: ConnectRefused) {
-        let text = refused.reason_string.map(Arc::from);
         self.part();
-        self.attempt_failed(ConnectionError::Refused(ConnectRefusal::new(
-            refused.reason,
-            text,
-        )));
+        self.attempt_failed(ConnectionError::Refused(ConnectRefusal::new(refused)));
     }
 
     pub(crate) fn disconnected(&mut self, disconnected: Disconnected) {
@@ -329,7 +337,7 @@ impl Task {
                 if self.cut_short >= CUT_SHORT_TOO_OFTEN =>
             {
                 // It was not about a packet.
-                error = ConnectionError::Refused(ConnectRefusal::new(reason, None));
+                error = ConnectionError::Refused(ConnectRefusal::wordless(reason));
             }
             ConnectionError::Transport(_)
             | ConnectionError::ServerDisconnect(ReasonCode::NotAuthorized) => {}
@@ -339,24 +347,58 @@ impl Task {
             self.backoff.skip_the_quick_one();
         }
         self.publishes_go_offline();
-        self.down(error);
+        let mut retry = self.judge(&error, self.freshness);
+        if error.sends_elsewhere() && self.rounds.avoid_current(self.backoff.random()) {
+            retry = Retry::Later;
+        }
+        self.down(error, retry);
     }
 
     pub(crate) fn attempt_failed(&mut self, error: ConnectionError) {
         self.link = Link::Idle;
         self.end_of_renewal();
+        let retry = self.judge(&error, self.freshness);
+        let Some(retry) = self.rounds.failed(retry) else {
+            return self.go_on_to_next_endpoint(error, retry);
+        };
+        let answer = reason_of(&error, retry);
         for reply in std::mem::take(&mut self.connect_replies) {
             self.completed.operations += 1;
-            let _ = reply.send(Err(error.clone().into()));
+            let _ = reply.send(Err(answer.clone()));
         }
-        self.down(error);
+        self.down(error, retry);
+    }
+
+    /// The round is not over: whoever waits for a connection goes on waiting.
+    fn go_on_to_next_endpoint(&mut self, error: ConnectionError, retry: Retry) {
+        let endpoint = self.rounds.name(self.rounds.current());
+        tracing::info!(client_id = %self.shared.client_id, endpoint = %endpoint, error = %error, "trying the next endpoint");
+        if retry == Retry::WithFreshCredentials {
+            self.freshness = CredentialFreshness::Renew;
+        }
+        self.last_error = Some(reason_of(&error, retry));
+        self.link = Link::Waiting { until: self.now };
+    }
+
+    /// Whether, and how, to try again after an attempt with such credentials came to this.
+    pub(crate) fn judge(&self, error: &ConnectionError, credentials: CredentialFreshness) -> Retry {
+        let options = &self.shared.options;
+        let default = match credentials {
+            _ if options.login.is_none() || !error.blames_credentials() => error.retry(),
+            CredentialFreshness::Any => Retry::WithFreshCredentials,
+            // Those that were refused were fresh.
+            CredentialFreshness::Renew => Retry::Never,
+        };
+        match &options.on_failure {
+            Some(judge) => judge(error, default),
+            None => default,
+        }
     }
 
     /// There is no connection any more, or none came about: waits for the next attempt, or stops.
-    fn down(&mut self, error: ConnectionError) {
+    fn down(&mut self, error: ConnectionError, retry: Retry) {
         self.facts.closed();
-        let retry = error.retry();
-        let reason = ProviderError::from(error.clone());
+        let reason = reason_of(&error, retry);
         self.last_error = Some(reason.clone());
         if !self.wants_connection() {
             self.link = Link::Idle;
@@ -477,6 +519,15 @@ impl Task {
             chosen => chosen,
         }
     }
+}
+
+/// What is told of a failure: whether trying again is worthwhile is what we do ourselves.
+fn reason_of(error: &ConnectionError, retry: Retry) -> ProviderError {
+    let retry = match retry {
+        Retry::Never => pubsub_core::Retry::Pointless,
+        _ => pubsub_core::Retry::Worthwhile,
+    };
+    ProviderError::from(error.clone()).with_retry(retry)
 }
 
 /// What matters of a transport that is gone.

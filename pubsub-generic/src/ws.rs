@@ -34,7 +34,7 @@ pub enum PlainWs {
 /// What of [`MqttOptions`] concerns the WebSocket.
 #[derive(Clone, Default)]
 pub(crate) struct WsOptions {
-    pub(crate) url: Option<String>,
+    pub(crate) urls: Vec<String>,
     pub(crate) subprotocol: Option<String>,
     pub(crate) subprotocol_policy: SubprotocolPolicy,
     pub(crate) headers: Vec<(String, String)>,
@@ -101,14 +101,14 @@ impl MqttOptions {
 impl WsOptions {
     pub(crate) fn new(url: String) -> Self {
         Self {
-            url: Some(url),
+            urls: vec![url],
             ..Self::default()
         }
     }
 
     /// Whether anything was set.
     pub(crate) fn is_used(&self) -> bool {
-        self.url.is_some()
+        !self.urls.is_empty()
             || self.subprotocol.is_some()
             || self.subprotocol_policy != SubprotocolPolicy::default()
             || !self.headers.is_empty()
@@ -122,16 +122,14 @@ impl WsOptions {
 impl fmt::Debug for WsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // An endpoint knows what of itself may be shown; what is no endpoint may hold anything.
-        let url = self
-            .url
-            .as_deref()
-            .map(|url| match url.parse::<Endpoint>() {
-                Ok(endpoint) => endpoint.to_string(),
-                Err(_) => "[not a usable URL]".to_owned(),
-            });
+        let shown = |url: &String| match url.parse::<Endpoint>() {
+            Ok(endpoint) => endpoint.to_string(),
+            Err(_) => "[not a usable URL]".to_owned(),
+        };
+        let urls: Vec<String> = self.urls.iter().map(shown).collect();
         let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("WsOptions")
-            .field("url", &url)
+            .field("urls", &urls)
             .field("subprotocol", &self.subprotocol)
             .field("headers", &headers)
             .field("extra_roots", &self.extra_roots_pem.len())
@@ -140,10 +138,10 @@ impl fmt::Debug for WsOptions {
     }
 }
 
-/// Opens a WebSocket to one URL: the [`Connect`] that [`MqttOptions::new`] leads to.
+/// Opens a WebSocket to a URL, or to one of several: the [`Connect`] that [`MqttOptions::new`] leads to.
 #[derive(Debug, Clone)]
 pub struct WsConnect {
-    endpoint: Endpoint,
+    endpoints: Vec<Endpoint>,
     request: UpgradeRequest,
     connector: Connector,
 }
@@ -153,10 +151,17 @@ impl WsConnect {
     #[must_use]
     pub fn new(endpoint: Endpoint, request: UpgradeRequest, connector: Connector) -> Self {
         Self {
-            endpoint,
+            endpoints: vec![endpoint],
             request,
             connector,
         }
+    }
+
+    /// With one more endpoint.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoints.push(endpoint);
+        self
     }
 
     /// The connection maker that these options describe, to be wrapped in one of your own.
@@ -166,13 +171,22 @@ impl WsConnect {
     /// The URL, or an option of the connection to it, cannot be used.
     pub fn from_options(options: &MqttOptions) -> Result<Self, OptionsError> {
         let ws = &options.ws;
-        let url = ws.url.as_deref().ok_or(OptionsError::MissingUrl)?;
-        let endpoint: Endpoint = url.parse().map_err(unusable)?;
-        if endpoint.target().security() == Security::Plain
-            && !endpoint.host().is_loopback()
-            && ws.plain == PlainWs::LoopbackOnly
-        {
-            return Err(OptionsError::PlainUrl);
+        if ws.urls.is_empty() {
+            return Err(OptionsError::MissingUrl);
+        }
+        if ws.urls.len() > MAX_ENDPOINTS {
+            return Err(OptionsError::TooManyEndpoints);
+        }
+        let mut endpoints = Vec::with_capacity(ws.urls.len());
+        for url in &ws.urls {
+            let endpoint: Endpoint = url.parse().map_err(unusable)?;
+            if endpoint.target().security() == Security::Plain
+                && !endpoint.host().is_loopback()
+                && ws.plain == PlainWs::LoopbackOnly
+            {
+                return Err(OptionsError::PlainUrl);
+            }
+            endpoints.push(endpoint);
         }
         let mut request = UpgradeRequest::new().subprotocol_policy(ws.subprotocol_policy);
         let subprotocol = ws.subprotocol.as_deref().unwrap_or(DEFAULT_SUBPROTOCOL);
@@ -185,7 +199,7 @@ impl WsConnect {
             value.set_sensitive(true);
             request = request.header(name, value).map_err(unusable)?;
         }
-        if options.session.password.is_some() {
+        if options.session.password.is_some() || options.login.is_some() {
             request = request.credentials_follow();
         }
         let connector = match &ws.connector {
@@ -204,12 +218,15 @@ impl WsConnect {
             .timeout(options.connect_timeout)
             .plaintext_credentials(credentials);
         Ok(Self {
-            endpoint,
+            endpoints,
             request,
             connector,
         })
     }
 }
+
+/// A round through so many, each of which may take the connect timeout, is long enough.
+const MAX_ENDPOINTS: usize = 64;
 
 /// A transport's messages carry whole and partial packets alike, so a message need not be longer than a packet; brokers
 /// that pack many packets into one stay far below this.
@@ -252,14 +269,20 @@ fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> OptionsErr
 }
 
 impl Connect for WsConnect {
-    fn connect<'a>(&'a self, _: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
+    fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
-            let socket = self
-                .connector
-                .connect(&self.endpoint, &self.request)
-                .await?;
+            let endpoint = self
+                .endpoints
+                .get(attempt.endpoint())
+                .ok_or_else(|| ConnectError::new(ConnectErrorKind::Configuration))?;
+            let socket = self.connector.connect(endpoint, &self.request).await?;
             Ok(Opened::new(WsTransport::new(socket)))
         })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let name = |endpoint: &Endpoint| endpoint.target().authority();
+        self.endpoints.iter().map(name).collect()
     }
 }
 

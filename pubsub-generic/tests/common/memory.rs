@@ -30,6 +30,7 @@ pub struct MemoryConnect {
     attempts: UnboundedSender<(Instant, Attempt)>,
     /// What is said of every transport.
     pub good_for: Option<Duration>,
+    pub endpoints: Vec<String>,
 }
 
 /// What the test holds: the broker's ends of the transports, and the attempts as they are made.
@@ -48,6 +49,7 @@ pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
             broker,
             attempts: attempted,
             good_for: None,
+            endpoints: Vec::new(),
         },
         Broker {
             transports,
@@ -57,6 +59,10 @@ pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
 }
 
 impl Connect for MemoryConnect {
+    fn endpoints(&self) -> Vec<String> {
+        self.endpoints.clone()
+    }
+
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
             let _ = self.attempts.send((Instant::now(), attempt.clone()));

@@ -76,6 +76,10 @@ impl<C: Connect> Connect for OnACord<C> {
             Ok(opened.map(|transport| Corded { transport, cord }))
         })
     }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.connect.endpoints()
+    }
 }
 
 struct Corded {
