@@ -5,7 +5,7 @@
 //! PUBREC is, a PUBREC until it is stored that the message was taken, a PUBCOMP until that is forgotten again.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -140,6 +140,8 @@ pub(crate) struct Persister {
     awaited: BTreeMap<u64, Vec<PublishId>>,
     /// Bytes that depend on all batches up to `needs`. At most `poll_transmit`'s limit (at least 64 KiB) and a packet.
     pub(crate) staged: BytesMut,
+    /// What is to be reported once these have left.
+    pub(crate) held_events: VecDeque<Event>,
     needs: u64,
     /// The identifier of each publish in flight.
     packet_ids: HashMap<PublishId, PacketId>,
@@ -327,6 +329,13 @@ impl Session {
         });
         self.persister.awaited.insert(sequence, messages.collect());
         Some(PersistBatch { sequence, changes })
+    }
+
+    /// Gives up what was put together for a connection that is over. What was to be reported of it still is: whether it
+    /// left does not matter any more.
+    pub(crate) fn abandon_staged(&mut self) {
+        self.persister.staged.clear();
+        self.events.append(&mut self.persister.held_events);
     }
 
     /// What has changed about subscriptions.

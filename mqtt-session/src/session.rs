@@ -210,7 +210,7 @@ impl Session {
             return Err(StateError::TransportOpen);
         }
         self.farewell = None;
-        self.persister.staged.clear();
+        self.abandon_staged();
         self.connection_epoch = self.connection_epoch.wrapping_add(1);
         //= MQTT-3.1.2-4
         let clean_start = self.must_start_clean
@@ -232,6 +232,7 @@ impl Session {
     pub fn transport_closed(&mut self, end: TransportEnd, now: Timestamp) {
         self.advance(now);
         self.farewell = None;
+        self.abandon_staged();
         let suspects = end == TransportEnd::ClosedByPeer;
         self.end_connection(DisconnectCause::Transport(end), suspects);
     }
@@ -327,7 +328,7 @@ impl Session {
         let stage = connection.stage();
         if cause != DisconnectCause::Requested {
             // What was to be written there is of no use elsewhere.
-            self.persister.staged.clear();
+            self.abandon_staged();
         }
         self.is_presence_in_doubt |= matches!(connection.phase, Phase::AwaitsConnack { .. });
         if hung_up && stage == ConnectionStage::Connected {

@@ -33,7 +33,10 @@ impl Session {
     /// that publishing cannot starve them; then SUBSCRIBE and UNSUBSCRIBE; then what is sent again; then new publishes.
     pub fn poll_transmit(&mut self, out: &mut BytesMut, limit: usize, now: Timestamp) -> usize {
         self.advance(now);
-        let written = if self.persister.is_on && self.connection.is_some() {
+        // A DISCONNECT ends the connection before it has left.
+        let is_stored = self.persister.is_on
+            && (self.connection.is_some() || !self.persister.staged.is_empty());
+        let written = if is_stored {
             self.transmit_stored(out, limit)
         } else {
             self.fill(out, limit)
@@ -45,11 +48,17 @@ impl Session {
     /// Hands out what was put together before, once all that it depends on is stored.
     fn transmit_stored(&mut self, out: &mut BytesMut, limit: usize) -> usize {
         if self.persister.staged.is_empty() {
+            let reported = self.events.len();
             let mut staged = core::mem::take(&mut self.persister.staged);
             // More than is asked for: one write of the store serves them all.
             self.fill(&mut staged, limit.max(STAGED_BYTES));
             self.collect_touched();
+            if staged.is_empty() {
+                self.persister.staged = staged;
+                return 0;
+            }
             self.persister.staged = staged;
+            self.persister.held_events = self.events.split_off(reported);
             self.persister.seal();
         }
         if !self.persister.may_release() {
@@ -60,6 +69,9 @@ impl Session {
         while !staged.is_empty() && out.len() - start < limit.max(1) {
             let len = packet_len(staged).min(staged.len());
             out.extend_from_slice(&staged.split_to(len));
+        }
+        if staged.is_empty() {
+            self.events.append(&mut self.persister.held_events);
         }
         out.len() - start
     }

@@ -144,6 +144,77 @@ fn a_disconnect_does_not_overtake_what_waits() {
 }
 
 #[test]
+fn nothing_is_reported_as_written_before_it_may_leave() {
+    for version in VERSIONS {
+        let (mut client, mut records) = connected(version);
+        client.publish("zero", QoS::AtMostOnce);
+        let one = client.publish("one", QoS::AtLeastOnce);
+        assert!(client.sent().is_empty());
+        let events = client.events();
+        assert!(events.is_empty(), "{events:?}");
+        store(&mut client, &mut records);
+        let events = client.events();
+        assert!(
+            matches!(&events[..], [Event::PublishStored { id }] if *id == one),
+            "{events:?}"
+        );
+        assert_eq!(
+            client.sent_words(),
+            ["PUBLISH q0 zero", "PUBLISH q1 #1 one"]
+        );
+        let events = client.events();
+        assert!(
+            matches!(&events[..], [
+                Event::PublishCompleted { outcome: PublishOutcome::Written, .. },
+                Event::PublishWritten { id },
+            ] if *id == one),
+            "{events:?}"
+        );
+
+        client.publish("lost", QoS::AtMostOnce);
+        client.publish("two", QoS::AtLeastOnce);
+        assert!(client.sent().is_empty());
+        client.close(TransportEnd::Failed);
+        let events = client.events();
+        assert!(
+            matches!(
+                &events[..],
+                [
+                    Event::PublishCompleted { .. },
+                    Event::PublishWritten { .. },
+                    Event::Disconnected(_)
+                ]
+            ),
+            "each is reported once: {events:?}"
+        );
+    }
+}
+
+#[test]
+fn a_disconnect_is_written_to_its_end_one_packet_a_call() {
+    let (mut client, mut records) = connected(ProtocolVersion::V5);
+    let taken = token(client.deliver(QoS::AtLeastOnce, 5, "down"));
+    assert_eq!(client.session.acknowledge(taken), Acknowledged::Accepted);
+    client
+        .session
+        .disconnect(Disconnect::default(), client.now)
+        .unwrap();
+    store(&mut client, &mut records);
+    let mut types = Vec::new();
+    loop {
+        let mut out = bytes::BytesMut::new();
+        if client.session.poll_transmit(&mut out, 1, client.now) == 0 {
+            break;
+        }
+        let told = client.session.poll_event();
+        let is_over = matches!(told, Some(Event::Disconnected(_)));
+        assert_eq!(is_over, out[0] >> 4 == 14, "{told:?}");
+        types.push(out[0] >> 4);
+    }
+    assert_eq!(types, [4, 14]);
+}
+
+#[test]
 fn the_next_process_goes_on_where_the_last_stopped() {
     for version in VERSIONS {
         let (mut client, mut records) = connected(version);
