@@ -14,6 +14,7 @@ use mqtt_codec::{PacketId, QoS, SubscriptionId};
 use crate::command::size_of_publish;
 use crate::config::{Config, ConfigError, Persistence};
 use crate::event::{Event, PublishId};
+use crate::job::check_filter;
 use crate::outbound::{InFlightEntry, Outgoing, Stage};
 use crate::publish::{Publish, is_topic_name};
 use crate::session::Session;
@@ -103,8 +104,10 @@ pub enum RestoreError {
     WrongValue,
     /// A message that could not have been accepted.
     InvalidMessage,
-    /// A packet identifier that a publish cannot have, or that two have.
+    /// A packet identifier that a publish cannot have, that two have, or whose publish is missing.
     InvalidPacketId,
+    /// A Topic Filter that could not have been subscribed to.
+    InvalidSubscription,
 }
 
 impl core::fmt::Display for RestoreError {
@@ -114,6 +117,7 @@ impl core::fmt::Display for RestoreError {
             Self::WrongValue => "a record's content does not belong to its key",
             Self::InvalidMessage => "a stored message could not have been accepted",
             Self::InvalidPacketId => "a stored packet identifier is not valid or not unique",
+            Self::InvalidSubscription => "a stored Topic Filter could not have been subscribed to",
         })
     }
 }
@@ -229,19 +233,27 @@ impl Session {
                     session.received.restore(id, fingerprint);
                 }
                 (
-                    RecordKey::Subscription(_),
+                    RecordKey::Subscription(filter),
                     RecordValue::Subscription {
                         subscription,
                         id,
                         granted,
                     },
-                ) => session.control.restore(subscription, id, granted),
+                ) => {
+                    if filter != subscription.filter || check_filter(&filter, 0, None).is_err() {
+                        return Err(RestoreError::InvalidSubscription);
+                    }
+                    session.control.restore(subscription, id, granted);
+                }
                 _ => return Err(RestoreError::WrongValue),
             }
         }
         for (id, publish) in messages {
             let progress = progress.remove(&id);
             session.restore_publish(id, publish, progress, away)?;
+        }
+        if !progress.is_empty() {
+            return Err(RestoreError::InvalidPacketId);
         }
         // Whether the earlier process learnt last that the broker had lost the session is not known.
         session.is_presence_in_doubt = session.has_session;
@@ -260,11 +272,13 @@ impl Session {
                 .properties
                 .as_ref()
                 .is_none_or(|properties| properties.is_valid())
-            && publish.qos != QoS::AtMostOnce;
+            && publish.qos != QoS::AtMostOnce
+            // The identifiers of those to come are greater.
+            && id.0 < u64::MAX / 2;
         if !is_valid {
             return Err(RestoreError::InvalidMessage);
         }
-        self.next_publish = self.next_publish.max(id.0.saturating_add(1));
+        self.next_publish = self.next_publish.max(id.0 + 1);
         publish.expiry = publish.expiry.map(|left| left.saturating_sub(away));
         let expires_at = publish.expiry.map(|left| self.now + left);
         let size = size_of_publish(&publish);

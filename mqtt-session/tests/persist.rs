@@ -355,6 +355,34 @@ fn records_that_make_no_session_are_refused() {
             (RecordKey::Progress(two), progress(packet_id)),
         ])
     };
+    assert_eq!(
+        restore(vec![(RecordKey::Progress(one), progress(1))]),
+        Some(RestoreError::InvalidPacketId)
+    );
+    assert_eq!(
+        restore(vec![(
+            RecordKey::Message(PublishId::from_value(u64::MAX)),
+            message("a", QoS::AtLeastOnce)
+        )]),
+        Some(RestoreError::InvalidMessage)
+    );
+    for (key, filter) in [
+        ("a", "b"),
+        ("", ""),
+        ("a/#/b", "a/#/b"),
+        ("$share/g", "$share/g"),
+    ] {
+        let value = RecordValue::Subscription {
+            subscription: Subscription::new(filter, QoS::AtLeastOnce),
+            id: None,
+            granted: QoS::AtLeastOnce,
+        };
+        assert_eq!(
+            restore(vec![(RecordKey::Subscription(key.into()), value)]),
+            Some(RestoreError::InvalidSubscription),
+            "{filter}"
+        );
+    }
     assert_eq!(twice(6), None);
     assert_eq!(twice(5), Some(RestoreError::InvalidPacketId));
     assert_eq!(twice(65_535), Some(RestoreError::InvalidPacketId));
