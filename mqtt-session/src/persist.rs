@@ -146,6 +146,8 @@ pub(crate) struct Persister {
     pub(crate) staged: BytesMut,
     /// What is to be reported once these have left.
     pub(crate) held_events: VecDeque<Event>,
+    /// Whether some of these have left.
+    pub(crate) has_released: bool,
     needs: u64,
     /// The identifier of each publish in flight.
     packet_ids: HashMap<PublishId, PacketId>,
@@ -345,11 +347,24 @@ impl Session {
         Some(PersistBatch { sequence, changes })
     }
 
-    /// Gives up what was put together for a connection that is over. What was to be reported of it still is: whether it
-    /// left does not matter any more.
+    /// Gives up what was put together for a connection that is over. What was to be reported of it still is, as if it had
+    /// left; but where nothing has, publishes count as not sent yet.
     pub(crate) fn abandon_staged(&mut self) {
         self.persister.staged.clear();
-        self.events.append(&mut self.persister.held_events);
+        while let Some(event) = self.persister.held_events.pop_front() {
+            if let Event::PublishWritten { id } = event
+                && !self.persister.has_released
+            {
+                let packet_id = self.persister.packet_ids.get(&id);
+                if let Some(entry) = packet_id.and_then(|id| self.in_flight.entry_mut(*id)) {
+                    entry.sent_before = false;
+                    entry.reported_written = false;
+                    entry.sent_on = None;
+                }
+                continue;
+            }
+            self.events.push_back(event);
+        }
     }
 
     /// What has changed about subscriptions.

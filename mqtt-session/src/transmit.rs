@@ -59,12 +59,14 @@ impl Session {
             }
             self.persister.staged = staged;
             self.persister.held_events = self.events.split_off(reported);
+            self.persister.has_released = false;
             self.persister.seal();
         }
         if !self.persister.may_release() {
             return 0;
         }
         let start = out.len();
+        self.persister.has_released = true;
         let staged = &mut self.persister.staged;
         while !staged.is_empty() && out.len() - start < limit.max(1) {
             let len = packet_len(staged).min(staged.len());
