@@ -160,10 +160,13 @@ impl Task {
             && self.parting.is_none()
             && self.publishes.is_empty()
             && self.batch.commands.is_empty()
+            && self.is_kept()
     }
 
     pub(crate) fn finish(&mut self) {
         self.is_done = true;
+        let failure = self.keeper.as_ref().and_then(|keeper| keeper.failure());
+        let failure = failure.cloned();
         let closed = ProviderError::new(ProviderErrorKind::Closed);
         self.fail_everything(&closed);
         self.facts.failed();
@@ -172,10 +175,10 @@ impl Task {
             .closing
             .as_ref()
             .is_some_and(|closing| closing.left_over);
-        self.shared.finished(if left_over {
-            Err(ProviderErrorKind::TimedOut.into())
-        } else {
-            Ok(())
+        self.shared.finished(match failure {
+            Some(failure) => Err(failure),
+            None if left_over => Err(ProviderErrorKind::TimedOut.into()),
+            None => Ok(()),
         });
     }
 }

@@ -26,6 +26,7 @@ use crate::connect::{Connect, ConnectError, CredentialFreshness, Opened};
 use crate::endpoints::Rounds;
 use crate::error::ConnectionError;
 use crate::inbox::{Batch, Command, Load};
+use crate::keeper::{Keeper, Kept, Restored};
 use crate::overlap::Overlaps;
 use crate::provider::Shared;
 use crate::reconnect::Backoff;
@@ -33,6 +34,7 @@ use crate::renewal::Renewing;
 use crate::subscriptions::Subscriptions;
 use crate::tokens::Tokens;
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
+use crate::unclaimed::Unclaimed;
 
 /// Rounds in one poll before other tasks of the runtime get a turn.
 const MAX_ROUNDS: usize = 16;
@@ -102,6 +104,10 @@ pub(crate) struct Task {
     /// When which publish stops waiting for a connection. Empty while there is one.
     pub(crate) offline_deadlines: BTreeSet<(Instant, PublishId)>,
     pub(crate) subscriptions: Subscriptions,
+    /// With a session store.
+    pub(crate) keeper: Option<Box<Keeper>>,
+    /// Subscriptions that came back from the store, until somebody subscribes to them again.
+    pub(crate) unclaimed: Option<Box<Unclaimed>>,
 
     pub(crate) tokens: Tokens,
     pub(crate) deliveries: Vec<Delivery>,
@@ -185,6 +191,7 @@ pub(crate) struct PendingPublish {
     pub(crate) offline: OfflinePolicy,
     /// Whether it has been handed to a transport.
     pub(crate) written: bool,
+    pub(crate) kept: Kept,
 }
 
 impl Task {
@@ -233,6 +240,8 @@ impl Task {
             publishes: HashMap::new(),
             offline_deadlines: BTreeSet::new(),
             subscriptions: Subscriptions::new(overlaps),
+            keeper: None,
+            unclaimed: None,
             tokens: Tokens::default(),
             deliveries: Vec::new(),
             delivered: 0,
@@ -243,6 +252,14 @@ impl Task {
             output: BytesMut::new(),
             sleep: Box::pin(tokio::time::sleep_until(now)),
         }
+    }
+
+    /// With a store, and what it had. The session was made of that at `origin`.
+    pub(crate) fn keeping(mut self, keeper: Keeper, restored: Restored, origin: Instant) -> Self {
+        self.origin = origin;
+        self.keeper = Some(Box::new(keeper));
+        self.adopt(restored);
+        self
     }
 
     /// The session's view of this round's time.
@@ -273,6 +290,7 @@ impl Task {
         more |= self.transmit(cx);
         // What was written may complete publishes at once (QoS 0), and end the connection (DISCONNECT).
         more |= self.handle_events();
+        more |= self.keep(cx);
         more
     }
 
@@ -284,6 +302,9 @@ impl Task {
         }
         let mut more = false;
         for _ in 0..MAX_COMMANDS_A_ROUND {
+            if self.is_reloading() {
+                break;
+            }
             let Some(command) = self.batch.commands.pop_front() else {
                 break;
             };
@@ -510,6 +531,7 @@ impl Task {
                 .map(|closing| closing.next_deadline(self.now)),
             self.offline_deadlines.first().map(|(at, _)| *at),
             self.subscriptions.next_deadline(),
+            self.unclaimed.as_ref().and_then(|kept| kept.deadline()),
             self.clock_due,
             self.resubscribing_until,
             self.ping_due,
@@ -540,6 +562,7 @@ impl Task {
             more = true;
         }
         more |= self.give_up_late_subscribes();
+        more |= self.give_up_unclaimed();
         if self.ping_due.is_some_and(|at| at <= self.now) {
             self.look_after_ping();
         }

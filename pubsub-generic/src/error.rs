@@ -9,6 +9,7 @@ use mqtt_session::ConnectRefused;
 use pubsub_core::{ProviderError, ProviderErrorKind, QoS};
 
 use crate::connect::{ConnectError, ConnectErrorKind, Retry};
+use crate::store::StoreError;
 use crate::transport::TransportError;
 
 /// Why a connection did not come to be, or ended.
@@ -56,6 +57,9 @@ pub enum ConnectionError {
     /// A subscriber was too slow, and its options ask to drop the connection, so that the broker keeps what is not
     /// confirmed.
     SlowSubscriber,
+    /// The session store failed, and nothing may be sent without it. Not retried: the next
+    /// [`connect`](crate::MqttProvider::connect) starts from what the store then has.
+    Store(StoreError),
 }
 
 /// The broker's no to a CONNECT.
@@ -124,6 +128,7 @@ impl ConnectionError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(error) => error.is_retryable(),
+            Self::Store(_) => false,
             Self::Refused(refusal) => refusal.is_retryable(),
             // "Not authorized" may be about a packet; whether we are still let in, the next CONNACK says.
             Self::ServerDisconnect(reason) => !matches!(
@@ -205,6 +210,7 @@ impl ConnectionError {
             }
             Self::ServerDisconnect(ReasonCode::NotAuthorized) => ProviderErrorKind::NotAuthorized,
             Self::TakenOver => ProviderErrorKind::TakenOver,
+            Self::Store(_) => ProviderErrorKind::Other,
             Self::Transport(_)
             | Self::Session(_)
             | Self::ServerDisconnect(_)
@@ -230,6 +236,7 @@ impl fmt::Display for ConnectionError {
             Self::NetworkDown => f.write_str("the host's network is down"),
             Self::Renewal => f.write_str("the connection is replaced ahead of its end"),
             Self::SlowSubscriber => f.write_str("dropped for a subscriber that is too slow"),
+            Self::Store(_) => f.write_str("the session cannot be stored"),
         }
     }
 }
@@ -240,6 +247,7 @@ impl StdError for ConnectionError {
             Self::Connect(error) => Some(error.as_ref()),
             Self::Transport(error) => Some(error.as_ref()),
             Self::Session(error) => Some(error),
+            Self::Store(error) => Some(error),
             _ => None,
         }
     }

@@ -124,6 +124,13 @@ impl Inbox {
         }
     }
 
+    /// Counts what came back from a store as accepted, whatever the bounds say.
+    pub(crate) fn adopt(&self, load: Load) {
+        let mut state = self.lock();
+        state.load.messages += load.messages;
+        state.load.bytes += load.bytes;
+    }
+
     /// Accepts a publish within the bounds. A single message is taken into an empty queue whatever its size.
     pub(crate) fn publish(
         &self,

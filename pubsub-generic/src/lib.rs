@@ -23,6 +23,7 @@ mod driver;
 mod endpoints;
 mod error;
 mod inbox;
+mod keeper;
 mod login;
 mod operations;
 mod options;
@@ -31,10 +32,12 @@ mod provider;
 mod reconnect;
 mod renewal;
 mod stats;
+mod store;
 mod subscriptions;
 mod supervisor;
 mod tokens;
 mod transport;
+mod unclaimed;
 #[cfg(feature = "ws")]
 mod ws;
 
@@ -43,6 +46,7 @@ pub use connect::{
 };
 pub use endpoints::EndpointOrder;
 pub use error::{ConnectRefusal, ConnectionError, HungUpOn, LimitExceeded};
+pub use keeper::RestoredPublish;
 pub use login::{Login, LoginSource};
 pub use options::{
     CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OptionsError, SessionMode,
@@ -51,6 +55,11 @@ pub use provider::MqttProvider;
 pub use reconnect::{Jitter, Reconnect};
 pub use renewal::Renewal;
 pub use stats::Stats;
+pub use store::{
+    Change, MemorySessionStore, Record, SessionStore, StillStored, StoreError, StoreErrorKind,
+};
+#[cfg(feature = "durable")]
+pub use store::{FileSessionStore, FileStoreOptions, SyncPolicy};
 pub use transport::{Received, Transport, TransportError, TransportErrorKind};
 #[cfg(feature = "ws")]
 pub use ws::{DEFAULT_SUBPROTOCOL, PlainWs, WsConnect, WsTransport};

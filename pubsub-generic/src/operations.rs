@@ -8,6 +8,7 @@ use pubsub_core::{
 
 use crate::convert::{not_sent, outcome_of, properties_of, qos_of, reason_code_of};
 use crate::driver::{PendingPublish, Task};
+use crate::keeper::Kept;
 
 impl Task {
     pub(crate) fn publish(
@@ -37,6 +38,7 @@ impl Task {
                         bytes,
                         offline,
                         written: false,
+                        kept: Kept::No,
                     },
                 );
                 if !up {
@@ -67,6 +69,14 @@ impl Task {
         settler.settle(outcome);
     }
 
+    pub(crate) fn settle_pending(
+        &mut self,
+        pending: PendingPublish,
+        outcome: Result<Delivered, PublishError>,
+    ) {
+        self.settle_publish(pending.bytes, pending.settler, outcome);
+    }
+
     /// The connection is gone: what was not written yet is offline from here on.
     pub(crate) fn publishes_go_offline(&mut self) {
         let waiting: Vec<(PublishId, OfflinePolicy)> = self
@@ -95,11 +105,10 @@ impl Task {
         }
         if let Some(pending) = self.publishes.remove(&id) {
             let error = self.because_of_last(kind);
-            self.settle_publish(
-                pending.bytes,
-                pending.settler,
-                Err(PublishError::NotSent(error)),
-            );
+            match &mut self.keeper {
+                Some(keeper) if pending.kept != Kept::No => keeper.withdraw(pending, error),
+                _ => self.settle_pending(pending, Err(PublishError::NotSent(error))),
+            }
         }
     }
 
@@ -120,13 +129,19 @@ impl Task {
         while let Some(event) = self.session.poll_event() {
             more = true;
             if let Event::Message(message) = event {
-                let delivery = self.delivery(message);
+                let mut delivery = self.delivery(message);
+                if let Some(unclaimed) = &mut self.unclaimed {
+                    delivery = delivery.and_then(|delivery| unclaimed.hold(delivery));
+                }
                 self.deliveries.extend(delivery);
                 continue;
             }
             // A gap and the end of a connection have their place among the messages.
             if let Event::Connected(_) | Event::Disconnected(_) = event {
                 self.deliver();
+                if let Some(unclaimed) = &mut self.unclaimed {
+                    unclaimed.disconnected();
+                }
             }
             self.handle_event(event);
         }
@@ -139,6 +154,12 @@ impl Task {
             Event::Connected(connected) => self.connected(&connected),
             Event::ConnectRefused(refused) => self.refused(*refused),
             Event::Disconnected(disconnected) => self.disconnected(*disconnected),
+            Event::PublishStored { id } => {
+                if let Some(pending) = self.publishes.get_mut(&id) {
+                    pending.kept = Kept::Yes;
+                    pending.settler.reached(PublishStage::Stored);
+                }
+            }
             Event::PublishWritten { id } => {
                 if let Some(pending) = self.publishes.get_mut(&id) {
                     pending.written = true;
@@ -153,7 +174,7 @@ impl Task {
             Event::PublishCompleted { id, outcome } => {
                 if let Some(pending) = self.publishes.remove(&id) {
                     let outcome = outcome_of(outcome, &self.shared.options.hang_up_error);
-                    self.settle_publish(pending.bytes, pending.settler, outcome);
+                    self.settle_pending(pending, outcome);
                 }
             }
             Event::SubscribeCompleted { id, results } => self.subscribe_completed(id, results),

@@ -17,6 +17,7 @@ use crate::error::{ConnectionError, HungUpOn};
 use crate::login::LoginSource;
 use crate::reconnect::Reconnect;
 use crate::renewal::Renewal;
+use crate::store::{SessionStore, StoreError, StoreHandle};
 
 /// The name that Amplify gives this kind of provider; a good one to
 /// [add](pubsub_core::PubSub::add_provider) it under, as long as there is but one.
@@ -63,6 +64,8 @@ pub struct MqttOptions {
     pub(crate) matching: MatchingRules,
     pub(crate) copies: CopyDetection,
     pub(crate) hang_up_error: ProviderError,
+    pub(crate) store: Option<StoreHandle>,
+    pub(crate) claim_timeout: Duration,
 }
 
 /// Says whether to try again after this failure, given what is the default.
@@ -182,6 +185,8 @@ impl MqttOptions {
             matching: MatchingRules::default(),
             copies: CopyDetection::default(),
             hang_up_error: ProviderError::new(ProviderErrorKind::Refused).with_source(HungUpOn),
+            store: None,
+            claim_timeout: Duration::from_secs(30),
         }
     }
 
@@ -408,7 +413,8 @@ impl MqttOptions {
     /// Everything else that the session lets one choose: windows, aliases, enhanced authentication, what becomes of
     /// messages in flight when the broker forgets us.
     ///
-    /// The client identifier in it is overwritten; set that with [`client_id`](Self::client_id).
+    /// The client identifier in it is overwritten; set that with [`client_id`](Self::client_id). So is whether it gives out
+    /// records: it does with a [`store`](Self::store).
     #[must_use]
     pub fn configure_session(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.session);
@@ -436,6 +442,38 @@ impl MqttOptions {
         self
     }
 
+    /// Where the session is kept, so that it outlives this process. Default none.
+    ///
+    /// A publish at QoS 1 or 2 is then stored before it is sent, offline or not, and its receipt says so
+    /// ([`PublishStage::Stored`](pubsub_core::PublishStage::Stored)): from there on it is delivered even if the process is
+    /// killed, by the next one that has this store, at QoS 2 once. What becomes of those is told by
+    /// [`MqttProvider::take_restored`](crate::MqttProvider::take_restored). What was received at QoS 2 and confirmed is not
+    /// delivered again by the next process.
+    ///
+    /// It needs [`SessionMode::Persistent`], with a time to expiry above zero, or the broker would forget its half of the
+    /// session. Beside it [`OfflinePolicy::Queue`] is worth a thought: with another one, a publish that is stored is taken
+    /// back when its time to wait for a connection is over.
+    ///
+    /// Clones of the options share the store, but one provider at a time may use it.
+    #[must_use]
+    pub fn store(mut self, store: impl SessionStore) -> Self {
+        self.store = Some(StoreHandle::new(Arc::new(store)));
+        self
+    }
+
+    /// How long after connecting the subscriptions of an earlier process wait to be made again. Default 30 s. Only with a
+    /// [`store`](Self::store).
+    ///
+    /// The broker resumes them before this process has subscribed to anything. Messages at QoS 1 and 2 that come for such a
+    /// filter are held, unconfirmed, until something subscribes to the same filter; it gets them first. When the time is
+    /// over, what nobody has subscribed to is unsubscribed, and what was held for it counts as
+    /// having no subscriber.
+    #[must_use]
+    pub fn claim_timeout(mut self, timeout: Duration) -> Self {
+        self.claim_timeout = timeout;
+        self
+    }
+
     /// Checks everything but the URL and what the session checks itself, and names the first rule that is broken.
     pub(crate) fn validate(&self) -> Result<(), OptionsError> {
         if let Some(client_id) = &self.client_id
@@ -449,6 +487,13 @@ impl MqttOptions {
             && self.client_id.as_deref().is_none_or(str::is_empty)
         {
             return Err(OptionsError::PersistentWithoutClientId);
+        }
+        if self.store.is_some() {
+            let is_kept = self.session.version != ProtocolVersion::V5
+                || !self.session.session_expiry.is_zero();
+            if self.session.clean_start != CleanStart::Never || !is_kept {
+                return Err(OptionsError::StoreWithoutSession);
+            }
         }
         if let Some(will) = &self.session.will
             && u8::from(will.qos) > self.limits.max_qos as u8
@@ -465,6 +510,7 @@ impl MqttOptions {
         positive(self.connect_timeout, "connect timeout")?;
         positive(self.close_timeout, "close timeout")?;
         positive(self.subscribe_timeout, "subscribe timeout")?;
+        positive(self.claim_timeout, "claim timeout")?;
         if let OfflinePolicy::WaitUpTo(time) = self.offline {
             positive(time, "offline wait")?;
         }
@@ -519,6 +565,8 @@ impl fmt::Debug for MqttOptions {
             .field("matching", &self.matching)
             .field("copies", &self.copies)
             .field("hang_up_error", &self.hang_up_error)
+            .field("store", &self.store)
+            .field("claim_timeout", &self.claim_timeout)
             .finish()
     }
 }
@@ -551,6 +599,13 @@ pub enum OptionsError {
     },
     /// A persistent session is found again by its client identifier, so it needs one that outlives the process.
     PersistentWithoutClientId,
+    /// A session store beside a session that the broker does not keep: that takes [`SessionMode::Persistent`] with a time to
+    /// expiry above zero.
+    StoreWithoutSession,
+    /// Another provider uses the session store.
+    StoreInUse,
+    /// The session cannot be had from its store; the source says why.
+    Store(StoreError),
     /// The will asks for more than the [`Limits`] allow.
     WillQos {
         /// What they allow.
@@ -584,6 +639,11 @@ impl fmt::Display for OptionsError {
             Self::LoginConflict => f.write_str("a user name or password beside a source of them"),
             Self::ClientIdTooLong { max_bytes } => write!(f, "the client identifier has more than {max_bytes} bytes"),
             Self::PersistentWithoutClientId => f.write_str("a persistent session needs a client identifier"),
+            Self::StoreWithoutSession => f.write_str(
+                "a session store needs a session that the broker keeps: persistent, with a time to expiry above zero",
+            ),
+            Self::StoreInUse => f.write_str("another provider uses the session store"),
+            Self::Store(_) => f.write_str("the session cannot be had from its store"),
             Self::WillQos { max } => write!(f, "the will's quality of service is above {max:?}"),
             Self::Zero { what } => write!(f, "the {what} is zero"),
             Self::ReconnectCap => f.write_str("the cap of the reconnect policy is below one of its delays"),
@@ -598,6 +658,7 @@ impl StdError for OptionsError {
         match self {
             Self::Url(source) => Some(source.as_ref()),
             Self::Session(error) => Some(error),
+            Self::Store(error) => Some(error),
             _ => None,
         }
     }

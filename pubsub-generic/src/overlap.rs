@@ -82,6 +82,12 @@ impl Overlaps {
         Some(id)
     }
 
+    /// The identifier that this filter has had since before this process.
+    pub(crate) fn restore(&mut self, filter: &Arc<str>, id: SubscriptionId) {
+        self.last = self.last.max(id.value());
+        self.identifiers.insert(Arc::clone(filter), id);
+    }
+
     pub(crate) fn granted(&mut self, filter: &Arc<str>, qos: QoS, now: Instant) {
         if self.by_content.is_some() {
             // Never sent: it only counts the filters.

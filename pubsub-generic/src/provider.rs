@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mqtt_codec::ProtocolVersion;
-use mqtt_session::{BrokerOnlySession, CleanStart, Session};
+use mqtt_session::{BrokerOnlySession, CleanStart, Persistence, Session, Timestamp};
 use pubsub_core::{
     BoxFuture, DeliverySink, FilterRequest, MatchingRules, Network, OfflinePolicy, OutboundMessage,
     Provider, ProviderError, ProviderErrorKind, PublishError, PublishReceipt, QoS, ReceiptSink,
@@ -19,6 +19,7 @@ use crate::convert::{session_publish, session_subscription};
 use crate::driver::Task;
 use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
+use crate::keeper::{Keeper, RestoredPublish, load, restore};
 use crate::login::WithLogin;
 use crate::options::{MqttOptions, OptionsError};
 use crate::reconnect::{Backoff, Random};
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     pub(crate) sink: OnceLock<DeliverySink>,
     pub(crate) counters: Counters,
+    /// Until somebody asks for them.
+    restored: Mutex<Vec<RestoredPublish>>,
     up: AtomicBool,
     /// Of the last connection that stood.
     endpoint: Mutex<Option<Arc<str>>>,
@@ -130,7 +133,23 @@ impl MqttProvider {
             options.session.max_queued_messages,
             options.session.max_outbound_bytes,
         );
-        let session = Session::new(options.session.clone()).map_err(OptionsError::Session)?;
+        options.session.persistence = match options.store {
+            Some(_) => Persistence::On,
+            None => Persistence::Off,
+        };
+        let mut session = Session::new(options.session.clone()).map_err(OptionsError::Session)?;
+        let mut kept = None;
+        let mut handles = Vec::new();
+        if let Some(store) = options.store.take() {
+            let store = store.claim().ok_or(OptionsError::StoreInUse)?;
+            let loaded = load(&**store, &client_id).map_err(OptionsError::Store)?;
+            let (stored, mut restored) = restore(loaded, options.session.clone(), Timestamp::ZERO)
+                .map_err(OptionsError::Store)?;
+            session = stored;
+            inbox.adopt(restored.load);
+            handles = std::mem::take(&mut restored.handles);
+            kept = Some((Keeper::new(store), restored, tokio::time::Instant::now()));
+        }
         let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random_seed()?));
         let (finished, watch) = watch::channel(None);
         let shared = Arc::new_cyclic(|this| Shared {
@@ -139,14 +158,22 @@ impl MqttProvider {
             inbox,
             sink: OnceLock::new(),
             counters: Counters::default(),
+            restored: Mutex::default(),
             up: AtomicBool::new(false),
             endpoint: Mutex::new(None),
             finished,
             this: this.clone(),
         });
+        shared.restored(handles);
         let task = {
             let shared = Arc::clone(&shared);
-            Box::new(move || Task::new(shared, connect, session, backoff))
+            Box::new(move || {
+                let task = Task::new(shared, connect, session, backoff);
+                match kept {
+                    Some((keeper, restored, origin)) => task.keeping(keeper, restored, origin),
+                    None => task,
+                }
+            })
         };
         Ok(Self {
             shared,
@@ -186,6 +213,17 @@ impl MqttProvider {
         if self.start().is_ok() {
             self.shared.inbox.notify(Command::Network(network));
         }
+    }
+
+    /// The publishes that came back from the [store](MqttOptions::store), each with a receipt that tells what becomes of it;
+    /// none the second time. They are sent with the first connection whether asked for or not, before anything newer
+    /// of the same QoS, and count in [`stats`](Self::stats).
+    ///
+    /// There are some after a process that ended with publishes unconfirmed, and once more when
+    /// [`connect`](Self::connect) starts a provider again that had stopped.
+    #[must_use]
+    pub fn take_restored(&self) -> Vec<RestoredPublish> {
+        std::mem::take(&mut *self.shared.lock_restored())
     }
 
     /// What has happened so far, and what is under way.
@@ -411,6 +449,15 @@ impl fmt::Debug for MqttProvider {
 impl Shared {
     pub(crate) fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
+    }
+
+    pub(crate) fn restored(&self, handles: Vec<RestoredPublish>) {
+        self.counters.publishes_restored(handles.len());
+        self.lock_restored().extend(handles);
+    }
+
+    fn lock_restored(&self) -> std::sync::MutexGuard<'_, Vec<RestoredPublish>> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_up(&self) -> bool {

@@ -25,6 +25,8 @@ pub struct Stats {
     pub publishes_delivered: u64,
     /// Publishes that were not, for whatever reason.
     pub publishes_failed: u64,
+    /// Publishes of earlier processes that the session store still had; they count among the others, too.
+    pub publishes_restored: u64,
     /// Publishes accepted and not settled yet, waiting and in flight.
     pub publishes_pending: usize,
     /// Their topics and payloads, in bytes.
@@ -53,6 +55,7 @@ pub(crate) struct Counters {
     copies_left_out: AtomicU64,
     publishes_delivered: AtomicU64,
     publishes_failed: AtomicU64,
+    publishes_restored: AtomicU64,
     subscriptions: AtomicUsize,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
@@ -83,6 +86,10 @@ impl Counters {
             },
             1,
         );
+    }
+
+    pub(crate) fn publishes_restored(&self, publishes: usize) {
+        add(&self.publishes_restored, publishes as u64);
     }
 
     pub(crate) fn subscriptions(&self, filters: usize) {
@@ -116,6 +123,7 @@ impl Counters {
             copies_left_out: read(&self.copies_left_out),
             publishes_delivered: read(&self.publishes_delivered),
             publishes_failed: read(&self.publishes_failed),
+            publishes_restored: read(&self.publishes_restored),
             publishes_pending: load.messages,
             publish_bytes_pending: load.bytes,
             calls_pending: load.operations,

@@ -127,6 +127,15 @@ impl Subscriptions {
 
 impl Task {
     pub(crate) fn operation(&mut self, operation: Operation) {
+        if self.unclaimed.is_some() {
+            match &operation {
+                Operation::Subscribe { subscriptions, .. } => {
+                    let filters = subscriptions.iter().map(|asked| Arc::clone(&asked.filter));
+                    self.claim(&filters.collect::<Vec<_>>());
+                }
+                Operation::Unsubscribe { filters, .. } => self.claim(filters),
+            }
+        }
         let state = &mut self.subscriptions;
         match operation {
             Operation::Subscribe {

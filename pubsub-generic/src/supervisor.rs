@@ -89,6 +89,9 @@ impl Task {
     }
 
     pub(crate) fn start_if_due(&mut self) -> bool {
+        if self.is_reloading() {
+            return false;
+        }
         if !self.wants_connection() {
             if let Link::Waiting { .. } = self.link {
                 self.link = Link::Idle;
@@ -198,6 +201,9 @@ impl Task {
         self.freshness = CredentialFreshness::Any;
         self.last_error = None;
         self.offline_deadlines.clear();
+        if let Some(unclaimed) = &mut self.unclaimed {
+            unclaimed.connected(self.now.checked_add(self.shared.options.claim_timeout));
+        }
         self.shared.set_up(true);
         self.shared.counters.connected();
         tracing::info!(
@@ -453,7 +459,7 @@ impl Task {
     }
 
     /// Gives up: fails everything under way and every call until somebody asks for a connection again.
-    fn stop(&mut self, reason: ProviderError) {
+    pub(crate) fn stop(&mut self, reason: ProviderError) {
         self.shared.inbox.stop(reason.clone());
         self.stopped = Some(reason.clone());
         self.link = Link::Idle;
@@ -470,6 +476,7 @@ impl Task {
     pub(crate) fn fail_everything(&mut self, reason: &ProviderError) {
         self.settle_everything(reason);
         self.tokens.disarm();
+        self.unclaimed = None;
         self.subscriptions.overlaps.forget();
         self.away = None;
         self.renewing.abandon();
@@ -477,18 +484,22 @@ impl Task {
             self.session = session;
             self.set_aside = 0;
         }
+        if let Some(keeper) = &mut self.keeper {
+            for (pending, _) in keeper.leave_session() {
+                let outcome = PublishError::Indeterminate(reason.clone());
+                self.settle_pending(pending, Err(outcome));
+            }
+        }
     }
 
     pub(crate) fn settle_everything(&mut self, reason: &ProviderError) {
-        for (_, pending) in std::mem::take(&mut self.publishes) {
-            self.completed.messages += 1;
-            self.completed.bytes += pending.bytes;
-            let outcome = if pending.written {
-                PublishError::Indeterminate(reason.clone())
-            } else {
-                PublishError::NotSent(reason.clone())
-            };
-            pending.settler.settle(Err(outcome));
+        for (id, pending) in std::mem::take(&mut self.publishes) {
+            let outcome = pending.left(reason);
+            if let PublishError::NotSent(_) = outcome {
+                // Nor is it to be sent now.
+                let _ = self.session.cancel_publish(id);
+            }
+            self.settle_pending(pending, Err(outcome));
         }
         self.completed.operations += self.subscriptions.fail(reason);
         for reply in std::mem::take(&mut self.connect_replies) {

@@ -165,6 +165,20 @@ impl BrokerEnd {
         }
     }
 
+    /// A packet that has arrived by now.
+    pub fn try_packet(&mut self) -> Option<Bytes> {
+        while let Ok(chunk) = self.from_client.try_recv() {
+            self.buffer.extend_from_slice(&chunk);
+        }
+        let len = packet_len(&self.buffer)?;
+        Some(self.buffer.split_to(len).freeze())
+    }
+
+    /// Waits until the client has dropped the transport, whatever it still says.
+    pub async fn gone(&mut self) {
+        while self.packet().await.is_some() {}
+    }
+
     pub async fn expect(&mut self, packet: &[u8]) {
         assert_eq!(self.packet().await.as_deref(), Some(packet));
     }
