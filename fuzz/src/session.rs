@@ -508,7 +508,7 @@ fn message(id: PacketId, payload: &[u8], dup: bool) -> PublishRef<'_> {
 fn connack(version: ProtocolVersion, session_present: bool) -> Vec<u8> {
     let mut bytes = BytesMut::new();
     let connack = ConnackRef {
-        session_present,
+        session_present: session_present && version != ProtocolVersion::V31,
         ..ConnackRef::new(ReasonCode::Success)
     };
     PacketRef::Connack(connack)

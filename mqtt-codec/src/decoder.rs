@@ -94,6 +94,8 @@ impl Decoder {
     }
 
     /// The length in bytes of the packet at the front of the buffer, if its header was seen and the rest was not.
+    ///
+    /// `None` after an error: there is nothing to wait for.
     pub fn pending_len(&self) -> Option<usize> {
         self.known.map(|len| len.frame as usize)
     }

@@ -222,6 +222,8 @@ pub enum EncodeError {
     ReasonCode(ReasonCode),
     /// A CONNACK that refuses, and says that a session is present.
     SessionPresentOnRefusal,
+    /// A CONNACK of MQTT 3.1 that says that a session is present.
+    SessionPresentBeforeV311,
     /// MQTT 3.1.1: no Client Identifier without a clean session; MQTT 3.1: none at all.
     ClientIdentifierRequired,
     /// Before MQTT 5: a Password without a User Name.
@@ -254,6 +256,7 @@ impl fmt::Display for EncodeError {
             Self::SessionPresentOnRefusal => {
                 f.write_str("Session Present in a CONNACK that refuses")
             }
+            Self::SessionPresentBeforeV311 => f.write_str("Session Present needs MQTT 3.1.1"),
             Self::ClientIdentifierRequired => f.write_str("empty Client Identifier"),
             Self::PasswordWithoutUserName => f.write_str("Password without User Name"),
             Self::AuthenticationMethodMissing => f.write_str("Authentication Method is missing"),

@@ -93,6 +93,25 @@ fn remaining_lengths() {
 }
 
 #[test]
+fn nothing_is_pending_after_an_error() {
+    for version in VERSIONS {
+        // A PINGREQ with a body of 200 bytes: whole, it is refused, and so it is again.
+        let mut bytes = hex("C0 C8 01");
+        let mut decoder = Decoder::new(version);
+        let mut buf = BytesMut::from(&bytes[..]);
+        assert_eq!(decoder.decode(&mut buf), Ok(None));
+        assert_eq!(decoder.pending_len(), Some(203));
+        bytes.resize(203, 0);
+        let mut buf = BytesMut::from(&bytes[..]);
+        for _ in 0..2 {
+            assert_eq!(decoder.decode(&mut buf), Err(M::TrailingBytes.into()));
+            assert_eq!(decoder.pending_len(), None);
+            assert_eq!(buf, bytes, "nothing is taken");
+        }
+    }
+}
+
+#[test]
 fn packets_above_the_limit_are_refused_with_their_header() {
     for version in VERSIONS {
         let mut decoder = Decoder::new(version).with_max_packet_size(130);
@@ -110,6 +129,7 @@ fn packets_above_the_limit_are_refused_with_their_header() {
             assert_eq!(decoder.decode(&mut buf), Err(E::PacketTooLarge.into()));
         }
         assert_eq!(decoder.decode_ref(&buf), Err(E::PacketTooLarge.into()));
+        assert_eq!(decoder.pending_len(), None);
         decoder.set_max_packet_size(131);
         assert_eq!(decoder.decode(&mut buf), Ok(None));
         assert_eq!(decoder.pending_len(), Some(131));

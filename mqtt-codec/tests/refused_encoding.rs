@@ -208,6 +208,15 @@ fn other_packets_that_cannot_be_encoded() {
         P::Connack(present),
         EncodeError::SessionPresentOnRefusal,
     );
+    let present = ConnackRef {
+        session_present: true,
+        ..ConnackRef::new(R::Success)
+    };
+    cannot_encode(
+        &[V31],
+        P::Connack(present),
+        EncodeError::SessionPresentBeforeV311,
+    );
     cannot_encode(
         OLD,
         P::Disconnect(DisconnectRef::new(R::ProtocolError)),

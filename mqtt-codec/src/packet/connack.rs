@@ -12,7 +12,7 @@ use crate::{PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "the fields of the packet")]
 pub struct ConnackRef<'a> {
-    /// Whether the server goes on with a session that it had. MQTT 3.1 does not say: `false`.
+    /// Whether the server goes on with a session that it had. MQTT 3.1 cannot say: `false`.
     pub session_present: bool,
     /// Outcome. See [`ReasonCode`] for how the return codes of older versions are mapped.
     pub reason_code: ReasonCode,
@@ -63,6 +63,9 @@ impl<'a> ConnackRef<'a> {
         if self.session_present && self.reason_code != ReasonCode::Success {
             return Err(EncodeError::SessionPresentOnRefusal);
         }
+        if self.session_present && version == ProtocolVersion::V31 {
+            return Err(EncodeError::SessionPresentBeforeV311);
+        }
         let properties = self.properties.measure(PropertyScope::Connack, version)?;
         Ok((
             varint_from(2 + properties.total as usize)?,
@@ -83,8 +86,7 @@ impl<'a> ConnackRef<'a> {
         let (remaining, code, properties) = self.measure(version)?;
         ensure_room(dst, remaining, 0)?;
         put_fixed_header(dst, PacketType::Connack.first_byte(), remaining);
-        let flags = u8::from(self.session_present && version != ProtocolVersion::V31);
-        dst.put_slice(&[flags, code]);
+        dst.put_slice(&[u8::from(self.session_present), code]);
         self.properties.put(properties, dst);
         Ok(())
     }

@@ -214,7 +214,7 @@ impl Broker {
                 Properties::EMPTY
             };
             let connack = ConnackRef {
-                session_present,
+                session_present: session_present && version != ProtocolVersion::V31,
                 reason_code: ReasonCode::Success,
                 properties,
             };
