@@ -51,10 +51,10 @@ impl Index {
         self.place(u64::from(tag_of(key)) << 32 | (u64::from(number) + 1));
     }
 
-    /// Removes a number from under a key.
-    pub(super) fn remove(&mut self, key: u64, number: u32) {
+    /// Removes a number from under a key; false if it is not there.
+    pub(super) fn remove(&mut self, key: u64, number: u32) -> bool {
         let Some(mut hole) = self.slot_of(key, number) else {
-            return;
+            return false;
         };
         let mask = self.slots.len() - 1;
         self.len -= 1;
@@ -76,13 +76,16 @@ impl Index {
         if self.len * 8 < self.slots.len() && self.slots.len() > MIN_SLOTS {
             self.resize(self.slots.len() / 2);
         }
+        true
     }
 
-    /// Puts another number in the place of one.
-    pub(super) fn renumber(&mut self, key: u64, old: u32, new: u32) {
-        if let Some(at) = self.slot_of(key, old) {
-            self.slots[at] = u64::from(tag_of(key)) << 32 | (u64::from(new) + 1);
-        }
+    /// Puts another number in the place of one; false if that is not there.
+    pub(super) fn renumber(&mut self, key: u64, old: u32, new: u32) -> bool {
+        let Some(at) = self.slot_of(key, old) else {
+            return false;
+        };
+        self.slots[at] = u64::from(tag_of(key)) << 32 | (u64::from(new) + 1);
+        true
     }
 
     /// How many slots there are: a power of two, or none. A tag's home is its remainder by that.

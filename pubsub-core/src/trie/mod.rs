@@ -79,14 +79,6 @@ pub struct TopicTrie<V> {
 struct Entry<V> {
     pattern: Text,
     value: V,
-    home: Home,
-}
-
-#[derive(Clone, Copy)]
-enum Home {
-    Exact,
-    Shaped,
-    Tree,
 }
 
 /// How a filter is kept, or would be.
@@ -184,13 +176,14 @@ impl<V> TopicTrie<V> {
     pub fn remove(&mut self, filter: &TopicFilter) -> Option<V> {
         let kind = self.kind_of(filter);
         let number = self.number_of(filter, &kind)?;
-        match (self.entries[number].home, kind) {
-            (Home::Exact, Kind::Exact(key)) => self.exact.remove(key, number as u32),
-            (Home::Shaped, Kind::Shaped(shape, key)) => {
-                self.shaped.remove(key, number as u32);
+        match kind {
+            Kind::Exact(key) => {
+                self.exact.remove(key, number as u32);
+            }
+            Kind::Shaped(shape, key) if self.shaped.remove(key, number as u32) => {
                 self.shapes.remove(&shape, self.parent_matches());
             }
-            _ => self.tree.remove(filter.pattern(), &self.seed),
+            Kind::Shaped(..) | Kind::Deep => self.tree.remove(filter.pattern(), &self.seed),
         }
         let removed = self.entries.swap_remove(number);
         self.renumber(self.entries.len(), number);
@@ -246,10 +239,14 @@ impl<V> TopicTrie<V> {
     }
 
     fn kind_of(&self, filter: &TopicFilter) -> Kind {
-        if !filter.has_wildcards() {
-            return Kind::Exact(self.seed.text(filter.pattern().as_bytes()));
+        self.kind_of_pattern(filter.pattern(), filter.has_wildcards())
+    }
+
+    fn kind_of_pattern(&self, pattern: &str, has_wildcards: bool) -> Kind {
+        if !has_wildcards {
+            return Kind::Exact(self.seed.text(pattern.as_bytes()));
         }
-        match Shape::of(filter.pattern(), &self.seed) {
+        match Shape::of(pattern, &self.seed) {
             Some((shape, key)) => Kind::Shaped(shape, key),
             None => Kind::Deep,
         }
@@ -280,28 +277,22 @@ impl<V> TopicTrie<V> {
             .ok()
             .filter(|number| *number < u32::MAX);
         let number = number.expect("fewer than 2^32 - 1 filters");
-        let home = match kind {
-            Kind::Exact(key) => {
-                self.exact.insert(key, number);
-                Home::Exact
-            }
+        match kind {
+            Kind::Exact(key) => self.exact.insert(key, number),
             Kind::Shaped(shape, key)
                 if self
                     .shapes
                     .add(&shape, self.max_shapes, self.parent_matches()) =>
             {
                 self.shaped.insert(key, number);
-                Home::Shaped
             }
             Kind::Shaped(..) | Kind::Deep => {
                 self.tree.set(filter.pattern(), number, &self.seed);
-                Home::Tree
             }
-        };
+        }
         self.entries.push(Entry {
             pattern: Text::new(filter.pattern()),
             value,
-            home,
         });
         number as usize
     }
@@ -313,17 +304,15 @@ impl<V> TopicTrie<V> {
         };
         let pattern = entry.pattern.as_str();
         let (old, new) = (old as u32, new as u32);
-        match entry.home {
-            Home::Tree => self.tree.set(pattern, new, &self.seed),
-            Home::Exact => {
-                let key = self.seed.text(pattern.as_bytes());
+        match self.kind_of_pattern(
+            pattern,
+            pattern.bytes().any(|byte| matches!(byte, b'+' | b'#')),
+        ) {
+            Kind::Exact(key) => {
                 self.exact.renumber(key, old, new);
             }
-            Home::Shaped => {
-                if let Some((_, key)) = Shape::of(pattern, &self.seed) {
-                    self.shaped.renumber(key, old, new);
-                }
-            }
+            Kind::Shaped(_, key) if self.shaped.renumber(key, old, new) => {}
+            Kind::Shaped(..) | Kind::Deep => self.tree.set(pattern, new, &self.seed),
         }
     }
 }
@@ -343,7 +332,7 @@ impl<V> fmt::Debug for TopicTrie<V> {
     }
 }
 
-/// A filter's text, short ones in place: with a value of up to 8 bytes an entry fills one cache line.
+/// A filter's text, short ones in place: with a value of up to 16 bytes an entry fills one cache line.
 #[derive(Clone)]
 enum Text {
     Short { len: u8, bytes: [u8; Self::SHORT] },
@@ -497,7 +486,7 @@ mod tests {
 
     #[test]
     fn an_entry_with_a_small_value_is_a_cache_line() {
-        assert_eq!(size_of::<Entry<[u32; 2]>>(), 64);
+        assert_eq!(size_of::<Entry<[u64; 2]>>(), 64);
     }
 
     /// Every combination of `+` and a literal over ten levels: 1,024 shapes, more than are listed.

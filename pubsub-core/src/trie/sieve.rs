@@ -40,9 +40,11 @@ impl Sieve {
         }
     }
 
-    /// Removes a number from under a key.
-    pub(super) fn remove(&mut self, key: u64, number: u32) {
-        self.index.remove(key, number);
+    /// Removes a number from under a key; false if it is not there.
+    pub(super) fn remove(&mut self, key: u64, number: u32) -> bool {
+        if !self.index.remove(key, number) {
+            return false;
+        }
         if self.index.slots() == self.classes.len() {
             let home = self.home_of(tag_of(key));
             if let Some(classes) = self.classes.get_mut(home) {
@@ -52,11 +54,12 @@ impl Sieve {
         } else {
             self.classify();
         }
+        true
     }
 
-    /// Puts another number in the place of one.
-    pub(super) fn renumber(&mut self, key: u64, old: u32, new: u32) {
-        self.index.renumber(key, old, new);
+    /// Puts another number in the place of one; false if that is not there.
+    pub(super) fn renumber(&mut self, key: u64, old: u32, new: u32) -> bool {
+        self.index.renumber(key, old, new)
     }
 
     #[inline]
