@@ -1,16 +1,18 @@
-//! Our topic trie beside its peers: `cargo run --release -p topics [ROUNDS]` in `benches/peers`.
+//! Our topic trie beside its peers: `cargo run --release -p topics [ROUNDS [WORKLOAD...]]` in `benches/peers`.
 //!
-//! Time is the CPU time of the thread around the matches only. Indexes of one workload run in turn, round
-//! after round; a row is the best round. Each must find as many matches as a naive search on the topics
-//! that are checked, or it is left out. Peers get their topics parsed before the clock starts (they allocate
-//! in doing so, which a user pays too: see the rows "from text", where all start from the topic's text).
+//! Time is the CPU time of the thread, around the measured calls only. Indexes of one workload run in turn,
+//! round after round; a row is the best round. Each index has the caches to itself in its turn: a pass over
+//! the topics goes before the timed ones. What of a large set does not fit stays cold. Each must find as many subscribers as a naive search does
+//! for the topics that are checked, and as many as ours for all.
 //!
-//! mqtt_topic_tree has room for two live branches only, so it runs on exact filters alone.
+//! Peers get their filters and topics parsed before the clock starts. For topics they allocate in doing so,
+//! which a user pays too: see the rows "from text", where all start from the topic's text. What a peer has to
+//! own it is given; the copies are made while the clock stands still.
 
-#[path = "../../src/counting.rs"]
 mod counting;
 #[path = "../../src/measure.rs"]
 mod measure;
+mod peer;
 #[path = "../../../src/topics.rs"]
 #[allow(dead_code)]
 mod topics;
@@ -18,120 +20,349 @@ mod topics;
 use std::hint::black_box;
 
 use measure::Clock;
-use mqtt_topic_tree::{QoS, TopicTree};
-use pubsub_core::{TopicFilter, TopicName, TopicTrie};
-use quill::{Pattern, Registry, Topic};
+use peer::{Ours, Peer, Quill, Rmqtt, Tree};
+use pubsub_core::TopicFilter;
 use topics::Kind;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
 
-/// One index over one set: from a pass over all topics to the number of matches.
-struct Row<'a> {
-    name: &'static str,
-    pass: Box<dyn Fn() -> u64 + 'a>,
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let rounds = args
+        .next()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(15);
+    let wanted: Vec<_> = args.collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    println!("| workload | index | ns | times ours | allocations |");
+    println!("| --- | --- | ---: | ---: | ---: |");
+    for kind in [
+        Kind::Exact,
+        Kind::Plus,
+        Kind::Multi,
+        Kind::Deep,
+        Kind::Hostile,
+    ] {
+        for n in [1_000, 100_000, 1_000_000] {
+            if is_wanted(kind.name()) && (kind != Kind::Hostile || n == 1_000) {
+                matching(kind, n, rounds);
+            }
+        }
+    }
+    if is_wanted("fan-out") {
+        fan_out(rounds);
+    }
+    if is_wanted("change") {
+        changing(Kind::Exact, rounds);
+        changing(Kind::Multi, rounds);
+    }
 }
 
-fn main() {
-    let rounds = std::env::args().nth(1).and_then(|rounds| rounds.parse().ok()).unwrap_or(15);
-    println!("| set | index | ns a match | times ours | allocations a match |");
-    println!("| --- | --- | ---: | ---: | ---: |");
-    for kind in [Kind::Exact, Kind::Plus, Kind::Multi, Kind::Deep, Kind::Hostile] {
-        for n in [1_000, 100_000, 1_000_000] {
-            if kind != Kind::Hostile || n == 1_000 {
-                compare(kind, n, rounds);
-            }
+/// What was measured of one index: the best round.
+struct Row {
+    name: String,
+    best: Option<(u64, u64)>,
+}
+
+impl Row {
+    fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            best: None,
+        }
+    }
+
+    fn measure<T: Default>(&mut self, work: impl FnOnce() -> T) -> T {
+        let mut clock = Clock::default();
+        let result = clock.region(|| black_box(work()));
+        let this = (clock.nanoseconds, clock.allocations);
+        self.best = Some(self.best.map_or(this, |best| best.min(this)));
+        result
+    }
+}
+
+/// Prints the rows, each divided by the number of operations; the first is ours.
+fn print(workload: &str, rows: &[&Row], operations: usize) {
+    let each = |figure: u64| figure as f64 / operations as f64;
+    let ours = rows
+        .first()
+        .and_then(|row| row.best)
+        .map_or(f64::NAN, |(nanoseconds, _)| each(nanoseconds));
+    for row in rows {
+        if let Some((nanoseconds, allocations)) = row.best {
+            println!(
+                "| {workload} | {} | {:.1} | {:.1} | {:.1} |",
+                row.name,
+                each(nanoseconds),
+                each(nanoseconds) / ours,
+                each(allocations)
+            );
         }
     }
 }
 
-fn compare(kind: Kind, n: usize, rounds: usize) {
+/// One index filled with a set, and the topics to match.
+struct Full<P: Peer> {
+    index: P,
+    topics: Vec<P::Topic>,
+    row: Row,
+    row_from_text: Row,
+}
+
+impl<P: Peer> Full<P> {
+    fn new(filters: &[String], texts: &[String]) -> Self {
+        let mut index = P::default();
+        for (id, text) in filters.iter().enumerate() {
+            index.subscribe(&mut Some(P::filter(text)), id as u32);
+        }
+        Self {
+            index,
+            topics: texts.iter().map(|text| P::topic(text)).collect(),
+            row: Row::new(P::NAME),
+            row_from_text: Row::new(format!("{}, from text", P::NAME)),
+        }
+    }
+
+    fn check(&self, filters: &[String], texts: &[String]) {
+        for (topic, text) in self.topics.iter().zip(texts).take(20) {
+            let name = Ours::topic(text);
+            let fits = |filter: &&String| {
+                TopicFilter::new(filter.as_str()).is_ok_and(|filter| filter.matches(&name))
+            };
+            let naive = filters.iter().filter(fits).count() as u64;
+            assert_eq!(self.index.count(topic), naive, "{}: {text}", P::NAME);
+        }
+    }
+
+    /// Several passes over all topics; returns what each finds.
+    fn round(&mut self, texts: &[String], passes: usize) -> u64 {
+        let Self {
+            index,
+            topics,
+            row,
+            row_from_text,
+        } = self;
+        let pass = || topics.iter().map(|topic| index.count(topic)).sum::<u64>();
+        let found = black_box(pass());
+        assert_eq!(
+            row.measure(|| (0..passes).map(|_| black_box(pass())).sum::<u64>()),
+            found * passes as u64
+        );
+        let pass = || {
+            texts
+                .iter()
+                .map(|text| index.count(&P::topic(text)))
+                .sum::<u64>()
+        };
+        assert_eq!(
+            row_from_text.measure(|| (0..passes).map(|_| black_box(pass())).sum::<u64>()),
+            found * passes as u64
+        );
+        found
+    }
+}
+
+fn matching(kind: Kind, n: usize, rounds: usize) {
     let filters = kind.filters(n);
     let texts = kind.topics(n);
-
-    let mut trie: TopicTrie<[u32; 2]> = TopicTrie::new();
-    let quill = Registry::new();
-    let mut tree = TopicTree::default();
-    for (id, text) in filters.iter().enumerate() {
-        let filter = TopicFilter::new(text.as_str()).expect("a filter");
-        trie.get_or_insert_with(&filter, || [id as u32, 0])[1] += 1;
-        quill.subscribe(Pattern::parse(text).expect("a filter"), id as u32);
-        if kind == Kind::Exact {
-            let filter = mqtt_topic_tree::TopicFilter::try_from(text.clone()).ok().expect("a filter");
-            tree.add_subscription(filter, id as _, QoS::Level0);
-        }
-    }
-    let ours: Vec<_> = texts.iter().map(|text| TopicName::new(text.as_str()).expect("a topic")).collect();
-    let quills: Vec<_> = texts.iter().map(|text| Topic::parse(text).expect("a topic")).collect();
-    let trees: Vec<_> = texts
-        .iter()
-        .map(|text| mqtt_topic_tree::TopicName::try_from(text.clone()).ok().expect("a topic"))
-        .collect();
-
-    let find = |topic: &TopicName| {
-        let mut sum = 0;
-        trie.for_each_match(topic, |subscribers| sum += u64::from(subscribers[1]));
-        sum
-    };
-    for (topic, quills) in ours.iter().zip(&quills).take(20) {
-        let naive = filters
-            .iter()
-            .filter(|filter| TopicFilter::new(filter.as_str()).is_ok_and(|filter| filter.matches(topic)))
-            .count();
-        assert_eq!(find(topic), naive as u64, "{topic}");
-        assert_eq!(quill.matching(quills).len(), naive, "{topic}");
-    }
-
-    let mut rows = vec![
-        Row { name: "ours", pass: Box::new(|| ours.iter().map(find).sum()) },
-        Row {
-            name: "quill-pubsub 0.1.0",
-            pass: Box::new(|| quills.iter().map(|topic| quill.matching(topic).len() as u64).sum()),
-        },
-        Row {
-            name: "ours, from text",
-            pass: Box::new(|| {
-                let topic = |text: &String| find(&TopicName::new(text.as_str()).expect("a topic"));
-                texts.iter().map(topic).sum()
-            }),
-        },
-        Row {
-            name: "quill-pubsub 0.1.0, from text",
-            pass: Box::new(|| {
-                let topic = |text: &String| quill.matching(&Topic::parse(text).expect("a topic")).len();
-                texts.iter().map(topic).sum::<usize>() as u64
-            }),
-        },
-    ];
-    if kind == Kind::Exact {
-        rows.push(Row {
-            name: "mqtt_topic_tree 0.1.3",
-            pass: Box::new(|| trees.iter().map(|topic| tree.get_subscriptions(topic).len() as u64).sum()),
-        });
-    }
-
-    let mut best = vec![(f64::MAX, 0.0); rows.len()];
-    let mut answers = vec![0; rows.len()];
+    let mut ours = Full::<Ours>::new(&filters, &texts);
+    let mut quill = Full::<Quill>::new(&filters, &texts);
+    let mut rmqtt = Full::<Rmqtt>::new(&filters, &texts);
+    let mut tree = (kind == Kind::Exact).then(|| Full::<Tree>::new(&filters, &texts));
+    ours.check(&filters, &texts);
+    quill.check(&filters, &texts);
+    rmqtt.check(&filters, &texts);
+    let passes = (20_000 / texts.len()).clamp(1, 200);
     for _ in 0..rounds {
-        for ((row, best), answer) in rows.iter().zip(&mut best).zip(&mut answers) {
-            let mut clock = Clock::default();
-            *answer = clock.region(|| black_box((row.pass)()));
-            let each = clock.nanoseconds as f64 / texts.len() as f64;
-            if each < best.0 {
-                *best = (each, clock.allocations as f64 / texts.len() as f64);
-            }
+        let found = ours.round(&texts, passes);
+        assert_eq!(quill.round(&texts, passes), found);
+        assert_eq!(rmqtt.round(&texts, passes), found);
+        if let Some(tree) = &mut tree {
+            assert_eq!(tree.round(&texts, passes), found);
         }
     }
-    for ((row, (nanoseconds, allocations)), answer) in rows.iter().zip(&best).zip(&answers) {
-        if *answer == answers[0] {
-            println!(
-                "| {}/{n} | {} | {nanoseconds:.1} | {:.1} | {allocations:.1} |",
-                kind.name(),
-                row.name,
-                nanoseconds / best[0].0
-            );
-        } else {
-            println!("| {}/{n} | {} | wrong answer | | |", kind.name(), row.name);
+    let matches = texts.len() * passes;
+    let mut rows = vec![&ours.row, &quill.row, &rmqtt.row];
+    rows.extend(tree.as_ref().map(|tree| &tree.row));
+    let workload = format!("{}/{n}", kind.name());
+    print(&workload, &rows, matches);
+    let mut rows = vec![
+        &ours.row_from_text,
+        &quill.row_from_text,
+        &rmqtt.row_from_text,
+    ];
+    rows.extend(tree.as_ref().map(|tree| &tree.row_from_text));
+    print(&workload, &rows, matches);
+}
+
+/// One topic with 1,000 subscribers among 10,000 others with one each, as a list of whom to send to.
+fn fan_out(rounds: usize) {
+    const TIMES: usize = 1_000;
+    const SUBSCRIBERS: u32 = 1_000;
+
+    fn full<P: Peer>(filters: &[String], topic: &str) -> (P, P::Topic, Row) {
+        let mut index = P::default();
+        for (id, text) in filters.iter().enumerate() {
+            index.subscribe(&mut Some(P::filter(text)), id as u32);
         }
+        for id in 0..SUBSCRIBERS {
+            index.subscribe(&mut Some(P::filter(topic)), id + 1_000_000);
+        }
+        (index, P::topic(topic), Row::new(P::NAME))
+    }
+
+    fn round<P: Peer>((index, topic, row): &mut (P, P::Topic, Row)) {
+        let mut list = Vec::with_capacity(SUBSCRIBERS as usize);
+        row.measure(|| {
+            for _ in 0..TIMES {
+                index.list(black_box(topic), &mut list);
+                black_box(&list);
+            }
+        });
+        list.sort_unstable();
+        assert!(
+            list.iter()
+                .copied()
+                .eq((0..SUBSCRIBERS).map(|id| id + 1_000_000)),
+            "{}",
+            P::NAME
+        );
+    }
+
+    let filters = Kind::Exact.filters(10_000);
+    let topic = "site00/bldg00/floor0/everyone/temp";
+    let mut ours = full::<Ours>(&filters, topic);
+    let mut quill = full::<Quill>(&filters, topic);
+    let mut rmqtt = full::<Rmqtt>(&filters, topic);
+    let mut tree = full::<Tree>(&filters, topic);
+    for _ in 0..rounds {
+        round(&mut ours);
+        round(&mut quill);
+        round(&mut rmqtt);
+        round(&mut tree);
+    }
+    print(
+        "fan-out to 1,000",
+        &[&ours.2, &quill.2, &rmqtt.2, &tree.2],
+        TIMES,
+    );
+}
+
+const CHANGES: usize = 100_000;
+
+/// One index that is filled, changed and emptied.
+struct Changing<P: Peer> {
+    filters: Vec<P::Filter>,
+    topics: Vec<P::Topic>,
+    insert: Row,
+    churn: Row,
+    remove: Row,
+    bytes: f64,
+}
+
+impl<P: Peer> Changing<P> {
+    fn new(filters: &[String], texts: &[String]) -> Self {
+        Self {
+            filters: filters.iter().map(|text| P::filter(text)).collect(),
+            topics: texts.iter().map(|text| P::topic(text)).collect(),
+            insert: Row::new(P::NAME),
+            churn: Row::new(P::NAME),
+            remove: Row::new(P::NAME),
+            bytes: 0.0,
+        }
+    }
+
+    /// Copies of the filters with these numbers.
+    fn some(&self, numbers: impl Iterator<Item = usize>) -> Vec<(u32, Option<P::Filter>)> {
+        numbers
+            .map(|number| (number as u32, self.filters.get(number).cloned()))
+            .collect()
+    }
+
+    fn round(&mut self) -> u64 {
+        let n = self.filters.len();
+        let live = counting::live();
+        let mut index = P::default();
+        let mut all = self.some(0..n);
+        self.insert.measure(|| {
+            for (id, filter) in &mut all {
+                index.subscribe(filter, *id);
+            }
+        });
+        drop(all);
+        self.bytes = (counting::live() - live) as f64 / n as f64;
+
+        // Half matches, a quarter unsubscribes somebody, a quarter subscribes him again.
+        let at = |step: usize| step * 7_919 % n;
+        let mut going = self.some((0..CHANGES / 4).map(at));
+        let mut coming = self.some((0..CHANGES / 4).map(at));
+        let mut topics = self.topics.iter().cycle();
+        let found = self.churn.measure(|| {
+            let mut found = 0_u64;
+            for ((id, going), (_, coming)) in going.iter_mut().zip(&mut coming) {
+                index.unsubscribe(going, *id);
+                found += topics.next().map_or(0, |topic| index.count(topic));
+                index.subscribe(coming, *id);
+                found += topics.next().map_or(0, |topic| index.count(topic));
+            }
+            found
+        });
+
+        let mut all = self.some(0..n);
+        self.remove.measure(|| {
+            for (id, filter) in &mut all {
+                index.unsubscribe(filter, *id);
+            }
+        });
+        assert_eq!(
+            self.topics
+                .iter()
+                .map(|topic| index.count(topic))
+                .sum::<u64>(),
+            0
+        );
+        found
+    }
+}
+
+fn changing(kind: Kind, rounds: usize) {
+    let n = 100_000;
+    let filters = kind.filters(n);
+    let texts = kind.topics(n);
+    let mut ours = Changing::<Ours>::new(&filters, &texts);
+    let mut quill = Changing::<Quill>::new(&filters, &texts);
+    let mut rmqtt = Changing::<Rmqtt>::new(&filters, &texts);
+    for _ in 0..rounds {
+        let found = ours.round();
+        assert_eq!(quill.round(), found);
+        assert_eq!(rmqtt.round(), found);
+    }
+    let name = kind.name();
+    print(
+        &format!("insert {name}/{n}"),
+        &[&ours.insert, &quill.insert, &rmqtt.insert],
+        n,
+    );
+    print(
+        &format!("churn {name}/{n}"),
+        &[&ours.churn, &quill.churn, &rmqtt.churn],
+        CHANGES,
+    );
+    print(
+        &format!("remove {name}/{n}"),
+        &[&ours.remove, &quill.remove, &rmqtt.remove],
+        n,
+    );
+    for (name, bytes) in [
+        (Ours::NAME, ours.bytes),
+        (Quill::NAME, quill.bytes),
+        (Rmqtt::NAME, rmqtt.bytes),
+    ] {
+        println!(
+            "| memory {}/{n} | {name} | {bytes:.0} bytes a subscription | {:.1} | |",
+            kind.name(),
+            bytes / ours.bytes
+        );
     }
 }
