@@ -12,7 +12,7 @@ use crate::event::{
     AckQoS, AckToken, Acknowledged, DisconnectCause, PublishId, SubscribeId, UnsubscribeId,
 };
 use crate::job::check_filter;
-use crate::outbound::Outgoing;
+use crate::outbound::{Outgoing, Window};
 use crate::persist::RecordKey;
 use crate::publish::{Publish, is_topic_name};
 use crate::session::Session;
@@ -56,6 +56,13 @@ impl Session {
         let outgoing = self.waiting.remove(id)?;
         self.persister.touch_completed(id);
         Some(outgoing.publish)
+    }
+
+    /// The message that has waited longest to be sent: the one to [take back](Self::cancel_publish) where the oldest shall
+    /// make room.
+    #[must_use]
+    pub fn oldest_waiting(&self) -> Option<PublishId> {
+        Some(self.waiting.peek(Window::Open)?.id)
     }
 
     /// Subscribes to all of `subscriptions`, now or at the next connection; [`Event::SubscribeCompleted`](crate::Event::SubscribeCompleted) tells what became

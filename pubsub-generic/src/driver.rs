@@ -297,6 +297,7 @@ impl Task {
     fn take_requests(&mut self) -> bool {
         self.shared.inbox.take(&mut self.batch, &mut self.completed);
         self.settle_deliveries();
+        self.drop_the_oldest();
         if let Some(farewell) = self.batch.farewell {
             self.begin_closing(farewell);
         }

@@ -302,6 +302,20 @@ impl fmt::Display for HungUpOn {
 
 impl StdError for HungUpOn {}
 
+/// A publish was dropped unsent, because the queue was full and newer ones came: see
+/// [`OfflineOverflow::DropOldest`](crate::OfflineOverflow::DropOldest). It is the source of the error that it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Displaced;
+
+impl fmt::Display for Displaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a newer message took its place in the queue")
+    }
+}
+
+impl StdError for Displaced {}
+
 /// What of a [`Limits`](crate::Limits) a call would exceed. Nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -6,10 +6,13 @@ use std::task::{Context, Waker};
 
 use mqtt_session::{Publish, Subscription};
 use pubsub_core::{
-    Network, OfflinePolicy, ProviderError, ProviderErrorKind, PublishSettler, QoS, Refusal,
-    Settlement,
+    Network, OfflinePolicy, ProviderError, ProviderErrorKind, PublishError, PublishSettler, QoS,
+    Refusal, Settlement,
 };
 use tokio::sync::oneshot;
+
+use crate::error::Displaced;
+use crate::options::OfflineOverflow;
 
 /// The most subscribe, unsubscribe and connect calls that may be under way. Each stands for a caller that waits, so
 /// this is generous; it keeps a loop that never awaits from eating the memory.
@@ -76,6 +79,10 @@ struct State {
     sleeper: Option<Waker>,
     /// Publishes accepted and not completed, here or in the task, and their topic and payload bytes.
     load: Load,
+    /// Those of them that the task has not taken yet.
+    fresh: Load,
+    /// More was accepted than the bounds allow: the task has to drop the oldest.
+    is_over: bool,
     door: Door,
 }
 
@@ -113,6 +120,8 @@ pub(crate) struct Batch {
     pub(crate) commands: VecDeque<Command>,
     pub(crate) settlements: Vec<(u64, Settlement)>,
     pub(crate) farewell: Option<Farewell>,
+    /// By how much what is accepted exceeds the bounds, where the oldest are to make room.
+    pub(crate) excess: Load,
 }
 
 impl Inbox {
@@ -132,13 +141,18 @@ impl Inbox {
     }
 
     /// Accepts a publish within the bounds. A single message is taken into an empty queue whatever its size.
+    ///
+    /// Where the oldest make room, what waits here is held to the bounds by itself; the task then holds all that waits to
+    /// them, beginning with what it has had for longest. So for a moment there may be twice as much.
     pub(crate) fn publish(
         &self,
         publish: Publish,
         offline: OfflinePolicy,
+        overflow: OfflineOverflow,
         settler: PublishSettler,
     ) -> Result<(), (ProviderError, PublishSettler)> {
         let size = publish.topic.len() + publish.payload.len();
+        let mut displaced = Vec::new();
         let mut state = self.lock();
         if let Err(error) = state.admit() {
             return Err((error, settler));
@@ -148,16 +162,25 @@ impl Inbox {
             && (load.messages >= self.max_messages
                 || load.bytes.saturating_add(size) > self.max_bytes)
         {
-            return Err((ProviderErrorKind::QueueFull.into(), settler));
+            if overflow == OfflineOverflow::Refuse || size > self.max_bytes {
+                return Err((ProviderErrorKind::QueueFull.into(), settler));
+            }
+            displaced = state.make_room(size, self.max_messages, self.max_bytes);
+            state.is_over = true;
         }
         state.load.messages += 1;
-        state.load.bytes = load.bytes.saturating_add(size);
+        state.load.bytes = state.load.bytes.saturating_add(size);
+        state.fresh.messages += 1;
+        state.fresh.bytes = state.fresh.bytes.saturating_add(size);
         state.commands.push_back(Command::Publish {
             publish,
             settler,
             offline,
         });
         Self::wake(state);
+        for settler in displaced {
+            settler.settle(Err(PublishError::NotSent(displaced_error())));
+        }
         Ok(())
     }
 
@@ -233,6 +256,15 @@ impl Inbox {
             batch.commands.append(&mut state.commands);
         }
         batch.settlements.append(&mut state.settlements);
+        state.fresh = Load::default();
+        batch.excess = match std::mem::take(&mut state.is_over) {
+            true => Load {
+                messages: state.load.messages.saturating_sub(self.max_messages),
+                bytes: state.load.bytes.saturating_sub(self.max_bytes),
+                operations: 0,
+            },
+            false => Load::default(),
+        };
         if let Door::Closing(farewell) = state.door {
             batch.farewell = Some(farewell);
         }
@@ -271,6 +303,35 @@ impl Inbox {
 }
 
 impl State {
+    /// Drops the oldest publishes that the task has not seen, until one of `size` fits among them.
+    fn make_room(
+        &mut self,
+        size: usize,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Vec<PublishSettler> {
+        let mut displaced = Vec::new();
+        while self.fresh.messages >= max_messages
+            || (self.fresh.messages > 0 && self.fresh.bytes.saturating_add(size) > max_bytes)
+        {
+            let is_publish = |command: &Command| matches!(command, Command::Publish { .. });
+            let oldest = self.commands.iter().position(is_publish);
+            let Some(Command::Publish {
+                publish, settler, ..
+            }) = oldest.and_then(|at| self.commands.remove(at))
+            else {
+                break;
+            };
+            let bytes = publish.topic.len() + publish.payload.len();
+            for load in [&mut self.fresh, &mut self.load] {
+                load.messages -= 1;
+                load.bytes -= bytes;
+            }
+            displaced.push(settler);
+        }
+        displaced
+    }
+
     fn admit(&self) -> Result<(), ProviderError> {
         match &self.door {
             Door::Open => Ok(()),
@@ -280,9 +341,14 @@ impl State {
     }
 }
 
+/// What a publish that made room for a newer one is told.
+pub(crate) fn displaced_error() -> ProviderError {
+    ProviderError::new(ProviderErrorKind::QueueFull).with_source(Displaced)
+}
+
 #[cfg(test)]
 mod tests {
-    use pubsub_core::PublishReceipt;
+    use pubsub_core::{PublishReceipt, PublishStage};
 
     use super::*;
 
@@ -296,7 +362,12 @@ mod tests {
     fn publish(inbox: &Inbox, size: usize) -> Result<(), ProviderErrorKind> {
         let publish = Publish::new("", vec![0; size], mqtt_codec::QoS::AtMostOnce);
         let (settler, _receipt) = PublishReceipt::pair();
-        let accepted = inbox.publish(publish, OfflinePolicy::Queue, settler);
+        let accepted = inbox.publish(
+            publish,
+            OfflinePolicy::Queue,
+            OfflineOverflow::Refuse,
+            settler,
+        );
         accepted.map_err(|(error, _)| error.kind())
     }
 
@@ -327,6 +398,46 @@ mod tests {
             [1, 1, 1].map(|size| publish(&inbox, size)),
             [Ok(()), Ok(()), Err(ProviderErrorKind::QueueFull)]
         );
+    }
+
+    #[test]
+    fn with_the_oldest_making_room_it_holds_no_more_than_the_bounds_by_itself() {
+        let inbox = Inbox::new(3, 100);
+        let mut receipts: Vec<PublishReceipt> = Vec::new();
+        let mut push = |size: usize| {
+            let publish = Publish::new("", vec![0; size], mqtt_codec::QoS::AtMostOnce);
+            let (settler, receipt) = PublishReceipt::pair();
+            receipts.push(receipt);
+            inbox
+                .publish(
+                    publish,
+                    OfflinePolicy::Queue,
+                    OfflineOverflow::DropOldest,
+                    settler,
+                )
+                .map_err(|(error, _)| error.kind())
+        };
+        for _ in 0..10 {
+            push(30).unwrap();
+        }
+        assert_eq!((inbox.load().messages, inbox.load().bytes), (3, 90));
+        // A large one takes the room of three, and one that never fits takes none.
+        push(71).unwrap();
+        assert_eq!((inbox.load().messages, inbox.load().bytes), (1, 71));
+        assert_eq!(push(101), Err(ProviderErrorKind::QueueFull));
+        let mut batch = Batch::default();
+        inbox.take(&mut batch, &mut Load::default());
+        assert_eq!(batch.excess, Load::default());
+        // What the task has is the task's to drop.
+        for _ in 0..3 {
+            push(20).unwrap();
+        }
+        inbox.take(&mut batch, &mut Load::default());
+        assert_eq!((batch.excess.messages, batch.excess.bytes), (1, 31));
+        let settled = receipts
+            .iter()
+            .filter(|receipt| receipt.stage() == PublishStage::Settled);
+        assert_eq!(settled.count(), 11, "ten made room, one was refused");
     }
 
     #[test]

@@ -45,11 +45,12 @@ pub use connect::{
     Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Refusal, Retry,
 };
 pub use endpoints::EndpointOrder;
-pub use error::{ConnectRefusal, ConnectionError, HungUpOn, LimitExceeded};
+pub use error::{ConnectRefusal, ConnectionError, Displaced, HungUpOn, LimitExceeded};
 pub use keeper::RestoredPublish;
 pub use login::{Login, LoginSource};
 pub use options::{
-    CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OptionsError, SessionMode,
+    CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OfflineOverflow,
+    OptionsError, SessionMode,
 };
 pub use provider::MqttProvider;
 pub use reconnect::{Jitter, Reconnect};

@@ -8,6 +8,7 @@ use pubsub_core::{
 
 use crate::convert::{not_sent, outcome_of, properties_of, qos_of, reason_code_of};
 use crate::driver::{PendingPublish, Task};
+use crate::inbox::{Command, displaced_error};
 use crate::keeper::Kept;
 
 impl Task {
@@ -100,15 +101,50 @@ impl Task {
 
     /// Takes a publish back that was not written yet.
     fn cancel_publish(&mut self, id: PublishId, kind: ProviderErrorKind) {
-        if self.session.cancel_publish(id).is_none() {
-            return;
-        }
-        if let Some(pending) = self.publishes.remove(&id) {
+        if self.session.cancel_publish(id).is_some() {
             let error = self.because_of_last(kind);
-            match &mut self.keeper {
-                Some(keeper) if pending.kept != Kept::No => keeper.withdraw(pending, error),
-                _ => self.settle_pending(pending, Err(PublishError::NotSent(error))),
-            }
+            self.withdraw(id, error);
+        }
+    }
+
+    /// The session has forgotten this publish, and the store is to. Returns how many bytes it had.
+    fn withdraw(&mut self, id: PublishId, error: ProviderError) -> usize {
+        let Some(pending) = self.publishes.remove(&id) else {
+            return 0;
+        };
+        let bytes = pending.bytes;
+        match &mut self.keeper {
+            Some(keeper) if pending.kept != Kept::No => keeper.withdraw(pending, error),
+            _ => self.settle_pending(pending, Err(PublishError::NotSent(error))),
+        }
+        bytes
+    }
+
+    /// Makes room for what was accepted in the place of the oldest: those that the session has, then those in line.
+    pub(crate) fn drop_the_oldest(&mut self) {
+        let mut excess = std::mem::take(&mut self.batch.excess);
+        while excess.messages > 0 || excess.bytes > 0 {
+            let bytes = if let Some(id) = self.session.oldest_waiting() {
+                let _ = self.session.cancel_publish(id);
+                self.withdraw(id, displaced_error())
+            } else {
+                let in_line = &mut self.batch.commands;
+                let is_publish = |command: &Command| matches!(command, Command::Publish { .. });
+                let oldest = in_line.iter().position(is_publish);
+                let Some(Command::Publish {
+                    publish, settler, ..
+                }) = oldest.and_then(|at| in_line.remove(at))
+                else {
+                    // All the rest is in flight.
+                    break;
+                };
+                let bytes = publish.topic.len() + publish.payload.len();
+                let outcome = Err(PublishError::NotSent(displaced_error()));
+                self.settle_publish(bytes, settler, outcome);
+                bytes
+            };
+            excess.messages = excess.messages.saturating_sub(1);
+            excess.bytes = excess.bytes.saturating_sub(bytes);
         }
     }
 

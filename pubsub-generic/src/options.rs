@@ -59,6 +59,7 @@ pub struct MqttOptions {
     pub(crate) login: Option<Arc<dyn LoginSource>>,
     pub(crate) on_failure: Option<Judge>,
     pub(crate) offline: OfflinePolicy,
+    pub(crate) offline_overflow: OfflineOverflow,
     pub(crate) idle: IdleConnection,
     pub(crate) limits: Limits,
     pub(crate) matching: MatchingRules,
@@ -92,6 +93,18 @@ pub enum SessionMode {
         /// As with [`Resumed`](Self::Resumed).
         expiry: Duration,
     },
+}
+
+/// What becomes of a publish when the [queue](MqttOptions::queue) is full and there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum OfflineOverflow {
+    /// It is refused. The default: what was accepted is kept.
+    #[default]
+    Refuse,
+    /// The oldest that were not sent make room, and are told so: not sent, the queue is full, [`Displaced`](crate::Displaced).
+    /// For values that age. What is in flight is never dropped, and a message larger than the queue is refused.
+    DropOldest,
 }
 
 /// What becomes of the connection when nobody needs it.
@@ -180,6 +193,7 @@ impl MqttOptions {
             login: None,
             on_failure: None,
             offline: OfflinePolicy::WaitUpTo(Duration::from_secs(30)),
+            offline_overflow: OfflineOverflow::default(),
             idle: IdleConnection::Keep,
             limits: Limits::default(),
             matching: MatchingRules::default(),
@@ -359,6 +373,14 @@ impl MqttOptions {
     #[must_use]
     pub fn offline(mut self, policy: OfflinePolicy) -> Self {
         self.offline = policy;
+        self
+    }
+
+    /// What a publish does while there is no connection and the [queue](Self::queue) is full. Default: it is refused. With
+    /// a connection a full queue always refuses: that is back-pressure.
+    #[must_use]
+    pub fn offline_overflow(mut self, overflow: OfflineOverflow) -> Self {
+        self.offline_overflow = overflow;
         self
     }
 
@@ -560,6 +582,7 @@ impl fmt::Debug for MqttOptions {
             .field("has_login_source", &self.login.is_some())
             .field("has_on_failure", &self.on_failure.is_some())
             .field("offline", &self.offline)
+            .field("offline_overflow", &self.offline_overflow)
             .field("idle", &self.idle)
             .field("limits", &self.limits)
             .field("matching", &self.matching)

@@ -21,7 +21,7 @@ use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
 use crate::keeper::{Keeper, RestoredPublish, load, restore};
 use crate::login::WithLogin;
-use crate::options::{MqttOptions, OptionsError};
+use crate::options::{MqttOptions, OfflineOverflow, OptionsError};
 use crate::reconnect::{Backoff, Random};
 use crate::stats::{Counters, Stats};
 
@@ -341,7 +341,15 @@ impl Provider for MqttProvider {
         }
         let (settler, receipt) = PublishReceipt::pair();
         let publish = session_publish(message, self.shared.options.session.version);
-        match self.shared.inbox.publish(publish, policy, settler) {
+        let overflow = match self.shared.is_up() {
+            true => OfflineOverflow::Refuse,
+            false => self.shared.options.offline_overflow,
+        };
+        match self
+            .shared
+            .inbox
+            .publish(publish, policy, overflow, settler)
+        {
             Ok(()) => receipt,
             Err((error, settler)) => {
                 settler.settle(Err(PublishError::NotSent(error)));

@@ -12,8 +12,8 @@ use pubsub_core::{
     PublishError, QoS,
 };
 use pubsub_generic::{
-    ConnectError, ConnectErrorKind, ConnectionError, CredentialFreshness, DEFAULT_NAME,
-    IdleConnection, Jitter, MqttOptions, MqttProvider, Reconnect, Retry,
+    ConnectError, ConnectErrorKind, ConnectionError, CredentialFreshness, DEFAULT_NAME, Displaced,
+    IdleConnection, Jitter, MqttOptions, MqttProvider, OfflineOverflow, Reconnect, Retry,
 };
 use tokio::time::Instant;
 
@@ -545,6 +545,65 @@ async fn one_refused_filter_does_not_hurt_the_others() {
         .collect();
     assert_eq!(granted, [true, false, true]);
     assert_eq!(messages.next().await.unwrap().unwrap().topic, "c");
+}
+
+#[tokio::test(start_paused = true)]
+async fn offline_the_oldest_make_room_where_that_is_wanted() {
+    const ROOM: usize = 1000;
+    let (connect, mut broker) = memory(vec![Step::Hang]);
+    let options = steady()
+        .connect_timeout(Duration::from_secs(10))
+        .offline(OfflinePolicy::Queue)
+        .offline_overflow(OfflineOverflow::DropOldest)
+        .queue(ROOM.try_into().unwrap(), (1 << 20).try_into().unwrap());
+    let (pubsub, provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let mut receipts = Vec::new();
+    for n in 0..5 * ROOM {
+        let qos = if n % 2 == 0 {
+            QoS::AtMostOnce
+        } else {
+            QoS::AtLeastOnce
+        };
+        receipts.push(pubsub.publish("a", format!("{n:04}")).qos(qos).send());
+        // In bursts of all sizes, up to far more than fits.
+        if n < 2 * ROOM && n % 7 == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(provider.stats().publishes_pending <= 2 * ROOM);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(provider.stats().publishes_pending, ROOM);
+    for displaced in receipts.drain(..4 * ROOM) {
+        let PublishError::NotSent(error) = displaced.await.unwrap_err() else {
+            panic!("sent, or unknown")
+        };
+        assert_eq!(error.kind(), ProviderErrorKind::QueueFull);
+        assert!(cause::<Displaced>(&error).is_some());
+    }
+    let mut end = broker.accept().await;
+    // In order for each QoS.
+    let mut next = [4 * ROOM, 4 * ROOM + 1];
+    for _ in 0..ROOM {
+        let publish = end.packet().await.unwrap();
+        let acknowledged = usize::from(publish[0] == 0x32);
+        let n = next[acknowledged];
+        assert!(publish.ends_with(format!("{n:04}").as_bytes()));
+        next[acknowledged] += 2;
+        if acknowledged == 1 {
+            end.send(&[0x40, 2, publish[5], publish[6]]);
+        }
+    }
+    for kept in receipts {
+        kept.await.unwrap();
+    }
+    // With a connection, a full queue is back-pressure.
+    let publish = || pubsub.publish("a", "x").qos(QoS::AtLeastOnce).send();
+    let _waiting: Vec<_> = (0..ROOM).map(|_| publish()).collect();
+    let PublishError::NotSent(error) = publish().await.unwrap_err() else {
+        panic!("sent, or unknown")
+    };
+    assert_eq!(error.kind(), ProviderErrorKind::QueueFull);
+    assert!(cause::<Displaced>(&error).is_none());
 }
 
 /// Polls a future `n` times, letting the others run in between, and then drops it.
