@@ -164,7 +164,7 @@ impl Decoder {
         if let Some(ack) = ShortAck::decode(frame) {
             return Ok(Some((ack.into_ref(), len)));
         }
-        let packet = decode_other(frame, self.version)?;
+        let packet = decode_other(frame.first, frame.body, self.version)?;
         Ok(Some((packet, len)))
     }
 
@@ -185,7 +185,7 @@ impl Decoder {
             return Ok(Some(ack.into_packet()));
         }
         let header = frame.header;
-        let packet_type = check(frame, self.version)?;
+        let packet_type = check(frame.first, frame.body, self.version)?;
         Ok(Some(match packet_type {
             PacketType::Pingreq | PacketType::Pingresp => {
                 source.advance(len);
@@ -317,14 +317,20 @@ impl Source for Bytes {
     }
 }
 
+// The two below get the parts of a frame one by one, since a structure would go through memory, also for the packets
+// that do not come here.
 #[inline(never)]
-fn decode_other(frame: Frame<'_>, version: ProtocolVersion) -> Result<PacketRef<'_>, DecodeError> {
-    PacketRef::decode_body(frame.first, frame.body, version)
+fn decode_other(
+    first: u8,
+    body: &[u8],
+    version: ProtocolVersion,
+) -> Result<PacketRef<'_>, DecodeError> {
+    PacketRef::decode_body(first, body, version)
 }
 
 #[inline(never)]
-fn check(frame: Frame<'_>, version: ProtocolVersion) -> Result<PacketType, DecodeError> {
-    Ok(PacketRef::decode_body(frame.first, frame.body, version)?.packet_type())
+fn check(first: u8, body: &[u8], version: ProtocolVersion) -> Result<PacketType, DecodeError> {
+    Ok(PacketRef::decode_body(first, body, version)?.packet_type())
 }
 
 /// Takes a checked acknowledgement of MQTT 5 that has a reason code: a plain value still, unless it has properties.
