@@ -15,6 +15,7 @@ mod features;
 mod fmt;
 mod fuzz;
 mod lint;
+mod live;
 mod metadata;
 mod msrv;
 mod package;
@@ -97,6 +98,11 @@ const VERBS: &[Verb] = &[
         name: "soak",
         about: "random cuts under load, against real mosquitto [--cuts N] [--seed N] [--version 3.1.1|5] [--record]",
         run: soak::run,
+    },
+    Verb {
+        name: "live",
+        about: "what only a live AWS account can show; says what it needs of the environment",
+        run: live::run,
     },
     Verb {
         name: "vectors",
