@@ -21,6 +21,7 @@ use pubsub_core::{
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
+use tracing::Span;
 
 use crate::connect::{Connect, ConnectError, CredentialFreshness, Opened};
 use crate::endpoints::Rounds;
@@ -83,6 +84,9 @@ pub(crate) struct Task {
     /// Set while there is no connection and something to miss.
     pub(crate) away: Option<Away>,
     pub(crate) renewing: Renewing,
+    pub(crate) provider_span: Span,
+    /// Of the connection, or of the attempt at one.
+    pub(crate) span: Span,
     /// While subscriptions are made anew: until when their answer is waited for.
     pub(crate) resubscribing_until: Option<Instant>,
     /// Somebody asked for the connection, and it is to stay.
@@ -208,6 +212,12 @@ impl Task {
             options.copies,
             options.matching,
         );
+        let provider_span = tracing::info_span!(
+            parent: None,
+            "provider",
+            provider = %options.name,
+            client_id = %shared.client_id,
+        );
         let rounds = Rounds::new(connect.endpoints(), options.endpoint_order);
         Self {
             shared,
@@ -219,6 +229,8 @@ impl Task {
             parting: None,
             facts: ConnectionFacts::new(),
             renewing: Renewing::new(backoff.sibling()),
+            span: provider_span.clone(),
+            provider_span,
             backoff,
             rounds,
             attempts: 0,
@@ -613,6 +625,7 @@ impl Future for Task {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        let _entered = this.span.clone().entered();
         this.delivered = 0;
         for _ in 0..MAX_ROUNDS {
             if this.round(cx) || this.flush(cx) {
@@ -633,6 +646,11 @@ impl Future for Task {
                 && this.completed == Load::default()
                 && this.shared.inbox.sleep(cx, this.batch.farewell)
             {
+                #[cfg(feature = "metrics")]
+                this.shared
+                    .counters
+                    .meters
+                    .pending(this.shared.inbox.load());
                 return Poll::Pending;
             }
         }

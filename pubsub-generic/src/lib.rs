@@ -9,8 +9,31 @@
 //!
 //! # Logging
 //!
-//! Events of the `tracing` crate under the target `pubsub_generic`, with no other fields than `client_id`, `attempt`,
-//! `delay`, `error`, `gap` and `session_resumed`. No payload, topic, credential or URL is ever logged.
+//! Through the `tracing` crate. A span `provider` for each provider, with `provider` (its [name](MqttOptions::name)) and
+//! `client_id`; in it a span `connection` for each connection and the attempt at it, with `connection` (how many there were
+//! before, plus one), `attempt` and `endpoint` (host and port). In these, events under the target `pubsub_generic`, with no
+//! other fields than `client_id`, `attempt`, `endpoint`, `delay`, `error`, `gap` and `session_resumed`. No payload, topic,
+//! credential, query or user property is ever logged.
+//!
+//! # Metrics
+//!
+//! With the feature `metrics`, through the `metrics` crate. The recorder has to be installed before the provider is made.
+//! Each metric has the label `provider`, which is the [name](MqttOptions::name).
+//!
+//! | metric | kind | |
+//! |---|---|---|
+//! | `pubsub_mqtt_connected` | gauge | 1 while MQTT is connected, else 0 |
+//! | `pubsub_mqtt_connections_total` | counter | connections that the broker accepted |
+//! | `pubsub_mqtt_connection_failures_total` | counter | attempts that failed, and connections that were lost |
+//! | `pubsub_mqtt_renewals_total` | counter | connections [replaced](Renewal) ahead of their end |
+//! | `pubsub_mqtt_gap_seconds` | histogram | time without connection while subscribed; label `cause`: `planned` or `loss` |
+//! | `pubsub_mqtt_round_trip_seconds` | histogram | from PINGREQ to PINGRESP |
+//! | `pubsub_mqtt_messages_received_total` | counter | messages that arrived |
+//! | `pubsub_mqtt_publishes_total` | counter | publishes settled; label `outcome`: `delivered` or `failed` |
+//! | `pubsub_mqtt_publishes_pending` | gauge | publishes accepted and not settled |
+//! | `pubsub_mqtt_publishes_pending_bytes` | gauge | their topics and payloads |
+//! | `pubsub_mqtt_subscriptions` | gauge | topic filters subscribed |
+//! | `pubsub_mqtt_received_bytes_total`, `pubsub_mqtt_sent_bytes_total` | counter | MQTT bytes |
 #![forbid(unsafe_code)]
 
 mod closing;
@@ -25,6 +48,7 @@ mod error;
 mod inbox;
 mod keeper;
 mod login;
+mod meters;
 mod operations;
 mod options;
 mod overlap;

@@ -152,12 +152,13 @@ impl MqttProvider {
         }
         let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random_seed()?));
         let (finished, watch) = watch::channel(None);
+        let counters = Counters::new(&options.name);
         let shared = Arc::new_cyclic(|this| Shared {
             options,
             client_id,
             inbox,
             sink: OnceLock::new(),
-            counters: Counters::default(),
+            counters,
             restored: Mutex::default(),
             up: AtomicBool::new(false),
             endpoint: Mutex::new(None),
@@ -457,6 +458,7 @@ impl fmt::Debug for MqttProvider {
 impl Shared {
     pub(crate) fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
+        self.counters.meters.set_up(up);
     }
 
     pub(crate) fn restored(&self, handles: Vec<RestoredPublish>) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mqtt_session::{Disconnect, TransportEnd};
 use pubsub_core::{BoxFuture, GapCause};
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::connect::{Attempt, ConnectError, CredentialFreshness, Opened, Retry};
 use crate::driver::{Away, Link, Task};
@@ -193,6 +194,8 @@ pub(crate) struct Renewing {
     freshness: CredentialFreshness,
     attempts: u32,
     endpoint: usize,
+    /// Of the connection to come.
+    span: Span,
     backoff: Backoff,
     /// When the old connection ended.
     left_at: Option<Instant>,
@@ -205,6 +208,7 @@ impl Renewing {
             freshness: CredentialFreshness::Any,
             attempts: 0,
             endpoint: 0,
+            span: Span::none(),
             backoff,
             left_at: None,
         }
@@ -268,19 +272,21 @@ impl Task {
             Stage::Resting | Stage::Arriving => false,
             Stage::Due { at } if *at > self.now => false,
             Stage::Due { .. } => self.begin_renewal(),
-            Stage::Dialling { attempt, deadline } => match attempt.as_mut().poll(cx) {
-                Poll::Ready(Ok(next)) => {
-                    self.session.wind_down();
-                    let until = self.now + self.shared.options.renewal.drain_timeout;
-                    self.renewing.stage = Stage::Draining { next, until };
-                    true
+            Stage::Dialling { attempt, deadline } => {
+                match self.renewing.span.in_scope(|| attempt.as_mut().poll(cx)) {
+                    Poll::Ready(Ok(next)) => {
+                        self.session.wind_down();
+                        let until = self.now + self.shared.options.renewal.drain_timeout;
+                        self.renewing.stage = Stage::Draining { next, until };
+                        true
+                    }
+                    Poll::Ready(Err(error)) => self.renewal_failed(&error.into()),
+                    Poll::Pending if *deadline <= self.now => {
+                        self.renewal_failed(&ConnectionError::ConnectTimeout)
+                    }
+                    Poll::Pending => false,
                 }
-                Poll::Ready(Err(error)) => self.renewal_failed(&error.into()),
-                Poll::Pending if *deadline <= self.now => {
-                    self.renewal_failed(&ConnectionError::ConnectTimeout)
-                }
-                Poll::Pending => false,
-            },
+            }
             Stage::Draining { until, .. } => {
                 let may_leave = self.session.is_wound_down() || *until <= self.now;
                 may_leave && self.leave_for_the_next()
@@ -309,6 +315,7 @@ impl Task {
             .at_endpoint(self.renewing.endpoint);
         tracing::debug!(client_id = %self.shared.client_id, attempt = self.renewing.attempts, "replacing the connection");
         let connect = Arc::clone(&self.connect);
+        self.renewing.span = self.connection_span(self.renewing.attempts, self.renewing.endpoint);
         self.renewing.stage = Stage::Dialling {
             attempt: Box::pin(async move { connect.connect(&attempt).await }),
             deadline: self.now + timeout,
@@ -385,6 +392,7 @@ impl Task {
         }
         let deadline = self.now + self.shared.options.connect_timeout;
         self.rounds.go_to(self.renewing.endpoint);
+        self.span = std::mem::replace(&mut self.renewing.span, Span::none());
         self.transport_opened(next, deadline);
         true
     }

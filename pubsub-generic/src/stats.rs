@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::inbox::Load;
+use crate::meters::Meters;
 
 /// A snapshot of what an [`MqttProvider`](crate::MqttProvider) has done and has under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +49,9 @@ pub struct Stats {
 }
 
 /// Written by the task alone, read by anybody.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
+    pub(crate) meters: Meters,
     connections: AtomicU64,
     messages_received: AtomicU64,
     copies_left_out: AtomicU64,
@@ -65,12 +67,36 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    pub(crate) fn new(provider: &str) -> Self {
+        Self {
+            meters: Meters::new(provider),
+            connections: AtomicU64::new(0),
+            messages_received: AtomicU64::new(0),
+            copies_left_out: AtomicU64::new(0),
+            publishes_delivered: AtomicU64::new(0),
+            publishes_failed: AtomicU64::new(0),
+            publishes_restored: AtomicU64::new(0),
+            subscriptions: AtomicUsize::new(0),
+            bytes_received: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+            renewals: AtomicU64::new(0),
+            last_renewal_gap: OptionalTime::default(),
+            round_trip: OptionalTime::default(),
+        }
+    }
+
     pub(crate) fn connected(&self) {
         add(&self.connections, 1);
+        self.meters.connected();
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn messages_received(&self, messages: usize) {
         add(&self.messages_received, messages as u64);
+        self.meters.messages_received(messages);
     }
 
     pub(crate) fn copy_left_out(&self) {
@@ -86,6 +112,7 @@ impl Counters {
             },
             1,
         );
+        self.meters.publish_settled(delivered);
     }
 
     pub(crate) fn publishes_restored(&self, publishes: usize) {
@@ -94,22 +121,27 @@ impl Counters {
 
     pub(crate) fn subscriptions(&self, filters: usize) {
         self.subscriptions.store(filters, Ordering::Relaxed);
+        self.meters.subscriptions(filters);
     }
 
     pub(crate) fn bytes_received(&self, bytes: usize) {
         add(&self.bytes_received, bytes as u64);
+        self.meters.bytes_received(bytes);
     }
 
     pub(crate) fn bytes_sent(&self, bytes: usize) {
         add(&self.bytes_sent, bytes as u64);
+        self.meters.bytes_sent(bytes);
     }
 
     pub(crate) fn round_trip(&self, time: Duration) {
         self.round_trip.store(time);
+        self.meters.round_trip(time);
     }
 
     pub(crate) fn renewed(&self, gap: Duration) {
         add(&self.renewals, 1);
+        self.meters.renewed();
         self.last_renewal_gap.store(gap);
     }
 

@@ -12,6 +12,7 @@ use pubsub_core::{
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::connect::{Attempt, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Retry};
 use crate::driver::{Away, Link, Open, Parting, Task};
@@ -123,9 +124,13 @@ impl Task {
     fn start_attempt(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
         let timeout = self.shared.options.connect_timeout;
+        let endpoint = self.rounds.next(self.backoff.random());
         let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
             .numbered(self.attempts, self.freshness)
-            .at_endpoint(self.rounds.next(self.backoff.random()));
+            .at_endpoint(endpoint);
+        // What the attempt itself says belongs to it, from its first poll on.
+        self.span = self.connection_span(self.attempts, endpoint);
+        let _entered = self.span.clone().entered();
         tracing::debug!(client_id = %self.shared.client_id, attempt = self.attempts, "connecting");
         let connect = Arc::clone(&self.connect);
         self.link = Link::Connecting {
@@ -134,6 +139,17 @@ impl Task {
         };
         self.facts.opening();
         self.report_state(None);
+    }
+
+    /// What is logged about a connection and the attempt at it.
+    pub(crate) fn connection_span(&self, attempt: u32, endpoint: usize) -> Span {
+        tracing::info_span!(
+            parent: &self.provider_span,
+            "connection",
+            connection = self.shared.counters.connections() + 1,
+            attempt,
+            endpoint = %self.rounds.name(endpoint),
+        )
     }
 
     pub(crate) fn transport_opened(&mut self, mut opened: Opened, deadline: Instant) {
@@ -216,8 +232,9 @@ impl Task {
                 SessionPresence::Resumed => Continuity::Kept,
                 _ => Continuity::Lost,
             };
+            let length = self.now.duration_since(away.since);
+            self.shared.counters.meters.gap(length, away.cause);
             if let Some(sink) = self.shared.sink.get() {
-                let length = self.now.duration_since(away.since);
                 sink.gap(Gap::new(length, continuity).because_of(away.cause));
             }
         }
@@ -377,6 +394,7 @@ impl Task {
 
     /// The round is not over: whoever waits for a connection goes on waiting.
     fn go_on_to_next_endpoint(&mut self, error: ConnectionError, retry: Retry) {
+        self.shared.counters.meters.connection_failed();
         let endpoint = self.rounds.name(self.rounds.current());
         tracing::info!(client_id = %self.shared.client_id, endpoint = %endpoint, error = %error, "trying the next endpoint");
         if retry == Retry::WithFreshCredentials {
@@ -403,6 +421,7 @@ impl Task {
 
     /// There is no connection any more, or none came about: waits for the next attempt, or stops.
     fn down(&mut self, error: ConnectionError, retry: Retry) {
+        self.shared.counters.meters.connection_failed();
         self.facts.closed();
         let reason = reason_of(&error, retry);
         self.last_error = Some(reason.clone());
