@@ -289,17 +289,17 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     #[inline(always)]
     fn decode(first: u8, body: &'a [u8], version: ProtocolVersion) -> Result<Self, DecodeError> {
+        //= MQTT-3.3.1-4
+        //= v3.1.1 MQTT-3.3.1-4
+        if first & QOS == QOS {
+            return Err(Malformed::QoS.into());
+        }
         let mut reader = Reader::new(body);
         let topic = TopicName::decode_or_empty(reader.binary()?)?;
         //= MQTT-2.2.1-2
         //= v3.1.1 MQTT-2.3.1-5
         let mut packet_id = None;
         if first & QOS != 0 {
-            //= MQTT-3.3.1-4
-            //= v3.1.1 MQTT-3.3.1-4
-            if first & QOS == QOS {
-                return Err(Malformed::QoS.into());
-            }
             packet_id = Some(reader.packet_id()?);
         } else if first & DUP != 0 {
             //= MQTT-3.3.1-2
