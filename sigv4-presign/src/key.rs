@@ -3,50 +3,40 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::digest::FixedOutput;
 use sha2::{Digest, Sha256};
-use zeroize::optimization_barrier;
 
 use crate::credentials::{Credentials, Fingerprint};
+use crate::mac::{MacKey, Wiped};
 use crate::settings::Settings;
 use crate::stamp::Day;
 
-/// The key of one secret, day, region and service, kept as the two hash states that HMAC starts from: that saves two of
-/// the compressions of every signature. Overwritten when dropped (by the `zeroize` features of `hmac` and `sha2`).
+/// The key of one secret, day, region and service, ready for HMAC: that saves two of the compressions of every signature.
+/// Overwritten when dropped.
 #[derive(Clone)]
-pub(crate) struct SigningKey(Hmac<Sha256>);
+pub(crate) struct SigningKey(MacKey);
 
 impl SigningKey {
     pub(crate) fn derive(credentials: &Credentials, day: Day, settings: &Settings<'_>) -> Self {
         let secret = credentials.secret_access_key().as_bytes();
         let mut padded = Wiped([0; 64]);
-        let date_key = if let Some(key) = padded.0.get_mut(..PREFIX.len() + secret.len()) {
+        if let Some(key) = padded.0.get_mut(..PREFIX.len() + secret.len()) {
             let (prefix, rest) = key.split_at_mut(PREFIX.len());
             prefix.copy_from_slice(PREFIX);
             rest.copy_from_slice(secret);
-            hmac(key, &day)
         } else {
             // HMAC hashes a key that is longer than a block; done here, it needs no buffer of its length.
-            let key = Wiped(
-                Sha256::new_with_prefix(PREFIX)
-                    .chain_update(secret)
-                    .finalize()
-                    .into(),
-            );
-            hmac(&key.0, &day)
-        };
-        let region_key = hmac(&date_key.0, settings.region.as_bytes());
-        let service_key = hmac(&region_key.0, settings.service.as_bytes());
-        let signing_key = hmac(&service_key.0, TERMINATOR.as_bytes());
-        Self(keyed(&signing_key.0))
+            let hash = Sha256::new_with_prefix(PREFIX).chain_update(secret);
+            padded = Wiped::<32>(hash.finalize().into()).into();
+        }
+        let date_key = MacKey::new(padded).tag(&day);
+        let region_key = MacKey::new(date_key.into()).tag(settings.region.as_bytes());
+        let service_key = MacKey::new(region_key.into()).tag(settings.service.as_bytes());
+        let signing_key = MacKey::new(service_key.into()).tag(TERMINATOR.as_bytes());
+        Self(MacKey::new(signing_key.into()))
     }
 
-    pub(crate) fn sign(mut self, string_to_sign: &[u8]) -> [u8; 32] {
-        self.0.update(string_to_sign);
-        let mut signature = [0; 32];
-        self.0.finalize_into((&mut signature).into());
-        signature
+    pub(crate) fn sign(&self, string_to_sign: &[u8]) -> [u8; 32] {
+        self.0.tag(string_to_sign).0
     }
 }
 
@@ -54,28 +44,6 @@ impl SigningKey {
 pub(crate) const TERMINATOR: &str = "aws4_request";
 
 const PREFIX: &[u8] = b"AWS4";
-
-fn hmac(key: &[u8], message: &[u8]) -> Wiped<32> {
-    let mut mac = keyed(key);
-    mac.update(message);
-    let mut tag = Wiped([0; 32]);
-    mac.finalize_into((&mut tag.0).into());
-    tag
-}
-
-fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
-}
-
-/// Bytes of a key, overwritten when dropped. `zeroize` itself would do it a byte at a time, which adds up.
-struct Wiped<const N: usize>([u8; N]);
-
-impl<const N: usize> Drop for Wiped<N> {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        optimization_barrier(&self.0);
-    }
-}
 
 /// The keys used last. Looking one up compares a hash of the secret, so no secret outlives its credentials here.
 pub(crate) struct KeyCache {
@@ -181,6 +149,14 @@ impl fmt::Debug for KeyCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn hmac(key: &[u8], message: &[u8]) -> Wiped<32> {
+        use hmac::{Hmac, KeyInit as _, Mac as _};
+
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+        mac.update(message);
+        Wiped(mac.finalize().into_bytes().into())
+    }
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 

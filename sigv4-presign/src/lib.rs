@@ -41,6 +41,7 @@ mod escape;
 mod headers;
 mod key;
 mod list;
+mod mac;
 mod presign;
 mod request;
 mod settings;

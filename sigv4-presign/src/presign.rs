@@ -141,7 +141,7 @@ pub fn presign_iot(
 }
 
 /// The three functions of this crate with a cache of signing keys, which makes all but the first signature of a day
-/// more than twice as fast.
+/// twice as fast: it hashes 10 blocks in place of 28.
 ///
 /// The results are the same. A key belongs to a secret, day, region and service; the ones used last are kept, at most
 /// [`DEFAULT_CAPACITY`](Self::DEFAULT_CAPACITY) unless said otherwise, and overwritten when they go. The cache holds

@@ -134,17 +134,17 @@ fn parse_port(text: &str) -> Result<u16, Error> {
 fn name_len(authority: &str) -> Option<usize> {
     let mut label = 0;
     let mut len = 0;
-    for byte in authority.bytes() {
-        match byte {
-            b'.' if label == 0 => return None,
-            b'.' => label = 0,
-            b':' => break,
-            _ if NAME[byte as usize] && label < MAX_LABEL => label += 1,
-            _ => return None,
+    for (at, byte) in authority.bytes().enumerate() {
+        if !NAME[byte as usize] {
+            match byte {
+                b'.' if at > label && at - label <= MAX_LABEL => label = at + 1,
+                b':' => break,
+                _ => return None,
+            }
         }
-        len += 1;
+        len = at + 1;
     }
-    (1..=MAX_NAME).contains(&len).then_some(len)
+    (len - label <= MAX_LABEL && (1..=MAX_NAME).contains(&len)).then_some(len)
 }
 
 /// RFC 1035, 2.3.4, with the final dot.
