@@ -114,7 +114,7 @@ mod tests {
         ] {
             let provider = provider(&json.replace("HOST", HOST));
             assert_eq!(provider.host(), HOST, "{json}");
-            assert_eq!(provider.region(), "eu-west-1", "{json}");
+            assert_eq!(provider.region(), Some("eu-west-1"), "{json}");
             assert_eq!(provider.client_id(), "c", "{json}");
         }
     }

@@ -1,7 +1,7 @@
 //! One attempt: fresh credentials, a fresh signature, one WebSocket.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pubsub_core::BoxFuture;
@@ -20,6 +20,7 @@ use crate::credentials::{
 };
 use crate::endpoint::Endpoint;
 use crate::identity::OfOneIdentity;
+use crate::options::CredentialExpiry;
 use crate::refusal::{RefusalCause, ServiceRefusal};
 
 /// How much of an attempt's time may go into waiting for credentials; the rest is for connecting.
@@ -41,6 +42,9 @@ pub(crate) struct SignedConnect {
     request: UpgradeRequest,
     signer: Signer,
     clock: ServiceClock,
+    expiry: CredentialExpiry,
+    /// Ends when the credentials have come for want of which the last attempt failed.
+    awaited: Mutex<Option<IdentityChanged>>,
 }
 
 impl SignedConnect {
@@ -49,6 +53,7 @@ impl SignedConnect {
         source: Arc<dyn CredentialSource>,
         connector: Connector,
         request: UpgradeRequest,
+        expiry: CredentialExpiry,
     ) -> Self {
         Self {
             endpoint,
@@ -57,21 +62,12 @@ impl SignedConnect {
             request,
             signer: Signer::new(),
             clock: ServiceClock::default(),
+            expiry,
+            awaited: Mutex::new(None),
         }
     }
 
-    pub(crate) fn host(&self) -> &str {
-        self.endpoint.host()
-    }
-
-    pub(crate) fn region(&self) -> &str {
-        self.endpoint.region()
-    }
-
-    async fn attempt(
-        &self,
-        attempt: &Attempt,
-    ) -> Result<(WebSocket, Option<IdentityChanged>), ConnectError> {
+    async fn attempt(&self, attempt: &Attempt) -> Result<Allowed, ConnectError> {
         let connector = self.connector.clone().timeout(attempt.time_left());
         let mut freshness = attempt.credentials();
         let wait = attempt.time_left().mul_f64(SHARE_OF_WAITING);
@@ -80,7 +76,13 @@ impl SignedConnect {
         loop {
             let endpoint = self.sign(&credentials)?;
             let error = match connector.connect(&endpoint, &self.request).await {
-                Ok(socket) => return Ok((socket, changed)),
+                Ok(socket) => {
+                    return Ok(Allowed {
+                        socket,
+                        changed,
+                        good_for: self.good_for(&credentials),
+                    });
+                }
                 Err(error) => error,
             };
             let ws_transport::ConnectError::Refused(answer) = &error else {
@@ -129,8 +131,9 @@ impl SignedConnect {
             let changed = self.source.identity_changed();
             match (self.fetch(freshness).await, changed) {
                 (Ok(credentials), changed) => return Ok((credentials, changed)),
-                (Err(error), Some(changed)) if error.kind() == CredentialsErrorKind::NotYet => {
-                    if timeout_at(deadline, changed).await.is_err() {
+                (Err(error), Some(mut changed)) if error.kind() == CredentialsErrorKind::NotYet => {
+                    if timeout_at(deadline, &mut changed).await.is_err() {
+                        self.awaits(changed);
                         return Err(no_credentials(error));
                     }
                 }
@@ -149,6 +152,22 @@ impl SignedConnect {
             return Ok(credentials);
         }
         self.source.credentials(CredentialFreshness::Renew).await
+    }
+
+    fn awaits(&self, changed: IdentityChanged) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        *awaited = Some(changed);
+    }
+
+    /// How long a connection may be kept that is opened with these now.
+    fn good_for(&self, credentials: &AwsCredentials) -> Option<Duration> {
+        match self.expiry {
+            CredentialExpiry::KeepConnection => None,
+            CredentialExpiry::ReplaceConnection => {
+                let left = credentials.expiry()?.duration_since(self.clock.now());
+                Some(left.unwrap_or(Duration::ZERO))
+            }
+        }
     }
 
     fn sign(&self, credentials: &AwsCredentials) -> Result<WsEndpoint, ConnectError> {
@@ -171,6 +190,13 @@ impl SignedConnect {
     }
 }
 
+/// What an attempt came to.
+struct Allowed {
+    socket: WebSocket,
+    changed: Option<IdentityChanged>,
+    good_for: Option<Duration>,
+}
+
 /// Whether this attempt has corrected the clock already.
 #[derive(PartialEq, Eq)]
 enum ClockCorrection {
@@ -181,13 +207,22 @@ enum ClockCorrection {
 impl Connect for SignedConnect {
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
-            let (socket, changed) = self.attempt(attempt).await?;
-            let transport = WsTransport::new(socket);
-            Ok(match changed {
+            let allowed = self.attempt(attempt).await?;
+            let transport = WsTransport::new(allowed.socket);
+            let opened = match allowed.changed {
                 Some(changed) => Opened::new(OfOneIdentity::new(transport, changed)),
                 None => Opened::new(transport),
+            };
+            Ok(match allowed.good_for {
+                Some(time) => opened.good_for(time),
+                None => opened,
             })
         })
+    }
+
+    fn worth_trying(&self) -> Option<BoxFuture<'static, ()>> {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.take()
     }
 }
 
@@ -199,7 +234,7 @@ impl fmt::Debug for SignedConnect {
     }
 }
 
-fn header<'a>(answer: &'a Refusal, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(answer: &'a Refusal, name: &str) -> Option<&'a str> {
     answer.headers().get(name)?.to_str().ok()
 }
 

@@ -39,16 +39,7 @@ impl Endpoint {
         region: Option<&str>,
         plain: PlainWs,
     ) -> Result<Self, EndpointError> {
-        let url = complete(given)?;
-        let shown: WsEndpoint = url.parse().map_err(|error| match error {
-            ws_transport::EndpointError::Scheme => EndpointError::Scheme,
-            error => EndpointError::Malformed(Box::new(error)),
-        })?;
-        if shown.target().security() == Security::Plain
-            && !(plain == PlainWs::LoopbackForTesting && shown.host().is_loopback())
-        {
-            return Err(EndpointError::Plain);
-        }
+        let (url, shown) = understand(given, plain)?;
         let region = choose_region(shown.host().as_str(), region)?;
         // Whatever would keep it from being signed comes to light now and not with the first connection.
         let stand_in = Credentials::new("AKIDEXAMPLE", "secret");
@@ -84,6 +75,48 @@ impl fmt::Debug for Endpoint {
             .field("region", &self.region)
             .finish()
     }
+}
+
+/// An endpoint that is connected to without a signature, and so without need for a region.
+pub(crate) struct UnsignedEndpoint {
+    /// Scheme, authority, path and whatever query came with it.
+    pub(crate) url: String,
+    pub(crate) host: String,
+    /// As far as it is known.
+    pub(crate) region: Option<String>,
+}
+
+impl UnsignedEndpoint {
+    /// As [`Endpoint::new`], but that no region is as good as any.
+    pub(crate) fn new(
+        given: &str,
+        region: Option<&str>,
+        plain: PlainWs,
+    ) -> Result<Self, EndpointError> {
+        let (url, shown) = understand(given, plain)?;
+        let host = shown.host().as_str().to_owned();
+        let region = match choose_region(&host, region) {
+            Ok(region) => Some(region),
+            Err(EndpointError::UnknownRegion) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { url, host, region })
+    }
+}
+
+/// The whole URL, and the same as it can be shown.
+fn understand(given: &str, plain: PlainWs) -> Result<(String, WsEndpoint), EndpointError> {
+    let url = complete(given)?;
+    let shown: WsEndpoint = url.parse().map_err(|error| match error {
+        ws_transport::EndpointError::Scheme => EndpointError::Scheme,
+        error => EndpointError::Malformed(Box::new(error)),
+    })?;
+    if shown.target().security() == Security::Plain
+        && !(plain == PlainWs::LoopbackForTesting && shown.host().is_loopback())
+    {
+        return Err(EndpointError::Plain);
+    }
+    Ok((url, shown))
 }
 
 /// Adds the scheme and the path where they are missing.

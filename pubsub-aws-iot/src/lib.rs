@@ -12,6 +12,7 @@
 //! payload or topic is ever logged.
 #![forbid(unsafe_code)]
 
+mod authorizer;
 mod clock;
 mod config;
 mod connect;
@@ -36,7 +37,9 @@ mod refusal;
 mod rules;
 #[cfg(any(feature = "control-plane", feature = "https-publish"))]
 mod signed;
+mod topics;
 
+pub use authorizer::{AuthorizerError, AuthorizerFields, CustomAuthorizer};
 pub use clock::MAX_SKEW_CORRECTION;
 #[cfg(feature = "control-plane")]
 pub use control_plane::{ControlPlane, ControlPlaneError};
@@ -57,7 +60,7 @@ pub use endpoint::{EndpointError, PlainWs, region_of_host};
 ))]
 pub use https::HttpsError;
 pub use identity::IdentityChanged;
-pub use options::{AwsIotOptions, AwsIotOptionsError, DEFAULT_NAME};
+pub use options::{AwsIotOptions, AwsIotOptionsError, CredentialExpiry, DEFAULT_NAME};
 #[cfg(any(feature = "cognito", feature = "control-plane"))]
 pub use partition::ServiceEndpoint;
 pub use policy::LeastPolicy;
@@ -66,10 +69,13 @@ pub use provider::AwsIotProvider;
 pub use publish::{HttpsPublishError, HttpsPublisher};
 pub use refusal::{ClockSkew, MAX_TEXT_CHARS, ProbablyNotAuthorized, RefusalCause, ServiceRefusal};
 pub use rules::{ReservedNames, RuleViolation, ServiceRules};
+pub use topics::{JobRequest, Jobs, ServiceTopicError, Shadow, ShadowRequest, basic_ingest};
 
 // What a program needs beside these.
 pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
-pub use pubsub_generic::{ProtocolVersion, ReasonCode, Reconnect, SessionMode, Stats, Will};
+pub use pubsub_generic::{
+    ProtocolVersion, ReasonCode, Reconnect, Renewal, SessionMode, Stats, Will,
+};
 
 // Its examples take these features.
 #[cfg(all(doctest, feature = "cognito", feature = "control-plane"))]

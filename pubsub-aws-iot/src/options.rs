@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use pubsub_core::OfflinePolicy;
 use pubsub_generic::{
-    CopyDetection, DEFAULT_SUBPROTOCOL, Limits, MqttOptions, OptionsError, ProtocolVersion,
-    SessionMode,
+    Connect, CopyDetection, DEFAULT_SUBPROTOCOL, Limits, MqttOptions, OptionsError,
+    ProtocolVersion, Renewal, SessionMode,
 };
 use ws_transport::{Connector, Dial, UpgradeRequest};
 
+use crate::authorizer::{AuthorizedConnect, AuthorizerError, CustomAuthorizer};
 use crate::connect::SignedConnect;
 use crate::credentials::CredentialSource;
-use crate::endpoint::{Endpoint, EndpointError, PlainWs};
+use crate::endpoint::{Endpoint, EndpointError, PlainWs, UnsignedEndpoint};
 use crate::refusal::ProbablyNotAuthorized;
 use crate::rules::{RuleViolation, ServiceRules};
 
@@ -37,7 +38,7 @@ pub const DEFAULT_NAME: &str = "AWSIoTProvider";
 /// # let shown = format!("{options:?}");
 /// # assert!(!shown.contains("horse"));
 /// let provider = AwsIotProvider::new(options)?;
-/// assert_eq!(provider.region(), "eu-west-1");
+/// assert_eq!(provider.region(), Some("eu-west-1"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -50,6 +51,8 @@ pub struct AwsIotOptions {
     pub(crate) region: Option<String>,
     pub(crate) plain: PlainWs,
     pub(crate) source: Option<Arc<dyn CredentialSource>>,
+    authorizer: Option<CustomAuthorizer>,
+    expiry: CredentialExpiry,
     pub(crate) rules: ServiceRules,
     pub(crate) mqtt: MqttOptions,
     extra_roots_pem: Vec<Vec<u8>>,
@@ -68,11 +71,14 @@ impl AwsIotOptions {
             region: None,
             plain: PlainWs::default(),
             source: None,
+            authorizer: None,
+            expiry: CredentialExpiry::default(),
             rules: ServiceRules::default(),
             // MQTT 5 says why it refuses and when somebody takes over; 3.1.1 just hangs up on both.
             mqtt: MqttOptions::without_url()
                 .protocol_version(ProtocolVersion::V5)
                 .copies(CopyDetection::Content)
+                .renewal(Renewal::default().max_age(CONNECTION_LIFE))
                 .hang_up_error(ProbablyNotAuthorized.into()),
             extra_roots_pem: Vec::new(),
             dialer: None,
@@ -88,10 +94,31 @@ impl AwsIotOptions {
         self
     }
 
-    /// Where the credentials come from, to sign each connection with. There is no default.
+    /// Where the credentials come from, to sign each connection with. There is no default; a
+    /// [custom authorizer](Self::authorizer) takes their place.
     #[must_use]
     pub fn credentials(mut self, source: impl CredentialSource) -> Self {
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Has a custom authorizer let the client in, by a token and without [credentials](Self::credentials). The
+    /// [region](Self::region) then matters to nobody and need not be given. The user name and the password of MQTT are the
+    /// authorizer's.
+    ///
+    /// How long it lets a connection live only the authorizer knows; to have it replaced before, say so in
+    /// [`Renewal::max_age`](pubsub_generic::Renewal::max_age).
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: CustomAuthorizer) -> Self {
+        self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// What becomes of a connection when the credentials expire that it was signed with. Default
+    /// [`CredentialExpiry::KeepConnection`].
+    #[must_use]
+    pub fn credential_expiry(mut self, expiry: CredentialExpiry) -> Self {
+        self.expiry = expiry;
         self
     }
 
@@ -140,7 +167,8 @@ impl AwsIotOptions {
     /// Limits, filters a packet, subscriptions, the pace and the window of publishes, and matching are overwritten with the
     /// [rules](Self::rules); options of a WebSocket are refused, since the connection is made here.
     ///
-    /// Two defaults differ. The service has no Subscription Identifiers, so copies of a message that several filters match
+    /// Three defaults differ. The service closes each connection after a day, so it is
+    /// [replaced](pubsub_generic::Renewal) ahead of that. The service has no Subscription Identifiers, so copies of a message that several filters match
     /// are known by their [content](CopyDetection::Content). And what it hangs up on each time fails with
     /// [`ProbablyNotAuthorized`].
     ///
@@ -196,15 +224,58 @@ impl AwsIotOptions {
     /// Checks everything, and takes it apart into what connects and what drives.
     pub(crate) fn build(
         mut self,
-    ) -> Result<(SignedConnect, MqttOptions, ServiceRules), AwsIotOptionsError> {
-        let (endpoint, source, connector) = self.parts()?;
+    ) -> Result<(Connection, MqttOptions, ServiceRules), AwsIotOptionsError> {
         let request = UpgradeRequest::new()
             .subprotocol(DEFAULT_SUBPROTOCOL)
             .map_err(|error| AwsIotOptionsError::Connection(Box::new(error)))?;
-        let connect = SignedConnect::new(endpoint, source, connector, request);
+        let connection = match self.authorizer.take() {
+            Some(authorizer) => self.authorized(&authorizer, request)?,
+            None => self.signed(request)?,
+        };
         let Self { rules, mqtt, .. } = self;
         let mqtt = apply_rules(mqtt, &rules)?;
-        Ok((connect, mqtt, rules))
+        Ok((connection, mqtt, rules))
+    }
+
+    fn signed(&mut self, request: UpgradeRequest) -> Result<Connection, AwsIotOptionsError> {
+        let (endpoint, source, connector) = self.parts()?;
+        Ok(Connection {
+            host: endpoint.host().to_owned(),
+            region: Some(endpoint.region().to_owned()),
+            connect: Arc::new(SignedConnect::new(
+                endpoint,
+                source,
+                connector,
+                request,
+                self.expiry,
+            )),
+        })
+    }
+
+    fn authorized(
+        &mut self,
+        authorizer: &CustomAuthorizer,
+        request: UpgradeRequest,
+    ) -> Result<Connection, AwsIotOptionsError> {
+        if self.source.is_some() {
+            return Err(AwsIotOptionsError::CredentialsConflict);
+        }
+        authorizer.check().map_err(AwsIotOptionsError::Authorizer)?;
+        let endpoint = UnsignedEndpoint::new(&self.endpoint, self.region.as_deref(), self.plain)?;
+        let request = authorizer
+            .put_into_request(request)
+            .map_err(AwsIotOptionsError::Connection)?;
+        let url = authorizer
+            .url(&endpoint.url)
+            .parse()
+            .map_err(|error| EndpointError::Malformed(Box::new(error)))?;
+        let connector = self.make_connector()?;
+        self.mqtt = authorizer.put_into_connect(self.mqtt.clone());
+        Ok(Connection {
+            host: endpoint.host,
+            region: endpoint.region,
+            connect: Arc::new(AuthorizedConnect::new(url, connector, request, authorizer)),
+        })
     }
 
     fn parts(
@@ -243,6 +314,29 @@ impl AwsIotOptions {
         Ok(connector)
     }
 }
+
+/// What the options say about connecting.
+pub(crate) struct Connection {
+    pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) host: String,
+    pub(crate) region: Option<String>,
+}
+
+/// What becomes of a connection when the credentials expire that it was signed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum CredentialExpiry {
+    /// It stands: the service looks at them when it is opened, and not again as far as is known. The next connection has
+    /// new ones. The default, since each new connection is a gap.
+    #[default]
+    KeepConnection,
+    /// It is [replaced](pubsub_generic::Renewal) ahead of that, with new credentials. For an account whose connections end
+    /// with their credentials. Those that live less than 10 s are not planned for.
+    ReplaceConnection,
+}
+
+/// The service closes a connection after this long, at the next message.
+const CONNECTION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
 fn with_roots(
@@ -307,6 +401,8 @@ impl fmt::Debug for AwsIotOptions {
             .field("endpoint", &endpoint)
             .field("region", &self.region)
             .field("has_credentials", &self.source.is_some())
+            .field("authorizer", &self.authorizer)
+            .field("expiry", &self.expiry)
             .field("rules", &self.rules)
             .field("mqtt", &self.mqtt)
             .field("extra_roots", &self.extra_roots_pem.len())
@@ -320,8 +416,12 @@ impl fmt::Debug for AwsIotOptions {
 pub enum AwsIotOptionsError {
     /// The endpoint or the region cannot be used; the source says why.
     Endpoint(EndpointError),
-    /// There is no source of credentials.
+    /// There is no source of credentials, nor a custom authorizer.
     NoCredentials,
+    /// There is a custom authorizer, which needs none, beside a source of credentials.
+    CredentialsConflict,
+    /// The custom authorizer cannot be used; the source says why.
+    Authorizer(AuthorizerError),
     /// A rule of the service is broken; the source names it.
     Rule(RuleViolation),
     /// An option of the connection cannot be used; the source says why.
@@ -337,6 +437,8 @@ impl fmt::Display for AwsIotOptionsError {
         f.write_str(match self {
             Self::Endpoint(_) => "the endpoint cannot be used",
             Self::NoCredentials => "the options have no source of credentials",
+            Self::CredentialsConflict => "a custom authorizer beside a source of credentials",
+            Self::Authorizer(_) => "the custom authorizer cannot be used",
             Self::Rule(_) => "an option breaks a rule of AWS IoT",
             Self::Connection(_) => "an option of the connection cannot be used",
             Self::ConnectorConflict => "roots or a dialler beside a connector that has its own",
@@ -352,7 +454,8 @@ impl StdError for AwsIotOptionsError {
             Self::Rule(violation) => Some(violation),
             Self::Connection(source) => Some(source.as_ref()),
             Self::Mqtt(error) => Some(error),
-            Self::NoCredentials | Self::ConnectorConflict => None,
+            Self::Authorizer(error) => Some(error),
+            Self::NoCredentials | Self::CredentialsConflict | Self::ConnectorConflict => None,
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct AwsIotProvider {
     mqtt: MqttProvider,
     rules: ServiceRules,
     host: String,
-    region: String,
+    region: Option<String>,
 }
 
 impl AwsIotProvider {
@@ -51,15 +51,14 @@ impl AwsIotProvider {
     ///
     /// The first rule that the options break. Nothing is sent, and no runtime is needed.
     pub fn new(options: AwsIotOptions) -> Result<Self, AwsIotOptionsError> {
-        let (connect, mqtt, rules) = options.build()?;
-        let (host, region) = (connect.host().to_owned(), connect.region().to_owned());
-        let mqtt = MqttProvider::with_connect(mqtt, connect)?;
+        let (connection, mqtt, rules) = options.build()?;
+        let mqtt = MqttProvider::with_connect(mqtt, connection.connect)?;
         rules.check_client_id(mqtt.client_id())?;
         Ok(Self {
             mqtt,
             rules,
-            host,
-            region,
+            host: connection.host,
+            region: connection.region,
         })
     }
 
@@ -75,10 +74,11 @@ impl AwsIotProvider {
         &self.host
     }
 
-    /// The region that connections are signed for, given or understood from the endpoint.
+    /// The region, given or understood from the endpoint: what connections are signed for. `None` with a custom authorizer
+    /// at an endpoint that does not name it.
     #[must_use]
-    pub fn region(&self) -> &str {
-        &self.region
+    pub fn region(&self) -> Option<&str> {
+        self.region.as_deref()
     }
 
     /// Connects now, instead of with the first publish or subscribe, and resolves when MQTT is connected. After a failure

@@ -123,10 +123,37 @@ impl ServiceRefusal {
         now: SystemTime,
         skew: Option<ClockSkew>,
     ) -> Self {
+        let keys = credentials.keys();
+        let secrets = [
+            keys.secret_access_key(),
+            keys.session_token().unwrap_or_default(),
+        ];
+        let expired = credentials.is_expired(now);
+        Self::of(status, header, body, &secrets, expired, skew)
+    }
+
+    /// Understands the answer to a request that had no signature, and these secrets.
+    pub(crate) fn of_authorizer<'a>(
+        status: u16,
+        header: impl Fn(&str) -> Option<&'a str>,
+        body: &[u8],
+        secrets: &[&str],
+    ) -> Self {
+        Self::of(status, header, body, secrets, false, None)
+    }
+
+    fn of<'a>(
+        status: u16,
+        header: impl Fn(&str) -> Option<&'a str>,
+        body: &[u8],
+        secrets: &[&str],
+        expired: bool,
+        skew: Option<ClockSkew>,
+    ) -> Self {
         let error_type = header("x-amzn-errortype")
             .map(|value| value.split(':').next().unwrap_or(value))
             .and_then(plain_name);
-        let text = message_of(body, credentials);
+        let text = message_of(body, secrets);
         let says = |words: &[&str]| {
             let text = text.as_deref().unwrap_or_default();
             words.iter().any(|word| {
@@ -138,9 +165,7 @@ impl ServiceRefusal {
         };
         let cause = if skew.is_some() {
             RefusalCause::ClockSkew
-        } else if credentials.is_expired(now)
-            || says(&["ExpiredToken", "token included in the request is expired"])
-        {
+        } else if expired || says(&["ExpiredToken", "token included in the request is expired"]) {
             RefusalCause::ExpiredCredentials
         } else if says(&[
             "SignatureDoesNotMatch",
@@ -314,17 +339,15 @@ fn plain_name(value: &str) -> Option<String> {
 }
 
 /// The `message` of a JSON body, cleaned. AWS repeats the signed request in the text of some refusals.
-fn message_of(body: &[u8], credentials: &AwsCredentials) -> Option<String> {
+fn message_of(body: &[u8], secrets: &[&str]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     let text = body
         .get("message")
         .or_else(|| body.get("Message"))?
         .as_str()?;
-    let keys = credentials.keys();
-    let holds_secret = [Some(keys.secret_access_key()), keys.session_token()]
-        .into_iter()
-        .flatten()
-        .any(|secret| !secret.is_empty() && text.contains(secret));
+    let holds_secret = secrets
+        .iter()
+        .any(|secret| !secret.is_empty() && text.contains(*secret));
     // What follows the first line is the canonical request.
     let line = text.lines().next().filter(|_| !holds_secret)?;
     let mut kept = String::new();
@@ -347,13 +370,11 @@ fn message_of(body: &[u8], credentials: &AwsCredentials) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn credentials() -> AwsCredentials {
-        AwsCredentials::new("AKIDEXAMPLE", "marker-secret").session_token("marker/token=")
-    }
+    const SECRETS: [&str; 2] = ["marker-secret", "marker/token="];
 
     fn said(message: &str) -> Option<String> {
         let body = serde_json::json!({ "message": message }).to_string();
-        message_of(body.as_bytes(), &credentials())
+        message_of(body.as_bytes(), &SECRETS)
     }
 
     #[test]
@@ -384,7 +405,7 @@ mod tests {
             b"{\"message\"",
             b"\xff",
         ] {
-            assert_eq!(message_of(body, &credentials()), None);
+            assert_eq!(message_of(body, &SECRETS), None);
         }
     }
 

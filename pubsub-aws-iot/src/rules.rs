@@ -129,6 +129,9 @@ impl ServiceRules {
     pub(crate) fn check_filter(&self, filter: &TopicFilter) -> Result<(), RuleViolation> {
         let pattern = filter.pattern();
         self.check_size(None, pattern)?;
+        if self.reserved_names == ReservedNames::Check && pattern.starts_with("$aws/rules/") {
+            return Err(RuleViolation::PublishOnly);
+        }
         if self.reserved_names == ReservedNames::Check
             && pattern.starts_with('$')
             && !pattern.starts_with("$aws/")
@@ -212,6 +215,8 @@ pub enum RuleViolation {
     },
     /// A topic or filter that begins with `$` and is none that the service knows.
     ReservedTopic,
+    /// A subscription to Basic Ingest topics, which can only be published to.
+    PublishOnly,
     /// A retained message to a topic that begins with `$`.
     RetainedReservedTopic,
     /// A client identifier that is too long.
@@ -235,6 +240,7 @@ impl RuleViolation {
         match self {
             Self::QoS { .. } => ProviderErrorKind::Unsupported,
             Self::ReservedTopic
+            | Self::PublishOnly
             | Self::RetainedReservedTopic
             | Self::ReservedClientId
             | Self::KeepAlive { .. } => ProviderErrorKind::Invalid,
@@ -267,6 +273,9 @@ impl fmt::Display for RuleViolation {
             }
             Self::ReservedTopic => {
                 f.write_str("AWS IoT reserves topics that begin with `$` and knows only `$aws/`")
+            }
+            Self::PublishOnly => {
+                f.write_str("AWS IoT takes publishes to `$aws/rules/`, and no subscriptions")
             }
             Self::RetainedReservedTopic => {
                 f.write_str("AWS IoT retains no messages of topics that begin with `$`")
@@ -362,6 +371,10 @@ mod tests {
             );
         }
         assert_eq!(topic("$share/g/a"), Err(RESERVED));
+        assert_eq!(topic("$aws/rules/r/a"), Ok(()));
+        for filter_of_a_rule in ["$aws/rules/r/a", "$share/g/$aws/rules/#"] {
+            assert_eq!(filter(filter_of_a_rule), Err(RuleViolation::PublishOnly));
+        }
         assert_eq!(filter("$share/g/$SYS/#"), Err(RESERVED));
         assert_eq!(filter("$share/g/$aws/things/+/shadow/get"), Ok(()));
 

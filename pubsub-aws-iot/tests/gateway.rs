@@ -109,7 +109,7 @@ async fn the_host_that_is_signed_is_the_host_that_is_sent() {
             .dialer(Elsewhere(gateway.address()))
             .credentials(credentials());
         let (pubsub, provider) = client(options);
-        assert_eq!(provider.region(), REGION);
+        assert_eq!(provider.region(), Some(REGION));
         provider.connect().await.unwrap();
         pubsub.close().await.unwrap();
     }

@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{SECRET, access_key, client, credentials, options, start};
 use pubsub_aws_iot::core::{ConnectionState, Event};
-use pubsub_aws_iot::{AwsCredentials, CredentialCell, DEFAULT_NAME, IdentityChanged};
+use pubsub_aws_iot::{AwsCredentials, CredentialCell, DEFAULT_NAME, IdentityChanged, Reconnect};
+use pubsub_generic::Jitter;
 use testkit::gateway::{AccessKey, Outcome};
 
 #[tokio::test]
@@ -22,6 +25,36 @@ async fn without_credentials_it_waits_and_wakes_when_they_come() {
     assert!(gateway.attempts().is_empty());
     cell.sign_in(credentials());
     publishing.await.unwrap();
+    assert_eq!(gateway.attempts().len(), 1);
+    pubsub.close().await.unwrap();
+}
+
+/// The wait between attempts ends when somebody signs in, however long the policy would have it.
+#[tokio::test]
+async fn who_signs_in_between_two_attempts_is_not_kept_waiting() {
+    let (_broker, gateway) = start().await;
+    let cell = CredentialCell::new();
+    let seldom = Duration::from_secs(24 * 60 * 60);
+    let policy = Reconnect::default().first(seldom).base(seldom).cap(seldom);
+    let options = options(&gateway)
+        .credentials(cell.clone())
+        .configure_mqtt(|mqtt| {
+            mqtt.reconnect(policy.jitter(Jitter::None))
+                .connect_timeout(Duration::from_millis(100))
+        });
+    let (pubsub, provider) = client(options);
+    let error = provider.connect().await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    let mut connection = pubsub.connection(DEFAULT_NAME).unwrap();
+    connection
+        .reached(ConnectionState::ConnectionDisrupted)
+        .await
+        .unwrap();
+    cell.sign_in(credentials());
+    connection
+        .reached(ConnectionState::Connected)
+        .await
+        .unwrap();
     assert_eq!(gateway.attempts().len(), 1);
     pubsub.close().await.unwrap();
 }

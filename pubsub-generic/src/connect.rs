@@ -56,6 +56,14 @@ pub trait Connect: Send + Sync + 'static {
     fn endpoints(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// A future that ends when another attempt is worth making at once, whatever the [`Reconnect`](crate::Reconnect) policy
+    /// says: when that has come for want of which the last one failed, such as somebody who signs in.
+    ///
+    /// Asked for after each attempt that failed; dropped with the wait. `None`, the default, says that nobody can tell.
+    fn worth_trying(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
 }
 
 impl<C: Connect + ?Sized> Connect for std::sync::Arc<C> {
@@ -65,6 +73,10 @@ impl<C: Connect + ?Sized> Connect for std::sync::Arc<C> {
 
     fn endpoints(&self) -> Vec<String> {
         (**self).endpoints()
+    }
+
+    fn worth_trying(&self) -> Option<BoxFuture<'static, ()>> {
+        (**self).worth_trying()
     }
 }
 

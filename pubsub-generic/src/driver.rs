@@ -77,6 +77,8 @@ pub(crate) struct Task {
     pub(crate) freshness: CredentialFreshness,
     /// Connections in a row that the broker accepted and soon closed without a word.
     pub(crate) cut_short: u32,
+    /// Ends the wait for the next attempt.
+    pub(crate) worth_trying: Option<BoxFuture<'static, ()>>,
     /// What the session has set aside so far.
     pub(crate) set_aside: u64,
     /// The end of the last connection or attempt, until one stands.
@@ -236,6 +238,7 @@ impl Task {
             attempts: 0,
             freshness: CredentialFreshness::Any,
             cut_short: 0,
+            worth_trying: None,
             set_aside: 0,
             last_error: None,
             away: None,
@@ -351,7 +354,16 @@ impl Task {
             self.parting = None;
         }
         match &mut self.link {
-            Link::Idle | Link::Waiting { .. } => self.start_if_due(),
+            Link::Idle => self.start_if_due(),
+            Link::Waiting { until } => {
+                if let Some(worth_trying) = &mut self.worth_trying
+                    && worth_trying.as_mut().poll(cx).is_ready()
+                {
+                    self.worth_trying = None;
+                    *until = self.now;
+                }
+                self.start_if_due()
+            }
             Link::Connecting { attempt, deadline } => match attempt.as_mut().poll(cx) {
                 Poll::Ready(Ok(opened)) => {
                     let deadline = *deadline;

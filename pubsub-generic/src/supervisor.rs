@@ -122,6 +122,7 @@ impl Task {
     }
 
     fn start_attempt(&mut self) {
+        self.worth_trying = None;
         self.attempts = self.attempts.saturating_add(1);
         let timeout = self.shared.options.connect_timeout;
         let endpoint = self.rounds.next(self.backoff.random());
@@ -445,6 +446,7 @@ impl Task {
             _ => CredentialFreshness::Any,
         };
         tracing::info!(client_id = %self.shared.client_id, error = %error, delay = ?delay, "not connected");
+        self.worth_trying = self.connect.worth_trying();
         self.link = Link::Waiting {
             until: self.now + delay.min(FAR_AWAY),
         };

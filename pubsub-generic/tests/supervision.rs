@@ -69,6 +69,33 @@ async fn retries_follow_the_policy_and_count_from_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_ends_when_another_attempt_is_worth_making() {
+    let (connect, mut broker) = memory((0..3).map(|_| unreachable_host()).collect());
+    let (come, coming) = tokio::sync::oneshot::channel::<()>();
+    *connect.worth_trying.lock().unwrap() = Some(Box::pin(async {
+        let _ = coming.await;
+    }));
+    let seldom = Duration::from_secs(1000);
+    let options = steady().reconnect(
+        Reconnect::default()
+            .jitter(Jitter::None)
+            .first(seldom)
+            .base(seldom)
+            .cap(seldom),
+    );
+    let (_pubsub, provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let begin = Instant::now();
+    provider.connect().await.unwrap_err();
+    assert_eq!(broker.next_attempt(begin).await.as_secs(), 0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(broker.attempts.try_recv().is_err());
+    come.send(()).unwrap();
+    assert_eq!(broker.next_attempt(begin).await.as_secs(), 10);
+    // It was for that wait alone; the next one is the policy's.
+    assert_eq!(broker.next_attempt(begin).await.as_secs(), 1010);
+}
+
+#[tokio::test(start_paused = true)]
 async fn jitter_spreads_the_retries_of_many() {
     let mut first_retries = Vec::new();
     for _ in 0..20 {

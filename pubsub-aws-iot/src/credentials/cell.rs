@@ -10,9 +10,7 @@ use super::{AwsCredentials, CredentialFreshness, CredentialSource, CredentialsEr
 
 /// A source that the application fills: empty until somebody signs in, and again when they sign out.
 ///
-/// While it is empty, connecting waits: an attempt for three quarters of its time, then for the next one by the
-/// [`Reconnect`](crate::Reconnect) policy; [`AwsIotProvider::connect`](crate::AwsIotProvider::connect) asks for it at
-/// once. When the identity changes, connections made for the old one end, and are made
+/// While it is empty, connecting waits; it goes on at once when somebody signs in. When the identity changes, connections made for the old one end, and are made
 /// again for the new one. A clone is the same cell.
 ///
 /// ```

@@ -39,10 +39,13 @@ pub(crate) async fn start() -> (Broker, Gateway) {
 
 /// Options that the gateway lets in.
 pub(crate) fn options(gateway: &Gateway) -> AwsIotOptions {
-    AwsIotOptions::new(gateway.url())
+    options_without_credentials(gateway)
         .region(gateway.region())
-        .plain_ws(PlainWs::LoopbackForTesting)
         .credentials(credentials())
+}
+
+pub(crate) fn options_without_credentials(gateway: &Gateway) -> AwsIotOptions {
+    AwsIotOptions::new(gateway.url()).plain_ws(PlainWs::LoopbackForTesting)
 }
 
 /// A registry with this one provider, not connected yet, and a handle on it.

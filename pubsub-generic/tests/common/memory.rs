@@ -31,6 +31,8 @@ pub struct MemoryConnect {
     /// What is said of every transport.
     pub good_for: Option<Duration>,
     pub endpoints: Vec<String>,
+    /// Ends the wait after a failed attempt.
+    pub worth_trying: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 /// What the test holds: the broker's ends of the transports, and the attempts as they are made.
@@ -50,6 +52,7 @@ pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
             attempts: attempted,
             good_for: None,
             endpoints: Vec::new(),
+            worth_trying: Mutex::new(None),
         },
         Broker {
             transports,
@@ -61,6 +64,10 @@ pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
 impl Connect for MemoryConnect {
     fn endpoints(&self) -> Vec<String> {
         self.endpoints.clone()
+    }
+
+    fn worth_trying(&self) -> Option<BoxFuture<'static, ()>> {
+        self.worth_trying.lock().unwrap().take()
     }
 
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {

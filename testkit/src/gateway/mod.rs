@@ -99,6 +99,7 @@ pub struct GatewayOptions {
     authorizers: authorizer::Authorizers,
     quotas: Quotas,
     denied_publish: DeniedPublish,
+    end_at_expiry: bool,
     clock: Clock,
 }
 
@@ -129,6 +130,7 @@ impl GatewayOptions {
             authorizers: authorizer::Authorizers::default(),
             quotas: Quotas::default(),
             denied_publish: DeniedPublish::default(),
+            end_at_expiry: false,
             clock: Clock::default(),
         }
     }
@@ -188,6 +190,14 @@ impl GatewayOptions {
     #[must_use]
     pub fn denied_publish(mut self, answer: DeniedPublish) -> Self {
         self.denied_publish = answer;
+        self
+    }
+
+    /// Ends a connection when its access key does, with the first packet after that. Whether the service does so nobody
+    /// outside knows; unless this is called, connections outlive their keys.
+    #[must_use]
+    pub fn end_at_expiry(mut self) -> Self {
+        self.end_at_expiry = true;
         self
     }
 

@@ -183,6 +183,7 @@ fn judge(
         max_skew: shared.options.max_skew,
         keys: &shared.options.keys,
         now,
+        end_at_expiry: shared.options.end_at_expiry,
     };
     let authorizers = &shared.options.authorizers;
     if let Some(judged) = authorizers.by_request(head, query) {

@@ -42,6 +42,15 @@ pub(super) struct Rules<'a> {
     pub(super) max_skew: Duration,
     pub(super) keys: &'a KeyRing,
     pub(super) now: SystemTime,
+    pub(super) end_at_expiry: bool,
+}
+
+impl Rules<'_> {
+    /// How long a connection may last whose key ends then.
+    fn life_of(&self, expires_at: Option<SystemTime>) -> Option<Duration> {
+        let end = expires_at.filter(|_| self.end_at_expiry)?;
+        Some(end.duration_since(self.now).unwrap_or(Duration::ZERO))
+    }
 }
 
 /// Who a request says to be from, before anything is checked.
@@ -190,7 +199,7 @@ pub(super) fn verify(
         return Ok(Principal {
             policy: key.policy,
             identity_id: key.identity_id,
-            life: None,
+            life: rules.life_of(key.expires_at),
         });
     }
     if token.is_some() && same(&recompute(&["X-Amz-Signature"]), &signature) {

@@ -1,0 +1,236 @@
+//! Credentials that expire every few seconds, and connections that end with them, under load: no message is lost at
+//! QoS 1, and there is never more than one request for new credentials.
+//!
+//! `PUBSUB_EXPIRY_SOAK_SECS` makes it last longer than the slice that every test run takes.
+#![allow(missing_docs, reason = "tests")]
+
+mod common;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use common::{client, gateway_to, options};
+use pubsub_aws_iot::core::BoxFuture;
+use pubsub_aws_iot::{
+    AwsCredentials, AwsIotOptions, CachedCredentials, CredentialExpiry, CredentialFreshness,
+    CredentialSource, CredentialsError, ProtocolVersion, PubSub, QoS, Reconnect, SessionMode,
+};
+use testkit::gateway::{AccessKey, Gateway, Incident, KeyRing, Outcome};
+use testkit::mosquitto::Installation;
+
+const PUBLISHERS: usize = 2;
+/// Publishes of each publisher that wait for their acknowledgement.
+const WINDOW: usize = 20;
+/// How long a request for credentials takes.
+const LATENCY: Duration = Duration::from_millis(20);
+
+/// Hands out keys that live this long, and keeps the books.
+struct Issuer {
+    keys: KeyRing,
+    life: Duration,
+    issued: Mutex<Vec<Instant>>,
+    under_way: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+impl CredentialSource for Issuer {
+    fn credentials(
+        &self,
+        _: CredentialFreshness,
+    ) -> BoxFuture<'_, Result<AwsCredentials, CredentialsError>> {
+        Box::pin(async {
+            let together = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_at_once.fetch_max(together, Ordering::SeqCst);
+            tokio::time::sleep(LATENCY).await;
+            let number = {
+                let mut issued = self.issued.lock().unwrap();
+                issued.push(Instant::now());
+                issued.len()
+            };
+            let (id, secret, end) = (
+                format!("AKID{number}"),
+                format!("secret {number}"),
+                SystemTime::now() + self.life,
+            );
+            self.keys.add(AccessKey::new(&id, &secret).expires_at(end));
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
+            Ok(AwsCredentials::new(id, secret).expires_at(end))
+        })
+    }
+}
+
+/// Publishes numbers for so long, a window at a time. Every one is confirmed. Returns how many there were.
+async fn publish_for(pubsub: PubSub, topic: String, time: Duration) -> usize {
+    let begun = Instant::now();
+    let mut under_way = VecDeque::new();
+    let mut next = 0;
+    while begun.elapsed() < time || !under_way.is_empty() {
+        if begun.elapsed() < time && under_way.len() < WINDOW {
+            let publishing = pubsub.publish(topic.as_str(), next.to_string());
+            under_way.push_back(publishing.qos(QoS::AtLeastOnce).send());
+            next += 1;
+            continue;
+        }
+        if let Some(oldest) = under_way.pop_front() {
+            oldest.await.unwrap();
+        }
+    }
+    next
+}
+
+struct Run {
+    issuer: Arc<CachedCredentials<Issuer>>,
+    gateway: Gateway,
+    renewals: Vec<u64>,
+    messages: usize,
+}
+
+async fn soak(
+    mosquitto: &Installation,
+    life: Duration,
+    time: Duration,
+    change: impl Fn(AwsIotOptions) -> AwsIotOptions,
+) -> Run {
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    let gateway = gateway_to(&broker.ws_url()).end_at_expiry();
+    let gateway = gateway.start().await.unwrap();
+    let issuer = Arc::new(CachedCredentials::new(Issuer {
+        keys: gateway.keys().clone(),
+        life,
+        issued: Mutex::default(),
+        under_way: AtomicUsize::new(0),
+        most_at_once: AtomicUsize::new(0),
+    }));
+    let connect = || {
+        let reconnect = Reconnect::default()
+            .cap(Duration::from_secs(1))
+            .stable_after(Duration::from_secs(2));
+        let options = options(&gateway)
+            .credentials(Arc::clone(&issuer))
+            .session(SessionMode::Resumed {
+                expiry: Duration::from_secs(600),
+            })
+            .protocol_version(ProtocolVersion::V5)
+            .configure_mqtt(|mqtt| mqtt.reconnect(reconnect));
+        client(change(options))
+    };
+    let (subscriber, subscribing) = connect();
+    let mut messages = subscriber
+        .subscribe("load/+")
+        .qos(QoS::AtLeastOnce)
+        .await
+        .unwrap();
+    let mut publishing = tokio::task::JoinSet::new();
+    let mut providers = vec![subscribing];
+    for n in 0..PUBLISHERS {
+        let (pubsub, provider) = connect();
+        providers.push(provider);
+        publishing.spawn(publish_for(pubsub, format!("load/{n}"), time));
+    }
+    let reading = async {
+        let mut seen: BTreeSet<(String, usize)> = BTreeSet::new();
+        let mut expected = None;
+        while expected.is_none_or(|expected| seen.len() < expected) {
+            tokio::select! {
+                message = messages.next() => {
+                    let message = message.unwrap().unwrap();
+                    let number = message.text().unwrap().parse().unwrap();
+                    seen.insert((message.topic.to_string(), number));
+                }
+                Some(first) = publishing.join_next() => {
+                    let mut total = first.unwrap();
+                    while let Some(sent) = publishing.join_next().await {
+                        total += sent.unwrap();
+                    }
+                    expected = Some(total);
+                }
+            }
+        }
+        seen.len()
+    };
+    let patience = time + Duration::from_secs(30);
+    let messages = tokio::time::timeout(patience, reading)
+        .await
+        .expect("messages are missing");
+    Run {
+        renewals: providers
+            .iter()
+            .map(|provider| provider.stats().renewals)
+            .collect(),
+        issuer,
+        gateway,
+        messages,
+    }
+}
+
+fn duration() -> Duration {
+    let asked = std::env::var("PUBSUB_EXPIRY_SOAK_SECS");
+    let secs = asked.map_or(14, |secs| secs.parse().expect("a number of seconds"));
+    Duration::from_secs(secs)
+}
+
+fn check_the_books(run: &Run, name: &str) {
+    let issuer = run.issuer.source();
+    assert_eq!(
+        issuer.most_at_once.load(Ordering::SeqCst),
+        1,
+        "one request at a time"
+    );
+    let issued = issuer.issued.lock().unwrap();
+    let quiet = Duration::from_secs(1) - LATENCY;
+    assert!(issued.windows(2).all(|pair| pair[1] - pair[0] >= quiet));
+    let attempts = run.gateway.attempts();
+    assert!(
+        attempts
+            .iter()
+            .all(|attempt| attempt.outcome == Outcome::Accepted)
+    );
+    let ends = run.gateway.incidents();
+    let ends = ends
+        .iter()
+        .filter(|(_, what)| *what == Incident::ConnectionLife)
+        .count();
+    println!(
+        "{name}: {} messages, none lost; {} connections, {ends} ended by expiry, {:?} replaced; {} requests for credentials",
+        run.messages,
+        attempts.len(),
+        run.renewals,
+        issued.len(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_end_with_their_credentials_lose_no_message() {
+    let Some(mosquitto) = testkit::mosquitto::find_or_skip() else {
+        return;
+    };
+    let run = soak(&mosquitto, Duration::from_secs(4), duration(), |options| {
+        options
+    })
+    .await;
+    check_the_books(&run, "kept until they expire");
+    let ended = run.gateway.incidents();
+    assert!(ended.len() >= PUBLISHERS, "{ended:?}");
+    assert!(run.issuer.source().issued.lock().unwrap().len() >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_replaced_in_time_do_not_even_notice() {
+    let Some(mosquitto) = testkit::mosquitto::find_or_skip() else {
+        return;
+    };
+    let run = soak(&mosquitto, Duration::from_secs(12), duration(), |options| {
+        options.credential_expiry(CredentialExpiry::ReplaceConnection)
+    })
+    .await;
+    check_the_books(&run, "replaced ahead of it");
+    assert_eq!(run.gateway.incidents(), []);
+    // A life of 12 s is half over after 6.
+    assert!(
+        run.renewals.iter().all(|renewals| *renewals >= 1),
+        "{:?}",
+        run.renewals
+    );
+}
