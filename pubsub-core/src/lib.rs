@@ -32,7 +32,7 @@
 //! * [`QueueLimits`], [`HoldLimits`]: what a slow subscriber may cost, and what happens beyond.
 //! * [`ConnectionWatch`]: how a provider stands, with the reason.
 //! * [`TopicName`], [`TopicFilter`], [`TopicTrie`]: what is published to, what is subscribed to, and an
-//!   index from one to the other that stands alone.
+//!   index from one to the other that stands alone, with a [`MatchCache`] for topics that come often.
 //! * [`Provider`], [`DeliverySink`]: for those who write a provider, with a contract suite behind the
 //!   feature `testing`.
 //!
@@ -95,7 +95,7 @@ pub use subscribe::Subscribe;
 pub use subscription::{Deliveries, Event, Events, Subscription, Typed, TypedMessage};
 pub use topic::{MAX_TOPIC_LEN, TopicFilter, TopicName};
 pub use topic_error::TopicError;
-pub use trie::TopicTrie;
+pub use trie::{MatchCache, TopicTrie};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

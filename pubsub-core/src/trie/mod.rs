@@ -11,23 +11,29 @@
 //! * What has too many levels, or comes when there are [`MAX_SHAPES`] shapes already, goes to a tree. It
 //!   bounds what a hostile set of filters can cost.
 
+mod cache;
 mod hash;
 mod index;
 mod levels;
 mod shapes;
 mod sieve;
 mod symbols;
+mod text;
 mod tree;
 
 use std::fmt;
 
+pub use cache::MatchCache;
+
 use crate::matching::{MatchingRules, ParentLevel, ReservedTopics};
 use crate::topic::{TopicFilter, TopicName};
+use cache::{Found, new_generation};
 use hash::Seed;
 use index::Index;
 use levels::{Levels, Shape};
 use shapes::Shapes;
 use sieve::Sieve;
+use text::Text;
 use tree::{Rules, Tree};
 
 /// How many shapes of filters with wildcards are looked up one by one. Real sets have around ten; at the
@@ -71,6 +77,7 @@ pub struct TopicTrie<V> {
     shapes: Shapes,
     max_shapes: usize,
     tree: Tree,
+    generation: u64,
 }
 
 /// Aligned, lest what fits into one cache line lies across two.
@@ -110,6 +117,7 @@ impl<V> TopicTrie<V> {
             shapes: Shapes::default(),
             max_shapes: MAX_SHAPES,
             tree: Tree::default(),
+            generation: new_generation(),
         }
     }
 
@@ -185,6 +193,7 @@ impl<V> TopicTrie<V> {
             }
             Kind::Shaped(..) | Kind::Deep => self.tree.remove(filter.pattern(), &self.seed),
         }
+        self.generation = new_generation();
         let removed = self.entries.swap_remove(number);
         self.renumber(self.entries.len(), number);
         if self.entries.len() * 4 < self.entries.capacity() {
@@ -193,16 +202,62 @@ impl<V> TopicTrie<V> {
         Some(removed.value)
     }
 
+    /// Which set of filters it holds: a number that no trie in this process has had before, drawn anew when
+    /// a filter comes or goes, but not when only a value changes. A clone has its original's until then.
+    ///
+    /// So what was found out about a topic stays true as long as this is the same.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Calls `visit` with the value of each filter that matches, in no particular order.
     pub fn for_each_match<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(&'a V)) {
-        let text = topic.as_str().as_bytes();
-        let exact = self.exact.find(self.seed.text(text), |number| {
-            self.has_pattern(number, text)
-        });
-        if let Some(number) = exact {
-            self.visit(number, &mut visit);
+        let key = self.seed.text(topic.as_str().as_bytes());
+        self.for_each_number(topic, key, |number| self.visit(number, &mut visit));
+    }
+
+    /// Calls `visit` with the value of each filter that matches, in no particular order, as
+    /// [`for_each_match`](Self::for_each_match) does, but without a search for a topic that `cache` knows.
+    ///
+    /// That pays where there are filters with wildcards and topics that come again; without any wildcard
+    /// the search is the cheaper of the two, and the cache is left alone.
+    pub fn for_each_match_cached<'a>(
+        &'a self,
+        cache: &mut MatchCache,
+        topic: &TopicName,
+        mut visit: impl FnMut(&'a V),
+    ) {
+        if self.is_exact() || !cache.is_awake() {
+            return self.for_each_match(topic, visit);
         }
-        if self.shapes.is_empty() && self.tree.is_empty() {
+        let text = topic.as_str().as_bytes();
+        let key = self.seed.text(text);
+        if let Some(numbers) = cache.find(key, text, self.generation) {
+            for number in numbers {
+                self.visit(*number, &mut visit);
+            }
+            return;
+        }
+        let mut found = Found::default();
+        self.for_each_number(topic, key, |number| {
+            found.push(number);
+            self.visit(number, &mut visit);
+        });
+        cache.keep(key, text, self.generation, &found);
+    }
+
+    /// Calls `visit` with the number of each filter that matches the topic with this key.
+    #[inline]
+    fn for_each_number(&self, topic: &TopicName, key: u64, mut visit: impl FnMut(u32)) {
+        let text = topic.as_str().as_bytes();
+        let exact = self
+            .exact
+            .find(key, |number| self.has_pattern(number, text));
+        if let Some(number) = exact {
+            visit(number);
+        }
+        if self.is_exact() {
             return;
         }
         let mut levels = Levels::empty();
@@ -218,14 +273,18 @@ impl<V> TopicTrie<V> {
                 entry.is_some_and(|entry| levels.has_text(text, shape, entry.pattern.as_bytes()))
             });
             if let Some(number) = found {
-                self.visit(number, &mut visit);
+                visit(number);
             }
         }
         if !self.tree.is_empty() {
-            let visit = |number| self.visit(number, &mut visit);
             self.tree
                 .for_each_match(text, &levels, &self.seed, rules, visit);
         }
+    }
+
+    /// Whether no filter has wildcards.
+    fn is_exact(&self) -> bool {
+        self.shapes.is_empty() && self.tree.is_empty()
     }
 
     fn parent_matches(&self) -> bool {
@@ -290,6 +349,7 @@ impl<V> TopicTrie<V> {
                 self.tree.set(filter.pattern(), number, &self.seed);
             }
         }
+        self.generation = new_generation();
         self.entries.push(Entry {
             pattern: Text::new(filter.pattern()),
             value,
@@ -329,46 +389,6 @@ impl<V> fmt::Debug for TopicTrie<V> {
             .field("rules", &self.rules)
             .field("filters", &self.entries.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// A filter's text, short ones in place: with a value of up to 16 bytes an entry fills one cache line.
-#[derive(Clone)]
-enum Text {
-    Short { len: u8, bytes: [u8; Self::SHORT] },
-    Long(Box<str>),
-}
-
-impl Text {
-    const SHORT: usize = 46;
-
-    fn new(text: &str) -> Self {
-        let mut bytes = [0; Self::SHORT];
-        match bytes.get_mut(..text.len()) {
-            Some(place) => {
-                place.copy_from_slice(text.as_bytes());
-                Self::Short {
-                    len: text.len() as u8,
-                    bytes,
-                }
-            }
-            None => Self::Long(text.into()),
-        }
-    }
-
-    #[inline]
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Self::Long(text) => text.as_bytes(),
-        }
-    }
-
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Short { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
-            Self::Long(text) => text,
-        }
     }
 }
 
