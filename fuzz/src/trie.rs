@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pubsub_core::{MatchingRules, ParentLevel, ReservedTopics, TopicFilter, TopicName, TopicTrie};
+use pubsub_core::{
+    MatchCache, MatchingRules, ParentLevel, ReservedTopics, TopicFilter, TopicName, TopicTrie,
+};
 
 use crate::input::Input;
 
@@ -30,6 +32,7 @@ pub fn trie_vs_naive(data: &[u8]) {
         .with_reserved_topics(reserved);
     let mut trie: TopicTrie<u8> = TopicTrie::with_rules(rules);
     let mut list: BTreeMap<String, u8> = BTreeMap::new();
+    let mut cache = MatchCache::new(4);
 
     for _ in 0..64 {
         let operation = input.u8();
@@ -73,6 +76,13 @@ pub fn trie_vs_naive(data: &[u8]) {
                     .collect();
                 expected.sort_unstable();
                 assert_eq!(found, expected, "{text:?} against {:?}", list.keys());
+                // At least the second time from memory.
+                for _ in 0..2 {
+                    let mut again = Vec::new();
+                    trie.for_each_match_cached(&mut cache, &topic, |value| again.push(*value));
+                    again.sort_unstable();
+                    assert_eq!(again, found, "{text:?} from memory");
+                }
             }
         }
         assert_eq!((trie.len(), trie.is_empty()), (list.len(), list.is_empty()));
