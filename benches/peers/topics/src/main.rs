@@ -21,7 +21,7 @@ use std::hint::black_box;
 
 use measure::Clock;
 use peer::{Ours, Peer, Quill, Rmqtt, Tree};
-use pubsub_core::TopicFilter;
+use pubsub_core::{MatchCache, TopicFilter};
 use topics::Kind;
 
 #[global_allocator]
@@ -173,9 +173,22 @@ fn matching(kind: Kind, n: usize, rounds: usize) {
     ours.check(&filters, &texts);
     quill.check(&filters, &texts);
     rmqtt.check(&filters, &texts);
+    let mut cache = MatchCache::default();
+    let mut cached = Row::new("ours, with a cache");
     let passes = (20_000 / texts.len()).clamp(1, 200);
     for _ in 0..rounds {
         let found = ours.round(&texts, passes);
+        let mut pass = || {
+            ours.topics
+                .iter()
+                .map(|topic| ours.index.count_cached(&mut cache, topic))
+                .sum::<u64>()
+        };
+        assert_eq!(pass(), found);
+        assert_eq!(
+            cached.measure(|| (0..passes).map(|_| pass()).sum::<u64>()),
+            found * passes as u64
+        );
         assert_eq!(quill.round(&texts, passes), found);
         assert_eq!(rmqtt.round(&texts, passes), found);
         if let Some(tree) = &mut tree {
@@ -183,7 +196,7 @@ fn matching(kind: Kind, n: usize, rounds: usize) {
         }
     }
     let matches = texts.len() * passes;
-    let mut rows = vec![&ours.row, &quill.row, &rmqtt.row];
+    let mut rows = vec![&ours.row, &cached, &quill.row, &rmqtt.row];
     rows.extend(tree.as_ref().map(|tree| &tree.row));
     let workload = format!("{}/{n}", kind.name());
     print(&workload, &rows, matches);

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use mqtt_topic_tree::{QoS, TopicTree};
-use pubsub_core::{TopicFilter, TopicName, TopicTrie};
+use pubsub_core::{MatchCache, TopicFilter, TopicName, TopicTrie};
 use quill::{Pattern, Registry, Topic};
 
 pub trait Peer: Default {
@@ -24,7 +24,7 @@ pub trait Peer: Default {
 
 /// Ours, with an identifier and options for each subscriber.
 #[derive(Default)]
-pub struct Ours(pub TopicTrie<Subscribers>);
+pub struct Ours(TopicTrie<Subscribers>);
 
 /// One as a rule, and that in place.
 pub enum Subscribers {
@@ -69,6 +69,16 @@ impl Subscribers {
             all.options.swap_remove(at);
         }
         all.ids.is_empty()
+    }
+}
+
+impl Ours {
+    pub fn count_cached(&self, cache: &mut MatchCache, topic: &TopicName) -> u64 {
+        let mut count = 0;
+        self.0.for_each_match_cached(cache, topic, |subscribers| {
+            count += subscribers.len();
+        });
+        count
     }
 }
 
