@@ -23,9 +23,17 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         }
     }
     if build {
-        return Step::cargo()
+        // Compiled by nothing else that runs with every change, they would break unnoticed. The road drives our public
+        // API, and takes a minute; with the codec's peers it takes several.
+        let check = Step::cargo().args(["check", "--locked", "--all-targets"]);
+        let check = match peers {
+            true => check.arg("--workspace"),
+            false => check.args(["--package", "road"]),
+        };
+        Step::cargo()
             .args(["bench", "--package", "benches", "--no-run"])
-            .run();
+            .run()?;
+        return check.dir("benches/peers").run();
     }
 
     let (name, step) = if peers {
