@@ -1,31 +1,63 @@
 //! The floor: bare tokio-tungstenite moving the same bytes, and no MQTT but what the broker waits for.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use crate::child::{Meter, Verb, Work};
-use crate::packets;
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-type Socket = WebSocketStream<TcpStream>;
+use crate::child::Meter;
+use crate::work::{self, ROOT, TOPIC, Verb, Work};
+use crate::{Result, packets};
 
 /// How many messages a pipelined publisher feeds between two flushes.
 const BATCH: usize = 64;
 
-pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Result<()> {
-    let length = packets::publish(None, work.payload).len();
-    let packet = packets::publish(None, work.payload);
+pub async fn run(work: Work, read_buffer: Option<usize>, meter: Meter) -> Result<()> {
+    run_over(work, read_buffer, meter, async |work| tcp(work).await).await
+}
+
+/// The floor of `wss`: rustls in between, set up as it comes.
+pub async fn run_tls(work: Work, meter: Meter) -> Result<()> {
+    let root = std::env::var_os(ROOT).ok_or("no root certificate")?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(root)?)?;
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let dial = async |work: &Work| -> Result<TlsStream<TcpStream>> {
+        let (host, _) = work.authority().split_once(':').ok_or("no port")?;
+        let name = ServerName::try_from(host.to_owned())?;
+        Ok(connector.connect(name, tcp(work).await?).await?)
+    };
+    run_over(work, Some(16 * 1024), meter, dial).await
+}
+
+async fn run_over<S: AsyncRead + AsyncWrite + Unpin>(
+    work: Work,
+    read_buffer: Option<usize>,
+    mut meter: Meter,
+    dial: impl AsyncFn(&Work) -> Result<S>,
+) -> Result<()> {
+    let payload = work::payload(work.payload);
+    let packet = packets::publish(TOPIC, None, &payload);
+    let length = packet.len();
+    let subscribed = async |qos| subscribed(dial(&work).await?, &work, read_buffer, qos).await;
     match work.verb {
         Verb::Receive => {
-            let mut socket = subscribed(&work, read_buffer, 0).await?;
+            let mut socket = subscribed(0).await?;
             meter.start(&work);
             let mut left = work.count * length;
             while left > 0 {
@@ -34,7 +66,7 @@ pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Re
         }
         Verb::ReceiveAck => {
             // One acknowledgement per message, written when no further one has arrived.
-            let mut socket = subscribed(&work, read_buffer, 1).await?;
+            let mut socket = subscribed(1).await?;
             meter.start(&work);
             let ack = packets::puback(1);
             let mut left = work.count;
@@ -52,7 +84,7 @@ pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Re
             }
         }
         Verb::Publish => {
-            let mut socket = subscribed(&work, read_buffer, 0).await?;
+            let mut socket = subscribed(0).await?;
             meter.start(&work);
             for at in 0..work.count {
                 socket.feed(Message::Binary(packet.clone())).await?;
@@ -63,8 +95,8 @@ pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Re
             socket.flush().await?;
         }
         Verb::PublishAck => {
-            let mut socket = subscribed(&work, read_buffer, 0).await?;
-            let packet = packets::publish(Some(1), work.payload);
+            let mut socket = subscribed(0).await?;
+            let packet = packets::publish(TOPIC, Some(1), &payload);
             meter.start(&work);
             let (mut sent, mut acknowledged) = (0, 0);
             while acknowledged < work.count {
@@ -79,8 +111,32 @@ pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Re
                 acknowledged += next(&mut socket).await?.len() / 4;
             }
         }
+        Verb::PublishExact => {
+            let mut socket = subscribed(0).await?;
+            let packet = packets::publish_exactly_once(TOPIC, 1, &payload);
+            let release = packets::pubrel(1);
+            meter.start(&work);
+            let (mut sent, mut received, mut completed) = (0, 0, 0);
+            while completed < work.count {
+                while sent < work.count && sent - completed < work.window {
+                    socket.feed(Message::Binary(packet.clone())).await?;
+                    sent += 1;
+                }
+                socket.flush().await?;
+                for answer in next(&mut socket).await?.chunks(4) {
+                    match answer[0] {
+                        0x50 => {
+                            socket.feed(Message::Binary(release.clone())).await?;
+                            received += 1;
+                        }
+                        _ => completed += 1,
+                    }
+                }
+            }
+            assert_eq!(received, completed);
+        }
         Verb::PingPong => {
-            let mut socket = subscribed(&work, read_buffer, 0).await?;
+            let mut socket = subscribed(0).await?;
             meter.start(&work);
             for _ in 0..work.count {
                 let since = Instant::now();
@@ -92,7 +148,7 @@ pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Re
         Verb::Connect => {
             meter.start(&work);
             for _ in 0..work.count {
-                let mut socket = subscribed(&work, read_buffer, 0).await?;
+                let mut socket = subscribed(0).await?;
                 socket.send(Message::Binary(packets::disconnect())).await?;
                 socket.close(None).await?;
             }
@@ -101,7 +157,7 @@ pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Re
             let mut held = Vec::new();
             meter.start(&work);
             for _ in 0..work.count {
-                let mut socket = subscribed(&work, read_buffer, 0).await?;
+                let mut socket = subscribed(0).await?;
                 // It waits for a message, as a client does.
                 let none = futures_util::FutureExt::now_or_never(socket.next());
                 assert!(none.is_none());
@@ -113,9 +169,18 @@ pub async fn run(work: Work, read_buffer: Option<usize>, mut meter: Meter) -> Re
     meter.report()
 }
 
-async fn subscribed(work: &Work, read_buffer: Option<usize>, qos: u8) -> Result<Socket> {
+async fn tcp(work: &Work) -> Result<TcpStream> {
     let tcp = TcpStream::connect(work.authority()).await?;
     tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+async fn subscribed<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    work: &Work,
+    read_buffer: Option<usize>,
+    qos: u8,
+) -> Result<WebSocketStream<S>> {
     let mut request = work.url.as_str().into_client_request()?;
     request
         .headers_mut()
@@ -124,7 +189,7 @@ async fn subscribed(work: &Work, read_buffer: Option<usize>, qos: u8) -> Result<
     if let Some(bytes) = read_buffer {
         config = config.read_buffer_size(bytes);
     }
-    let (mut socket, _) = client_async_with_config(request, tcp, Some(config)).await?;
+    let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await?;
     socket
         .send(Message::Binary(packets::connect("bare")))
         .await?;
@@ -136,7 +201,7 @@ async fn subscribed(work: &Work, read_buffer: Option<usize>, qos: u8) -> Result<
     Ok(socket)
 }
 
-async fn next(socket: &mut Socket) -> Result<Bytes> {
+async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<Bytes> {
     match socket.next().await {
         Some(Ok(Message::Binary(bytes))) => Ok(bytes),
         other => Err(format!("not a binary message: {other:?}").into()),

@@ -1,50 +1,19 @@
-//! One client in a process of its own: what it is told to do, and what it tells.
+//! What one client's process measures about itself, and tells.
 
 use std::io::Write as _;
 use std::time::Instant;
 
 use crate::counting;
-
-/// The topic of every message, and the filter that every client subscribes to.
-pub const TOPIC: &str = "devices/17/temperature";
-pub const FILTER: &str = "devices/+/temperature";
-
-/// What the client does, over and over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Takes messages at QoS 0 from its subscription.
-    Receive,
-    /// The same at QoS 1, acknowledging each.
-    ReceiveAck,
-    /// Publishes at QoS 0; the window is how many before they are handed to the socket.
-    Publish,
-    /// Publishes at QoS 1; the window is how many wait for their acknowledgement.
-    PublishAck,
-    /// Publishes one message and waits for another.
-    PingPong,
-    /// Connects, subscribes, disconnects.
-    Connect,
-    /// Holds connections that have subscribed.
-    Idle,
-}
-
-/// The work of one process.
-#[derive(Debug, Clone)]
-pub struct Work {
-    pub verb: Verb,
-    pub url: String,
-    /// How many messages, round trips or connections.
-    pub count: usize,
-    pub window: usize,
-    /// Bytes of payload.
-    pub payload: usize,
-}
+use crate::work::{Verb, Work};
 
 /// What a client measured about itself.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Report {
     /// User and system time of the process.
     pub cpu_ns: u64,
+    /// By the clock on the wall.
+    pub wall_ns: u64,
+    /// Of the main thread; 0 from a client that does not count them.
     pub allocations: u64,
     /// Resident memory before the first connection, at the end, and the most there ever was; KiB.
     pub rss_before: u64,
@@ -58,72 +27,17 @@ pub struct Report {
 /// Measures from its making, or the last [`start`](Self::start), to the report.
 pub struct Meter {
     cpu: u64,
+    wall: Instant,
     allocations: u64,
     rss_before: u64,
     round_trips: Vec<u64>,
-}
-
-impl Verb {
-    const NAMES: [(Self, &'static str); 7] = [
-        (Self::Receive, "receive"),
-        (Self::ReceiveAck, "receive-ack"),
-        (Self::Publish, "publish"),
-        (Self::PublishAck, "publish-ack"),
-        (Self::PingPong, "ping-pong"),
-        (Self::Connect, "connect"),
-        (Self::Idle, "idle"),
-    ];
-
-    pub fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(verb, _)| *verb == self)
-            .map_or("", |(_, name)| name)
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES
-            .iter()
-            .find(|(_, known)| *known == name)
-            .map(|(verb, _)| *verb)
-    }
-}
-
-impl Work {
-    pub fn args(&self) -> [String; 5] {
-        [
-            self.verb.name().to_owned(),
-            self.url.clone(),
-            self.count.to_string(),
-            self.window.to_string(),
-            self.payload.to_string(),
-        ]
-    }
-
-    pub fn from_args(args: &[String]) -> Option<Self> {
-        let [verb, url, count, window, payload] = args else {
-            return None;
-        };
-        Some(Self {
-            verb: Verb::from_name(verb)?,
-            url: url.clone(),
-            count: count.parse().ok()?,
-            window: window.parse().ok()?,
-            payload: payload.parse().ok()?,
-        })
-    }
-
-    /// `host:port` of the URL.
-    pub fn authority(&self) -> &str {
-        let rest = self.url.strip_prefix("ws://").unwrap_or(&self.url);
-        rest.split('/').next().unwrap_or(rest)
-    }
 }
 
 impl Meter {
     pub fn new() -> Self {
         Self {
             cpu: process_time(),
+            wall: Instant::now(),
             allocations: counting::allocations(),
             rss_before: memory("VmRSS:"),
             round_trips: Vec::new(),
@@ -137,6 +51,7 @@ impl Meter {
         }
         say("ready");
         self.cpu = process_time();
+        self.wall = Instant::now();
         self.allocations = counting::allocations();
     }
 
@@ -148,14 +63,15 @@ impl Meter {
     /// The work is done: tells what it cost and ends the process, without cleaning up.
     pub fn report(mut self) -> ! {
         let cpu = process_time() - self.cpu;
-        let allocations = counting::allocations() - self.allocations;
+        let wall = self.wall.elapsed().as_nanos();
+        let allocations = counting::allocations().saturating_sub(self.allocations);
         self.round_trips.sort_unstable();
         let quantile = |share: f64| {
             let at = (self.round_trips.len() as f64 * share) as usize;
             self.round_trips.get(at).copied().unwrap_or(0)
         };
         say(&format!(
-            "report {cpu} {allocations} {} {} {} {} {} {}",
+            "report {cpu} {wall} {allocations} {} {} {} {} {} {}",
             self.rss_before,
             memory("VmRSS:"),
             memory("VmHWM:"),
@@ -176,6 +92,7 @@ impl Report {
             .collect();
         let &[
             cpu_ns,
+            wall_ns,
             allocations,
             rss_before,
             rss_after,
@@ -189,6 +106,7 @@ impl Report {
         };
         Some(Self {
             cpu_ns,
+            wall_ns,
             allocations,
             rss_before,
             rss_after,

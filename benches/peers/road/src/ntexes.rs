@@ -1,7 +1,7 @@
 //! ntex-mqtt, MQTT 3.1.1, on ntex's WebSocket and tokio.
 //!
-//! The last line that rustc 1.95 builds and whose WebSocket is right: ntex 4.0.0-beta.13, which carries ntex-mqtt 9.0,
-//! writes garbage in place of the header of any frame above 125 bytes, so the broker hangs up where it merges packets.
+//! It needs ntex-bytes 1.9: with 1.10 it writes garbage in place of the header of any frame above 125 bytes, as
+//! strace shows, and the broker hangs up where it merges packets.
 
 use std::cell::Cell;
 use std::io;
@@ -16,9 +16,9 @@ use ntex::{ServiceFactory as _, ws};
 use ntex_mqtt::v3;
 use tokio::sync::Notify;
 
-use crate::child::{FILTER, Meter, TOPIC, Verb, Work};
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use crate::Result;
+use crate::child::Meter;
+use crate::work::{self, FILTER, TOPIC, Verb, Work};
 
 /// How many messages a pipelined publisher sends before others may run.
 const BURST: usize = 64;
@@ -44,7 +44,7 @@ impl Arrived {
 }
 
 pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
-    let payload = Bytes::from(vec![b'x'; work.payload]);
+    let payload = Bytes::from(work::payload(work.payload));
     let topic = ByteString::from_static(TOPIC);
     match work.verb {
         Verb::Receive | Verb::ReceiveAck => {
@@ -67,10 +67,11 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
             let last = sink.publish(topic).send_at_least_once(payload).await;
             last.map_err(|error| format!("{error:?}"))?;
         }
-        Verb::PublishAck => {
+        Verb::PublishAck | Verb::PublishExact => {
             let (sink, _) = subscribed(&work).await?;
             meter.start(&work);
             // As many callers as the window is wide, each waiting for its own acknowledgement.
+            let exactly_once = work.verb == Verb::PublishExact;
             let left = Rc::new(Cell::new(work.count));
             let callers: Vec<_> = (0..work.window.min(work.count))
                 .map(|_| {
@@ -79,9 +80,15 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
                     ntex::rt::spawn(async move {
                         while left.get() > 0 {
                             left.set(left.get() - 1);
-                            let sent = sink.publish(topic.clone());
-                            let sent = sent.send_at_least_once(payload.clone()).await;
-                            sent.expect("the connection stands");
+                            let publish = sink.publish(topic.clone());
+                            if exactly_once {
+                                let received = publish.send_exactly_once(payload.clone()).await;
+                                let released = received.expect("the connection stands").release();
+                                released.await.expect("the connection stands");
+                            } else {
+                                let sent = publish.send_at_least_once(payload.clone()).await;
+                                sent.expect("the connection stands");
+                            }
                         }
                     })
                 })
@@ -127,7 +134,7 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
 
 async fn subscribed(work: &Work) -> Result<(v3::MqttSink, Rc<Arrived>)> {
     let mut config = ntex_mqtt::MqttServiceConfig::new().set_max_size(1 << 20);
-    if work.verb == Verb::PublishAck {
+    if matches!(work.verb, Verb::PublishAck | Verb::PublishExact) {
         config = config.set_max_send(u16::try_from(work.window)?);
     }
     let config: SharedCfg = SharedCfg::new("road").add(config).into();

@@ -2,21 +2,34 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::child::{FILTER, TOPIC};
+use crate::work::FILTER;
 
 /// A PUBLISH of MQTT 3.1.1; with an identifier it is at QoS 1.
-pub fn publish(id: Option<u16>, payload: usize) -> Bytes {
+pub fn publish(topic: &str, id: Option<u16>, payload: &[u8]) -> Bytes {
     let mut body = BytesMut::new();
-    string(&mut body, TOPIC);
+    string(&mut body, topic);
     if let Some(id) = id {
         body.put_u16(id);
     }
-    body.put_bytes(b'x', payload);
+    body.put_slice(payload);
     packet(if id.is_some() { 0x32 } else { 0x30 }, &body)
+}
+
+/// The same at QoS 2.
+pub fn publish_exactly_once(topic: &str, id: u16, payload: &[u8]) -> Bytes {
+    let mut body = BytesMut::new();
+    string(&mut body, topic);
+    body.put_u16(id);
+    body.put_slice(payload);
+    packet(0x34, &body)
 }
 
 pub fn puback(id: u16) -> Bytes {
     packet(0x40, &id.to_be_bytes())
+}
+
+pub fn pubrel(id: u16) -> Bytes {
+    packet(0x62, &id.to_be_bytes())
 }
 
 pub fn connect(client_id: &str) -> Bytes {
@@ -39,16 +52,11 @@ pub fn disconnect() -> Bytes {
     Bytes::from_static(&[0xe0, 0])
 }
 
-/// Messages at QoS 0, one after another, cut into frames of so many bytes; at least as many messages
+/// Copies of a packet, one after another, cut into frames of so many bytes; at least as many of them
 /// as asked for, so that the last frame is full. Returns how many.
-pub fn cut(payload: usize, at_least: usize, frame: usize) -> (usize, Vec<Bytes>) {
-    let packet = publish(None, payload);
+pub fn cut(packet: &[u8], at_least: usize, frame: usize) -> (usize, Vec<Bytes>) {
     let packets = frame / gcd(packet.len(), frame);
-    let mut block = BytesMut::new();
-    for _ in 0..packets {
-        block.extend_from_slice(&packet);
-    }
-    let block = block.freeze();
+    let block = Bytes::from(packet.repeat(packets));
     let frames: Vec<Bytes> = (0..block.len())
         .step_by(frame)
         .map(|at| block.slice(at..at + frame))

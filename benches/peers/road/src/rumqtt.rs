@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, Transport};
 
-use crate::child::{FILTER, Meter, TOPIC, Verb, Work};
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use crate::Result;
+use crate::child::Meter;
+use crate::work::{self, FILTER, TOPIC, Verb, Work};
 
 /// How many requests wait for the event loop; its channel takes them in batches.
 const REQUESTS: usize = 1000;
 
 pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
-    let payload = vec![b'x'; work.payload];
+    let payload = work::payload(work.payload);
     match work.verb {
         Verb::Receive | Verb::ReceiveAck => {
             let (_client, mut events) = subscribed(&work).await?;
@@ -30,12 +30,13 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
                 event?;
             }
         }
-        Verb::Publish | Verb::PublishAck => {
+        Verb::Publish | Verb::PublishAck | Verb::PublishExact => {
             let (client, mut events) = subscribed(&work).await?;
             meter.start(&work);
             let qos = match work.verb {
                 Verb::Publish => QoS::AtMostOnce,
-                _ => QoS::AtLeastOnce,
+                Verb::PublishAck => QoS::AtLeastOnce,
+                _ => QoS::ExactlyOnce,
             };
             if work.verb == Verb::Publish && work.window == 1 {
                 for _ in 0..work.count {
@@ -59,7 +60,7 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
             let mut left = work.count;
             while left > 0 {
                 match events.poll().await? {
-                    Event::Incoming(Packet::PubAck(_)) => left -= 1,
+                    Event::Incoming(Packet::PubAck(_) | Packet::PubComp(_)) => left -= 1,
                     Event::Outgoing(Outgoing::Publish(_)) if work.verb == Verb::Publish => {
                         left -= 1
                     }
@@ -113,7 +114,7 @@ async fn subscribed(work: &Work) -> Result<(AsyncClient, EventLoop)> {
     options.set_transport(Transport::Ws);
     options.set_keep_alive(Duration::from_secs(60));
     options.set_max_packet_size(1 << 20, 1 << 20);
-    if work.verb == Verb::PublishAck {
+    if matches!(work.verb, Verb::PublishAck | Verb::PublishExact) {
         options.set_inflight(u16::try_from(work.window)?);
     }
     let (client, mut events) = AsyncClient::new(options, REQUESTS);
@@ -132,7 +133,7 @@ async fn subscribed(work: &Work) -> Result<(AsyncClient, EventLoop)> {
     Ok((client, events))
 }
 
-async fn until(events: &mut EventLoop, wanted: impl Fn(&Event) -> bool) -> Result<()> {
+async fn until(events: &mut EventLoop, wanted: fn(&Event) -> bool) -> Result<()> {
     while !wanted(&events.poll().await?) {}
     Ok(())
 }
