@@ -92,8 +92,10 @@ struct State {
     next_seq: u64,
     /// For `LatestPerTopic`: from the hash of a topic to the sequence number of the item that waits.
     latest: HashMap<u64, u64>,
-    /// Items of the last batch that may keep a much larger buffer alive.
-    fresh: Vec<(usize, u64)>,
+    /// The first sequence number of the last batch, whose items may keep a much larger buffer alive.
+    fresh_from: u64,
+    /// Items of older batches that got the content of a newer one.
+    renewed: Vec<u64>,
     /// Providers that may still deliver.
     providers: usize,
     ended: bool,
@@ -104,6 +106,15 @@ struct State {
     stats: SubscriptionStats,
 }
 
+impl Effects {
+    /// Both, the one after the other.
+    pub(crate) fn merge(&mut self, later: Self) {
+        self.waker = self.waker.take().or(later.waker);
+        self.ended |= later.ended;
+        self.drop_connection |= later.drop_connection;
+    }
+}
+
 impl Queue {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
@@ -112,7 +123,8 @@ impl Queue {
                 notices: VecDeque::new(),
                 next_seq: 0,
                 latest: HashMap::new(),
-                fresh: Vec::new(),
+                fresh_from: 0,
+                renewed: Vec::new(),
                 providers: 0,
                 ended: false,
                 postponing: false,
@@ -125,17 +137,25 @@ impl Queue {
         })
     }
 
-    /// Takes a batch, applies the policies, and says whom to wake.
-    pub(crate) fn append(&self, batch: &mut Vec<Delivery>, now: Duration) -> Effects {
+    /// A batch is about to come: what stayed past the last one and uses little of its buffer gets a buffer of its own.
+    pub(crate) fn begin_batch(&self) {
+        self.lock().copy_out_stale();
+    }
+
+    /// Takes some of a batch, applies the policies, and says whom to wake.
+    pub(crate) fn append(
+        &self,
+        mut deliveries: impl Iterator<Item = Delivery>,
+        now: Duration,
+    ) -> Effects {
         let mut state = self.lock();
         let mut effects = Effects::default();
         if state.ended {
-            batch.clear();
+            deliveries.for_each(drop);
             effects.ended = true;
             return effects;
         }
-        state.copy_out_stale();
-        for delivery in batch.drain(..) {
+        while let Some(delivery) = deliveries.next() {
             state.stats.received += 1;
             let flow = if delivery.message.qos == QoS::AtMostOnce {
                 self.push_plain(&mut state, delivery, now)
@@ -152,11 +172,12 @@ impl Queue {
                 }
             }
         }
-        batch.clear();
+        deliveries.for_each(drop);
         effects.waker = state.waker.take();
         effects
     }
 
+    #[inline]
     fn push_plain(&self, state: &mut State, delivery: Delivery, now: Duration) -> Flow {
         let limits = self.limits.queue;
         let cost = cost_of(&delivery.message);
@@ -172,8 +193,8 @@ impl Queue {
                 let wasteful = item.is_wasteful();
                 state.classes[PLAIN].bytes += cost;
                 state.classes[PLAIN].bytes -= old;
-                if wasteful {
-                    state.fresh.push((PLAIN, seq));
+                if wasteful && seq < state.fresh_from {
+                    state.renewed.push(seq);
                 }
                 state.stats.dropped += 1;
                 // A longer text may have come in place of a shorter one.
@@ -288,19 +309,27 @@ impl Queue {
         debug_assert!(local.is_empty());
         let mut state = self.lock();
         let mut taken = [(0, 0); 2];
-        while local.len() < LOCAL_BATCH {
-            let Some(entry) = state.pop_first() else {
-                break;
-            };
-            if let Entry::Item(item) = &entry {
-                let class = item.class();
-                taken[class].0 += 1;
-                taken[class].1 += item.cost;
-                if class == PLAIN && self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
+        if let Some(class) = state.only_class() {
+            taken[class] = state.classes[class].take_batch(local);
+        } else {
+            while local.len() < LOCAL_BATCH {
+                let Some(entry) = state.pop_first() else {
+                    break;
+                };
+                if let Entry::Item(item) = &entry {
+                    let (messages, bytes) = &mut taken[item.class()];
+                    *messages += 1;
+                    *bytes += item.cost;
+                }
+                local.push_back(entry);
+            }
+        }
+        if self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
+            for entry in local.iter() {
+                if let Entry::Item(item) = entry {
                     self.forget_latest(&mut state, item);
                 }
             }
-            local.push_back(entry);
         }
         for (class, (messages, bytes)) in taken.into_iter().enumerate() {
             self.local[class]
@@ -445,17 +474,14 @@ enum Flow {
 impl State {
     fn push(&mut self, class: usize, delivery: Delivery, cost: usize, since: Duration) {
         let seq = self.new_seq();
-        let item = Item {
+        let class = &mut self.classes[class];
+        class.bytes += cost;
+        class.items.push_back(Item {
             seq,
             since,
             cost,
             delivery,
-        };
-        if item.is_wasteful() {
-            self.fresh.push((class, seq));
-        }
-        self.classes[class].bytes += cost;
-        self.classes[class].items.push_back(item);
+        });
     }
 
     fn new_seq(&mut self) -> u64 {
@@ -512,14 +538,23 @@ impl State {
 
     /// What stayed past its batch and uses little of its buffer gets a buffer of its own.
     fn copy_out_stale(&mut self) {
-        for (class, seq) in std::mem::take(&mut self.fresh) {
-            let class = &mut self.classes[class];
+        for class in &mut self.classes {
+            for item in class.items.iter_mut().rev() {
+                if item.seq < self.fresh_from {
+                    break;
+                }
+                item.copy_out_if_wasteful();
+            }
+        }
+        for seq in std::mem::take(&mut self.renewed) {
+            let class = &mut self.classes[PLAIN];
             if let Some(at) = class.find(seq)
                 && let Some(item) = class.items.get_mut(at)
             {
-                item.copy_out();
+                item.copy_out_if_wasteful();
             }
         }
+        self.fresh_from = self.next_seq;
     }
 
     /// What a burst took does not stay with an idle queue.
@@ -531,6 +566,18 @@ impl State {
         }
         if self.latest.is_empty() && self.latest.capacity() > ITEMS_KEPT {
             self.latest = HashMap::new();
+        }
+    }
+
+    /// The class of all that waits, if it is all of one.
+    fn only_class(&self) -> Option<usize> {
+        if !self.notices.is_empty() {
+            return None;
+        }
+        match &self.classes {
+            [plain, held] if held.items.is_empty() && !plain.items.is_empty() => Some(PLAIN),
+            [plain, held] if plain.items.is_empty() && !held.items.is_empty() => Some(HELD),
+            _ => None,
         }
     }
 
@@ -556,6 +603,18 @@ impl Class {
         self.items.binary_search_by_key(&seq, |item| item.seq).ok()
     }
 
+    /// Moves the first few into `local`; returns how many, and their bytes.
+    fn take_batch(&mut self, local: &mut VecDeque<Entry>) -> (usize, usize) {
+        let messages = self.items.len().min(LOCAL_BATCH);
+        let mut bytes = 0;
+        local.extend(self.items.drain(..messages).map(|item| {
+            bytes += item.cost;
+            Entry::Item(item)
+        }));
+        self.bytes -= bytes;
+        (messages, bytes)
+    }
+
     fn pop_front(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= item.cost;
@@ -578,7 +637,10 @@ impl Item {
         used.saturating_mul(4) < self.delivery.buffer_len
     }
 
-    fn copy_out(&mut self) {
+    fn copy_out_if_wasteful(&mut self) {
+        if !self.is_wasteful() {
+            return;
+        }
         let message = &mut self.delivery.message;
         let mut copy = BytesMut::with_capacity(message.topic.len() + message.payload.len());
         copy.put_slice(message.topic.as_bytes());

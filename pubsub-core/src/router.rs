@@ -331,9 +331,7 @@ impl Router {
             batch.clear();
             return Demand::Continue;
         }
-        for delivery in batch.drain(..) {
-            routes.route(&self.name, delivery);
-        }
+        routes.route(&self.name, batch);
         let effects = routes.flush();
         drop(routes);
         self.follow_up(effects)

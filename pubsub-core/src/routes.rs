@@ -10,7 +10,7 @@ use crate::message::ProviderName;
 use crate::provider::{Delivery, Settlement};
 use crate::queue::{Effects, Queue};
 use crate::shared_receipt::SharedReceipt;
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, TopicName};
 use crate::trie::TopicTrie;
 
 /// How many retained messages a subscription remembers to have got, so that it is not given them again
@@ -35,7 +35,9 @@ pub(crate) struct Routes {
     pub(crate) marked_as_published: usize,
     pub(crate) now: Duration,
     hasher: RandomState,
+    /// Who wants the messages of the run at hand.
     matched: Vec<u32>,
+    /// Who takes part in the batch at hand.
     touched: Vec<u32>,
     pub(crate) unrouted: u64,
 }
@@ -48,7 +50,12 @@ struct Slot {
     queue: Option<Arc<Queue>>,
     filters: HashSet<TopicFilter>,
     stamp: u64,
+    /// Whether it takes part in the batch at hand.
+    is_touched: bool,
+    /// What waits for the end of the batch.
     pending: Vec<Delivery>,
+    /// What the queue has asked for in this batch.
+    effects: Effects,
     retained_seen: HashSet<u64>,
 }
 
@@ -90,7 +97,9 @@ impl Routes {
                 queue: None,
                 filters: HashSet::new(),
                 stamp: 0,
+                is_touched: false,
                 pending: Vec::new(),
+                effects: Effects::default(),
                 retained_seen: HashSet::new(),
             });
             // Four thousand million subscriptions would have run out of memory before.
@@ -187,33 +196,54 @@ impl Routes {
         self.trie = trie;
     }
 
-    /// Puts one message into the share of each subscription that wants it, once each.
-    pub(crate) fn route(&mut self, name: &ProviderName, mut delivery: Delivery) {
+    /// Puts each message into the share of each subscription that wants it, once each.
+    ///
+    /// A run of messages on one topic is matched once.
+    pub(crate) fn route(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) {
+        let mut rest = batch.drain(..);
+        while let Some(first) = rest.as_slice().first() {
+            let run = run_length(rest.as_slice());
+            let is_retained = first.message.retain && self.marked_as_published == 0;
+            self.find(&first.message.topic);
+            let run = rest.by_ref().take(run);
+            match self.matched[..] {
+                [only] if !is_retained => self.hand_run_to(only, name, run),
+                [] => run.for_each(|_| self.unrouted += 1),
+                _ => run.for_each(|delivery| self.share(name, delivery)),
+            }
+        }
+    }
+
+    /// Finds the subscriptions that want messages on a topic.
+    fn find(&mut self, topic: &TopicName) {
         self.stamp += 1;
         let stamp = self.stamp;
-        let mut matched = std::mem::take(&mut self.matched);
-        let slots = &mut self.slots;
-        self.trie
-            .for_each_match(&delivery.message.topic, |members| {
-                for index in members {
-                    let slot = &mut slots[*index as usize];
-                    if slot.stamp != stamp {
-                        slot.stamp = stamp;
-                        matched.push(*index);
-                    }
+        let (matched, slots) = (&mut self.matched, &mut self.slots);
+        matched.clear();
+        self.trie.for_each_match(topic, |members| {
+            for index in members {
+                let slot = &mut slots[*index as usize];
+                if slot.stamp != stamp {
+                    slot.stamp = stamp;
+                    matched.push(*index);
                 }
-            });
+            }
+        });
         if matched.is_empty() {
             matched.extend_from_slice(&self.unmatched);
-            self.unrouted += u64::from(matched.is_empty());
         }
-        if delivery.message.retain && self.marked_as_published == 0 && !matched.is_empty() {
+    }
+
+    /// Gives one message to all that [`find`](Self::find) has found, but a retained one only to those that have not had it.
+    fn share(&mut self, name: &ProviderName, mut delivery: Delivery) {
+        if delivery.message.retain && self.marked_as_published == 0 {
             let hash = self.hasher.hash_one(&delivery.message.topic);
-            matched.retain(|index| {
+            let slots = &mut self.slots;
+            self.matched.retain(|index| {
                 let seen = &mut slots[*index as usize].retained_seen;
                 seen.len() >= MAX_RETAINED_SEEN && !seen.contains(&hash) || seen.insert(hash)
             });
-            if matched.is_empty()
+            if self.matched.is_empty()
                 && let Some(receipt) = delivery.receipt.take()
             {
                 // Nobody lacks it: they all have it.
@@ -221,6 +251,7 @@ impl Routes {
             }
         }
         delivery.message.provider = name.clone();
+        let matched = std::mem::take(&mut self.matched);
         if let Some((last, others)) = matched.split_last() {
             let mut parts = SharedReceipt::split(delivery.receipt.take(), matched.len());
             for index in others {
@@ -234,36 +265,83 @@ impl Routes {
             delivery.receipt = parts.next();
             self.hand_to(*last, delivery);
         }
-        matched.clear();
         self.matched = matched;
     }
 
     fn hand_to(&mut self, index: u32, delivery: Delivery) {
-        let slot = &mut self.slots[index as usize];
-        if slot.pending.is_empty() {
-            self.touched.push(index);
-        }
-        slot.pending.push(delivery);
+        self.touch(index).pending.push(delivery);
     }
 
-    /// Gives each subscription its share of the batch. The usual case of one subscription allocates
+    /// Gives messages to the only one who wants them, without a stop on the way if none waits for its share.
+    fn hand_run_to(
+        &mut self,
+        index: u32,
+        name: &ProviderName,
+        run: impl Iterator<Item = Delivery>,
+    ) {
+        let now = self.now;
+        let slot = self.touch(index);
+        let run = run.map(|mut delivery| {
+            delivery.message.provider = name.clone();
+            delivery
+        });
+        match &slot.queue {
+            Some(queue) if slot.pending.is_empty() => {
+                slot.effects.merge(queue.append(run, now));
+            }
+            _ => slot.pending.extend(run),
+        }
+    }
+
+    /// The slot, which takes part in this batch.
+    fn touch(&mut self, index: u32) -> &mut Slot {
+        let slot = &mut self.slots[index as usize];
+        if !slot.is_touched {
+            slot.is_touched = true;
+            self.touched.push(index);
+            if let Some(queue) = &slot.queue {
+                queue.begin_batch();
+            }
+        }
+        slot
+    }
+
+    /// Ends a batch: gives each subscription what waits of its share. The usual case of one subscription allocates
     /// nothing.
     pub(crate) fn flush(&mut self) -> Followed {
         let mut followed = Followed::default();
         for index in self.touched.drain(..) {
             let slot = &mut self.slots[index as usize];
+            slot.is_touched = false;
+            let mut effects = std::mem::take(&mut slot.effects);
             if let Some(queue) = &slot.queue {
                 let key = SlotKey {
                     index,
                     generation: slot.generation,
                 };
-                followed.push(key, queue.append(&mut slot.pending, self.now));
+                if !slot.pending.is_empty() {
+                    effects.merge(queue.append(slot.pending.drain(..), self.now));
+                }
+                followed.push(key, effects);
             }
             slot.pending.clear();
             slot.pending.shrink_to(PENDING_KEPT);
         }
         followed
     }
+}
+
+/// How many messages at the beginning are on one topic, and go the same way. A retained one goes its own.
+fn run_length(deliveries: &[Delivery]) -> usize {
+    let Some((first, others)) = deliveries.split_first() else {
+        return 0;
+    };
+    if first.message.retain {
+        return 1;
+    }
+    let follows =
+        |other: &&Delivery| !other.message.retain && other.message.topic.is(&first.message.topic);
+    1 + others.iter().take_while(follows).count()
 }
 
 /// What is to be done for the subscriptions that got something.

@@ -166,6 +166,7 @@ impl Subscription {
         }
     }
 
+    #[inline]
     fn poll_entry(&mut self, cx: &Context<'_>) -> Poll<Option<Entry>> {
         if self.local.is_empty() {
             if self.ended {
@@ -200,8 +201,14 @@ impl Subscription {
         &mut self,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Message, SubscriptionError>>> {
-        self.poll_delivery(cx)
-            .map(|item| item.map(|item| item.map(take)))
+        loop {
+            return Poll::Ready(match ready!(self.poll_entry(cx)) {
+                None => None,
+                Some(Entry::Item(item)) => Some(Ok(take(item.delivery))),
+                Some(Entry::Notice(Notice::Error(error))) => Some(Err(error)),
+                Some(Entry::Notice(Notice::Gap(_) | Notice::Lagged(_))) => continue,
+            });
+        }
     }
 }
 

@@ -74,6 +74,11 @@ impl TopicName {
         self.as_str().starts_with('$')
     }
 
+    /// Whether both are the same name, quickly if they share their text.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self.as_str(), other.as_str()) || self == other
+    }
+
     /// The same name over another buffer. The caller has copied the bytes of this very name.
     pub(crate) fn rehomed(&self, copy: Bytes) -> Self {
         debug_assert_eq!(self.0.as_bytes(), &copy);
