@@ -429,6 +429,16 @@ impl Message {
         }
     }
 
+    /// The Topic Name as checked UTF-8, without the check that a `&str` costs.
+    #[must_use]
+    #[inline]
+    pub fn topic_bytes(&self) -> &[u8] {
+        match &self.alias_topic {
+            Some(topic) => topic.as_bytes(),
+            None => self.publish.topic_name().as_bytes(),
+        }
+    }
+
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
@@ -443,8 +453,16 @@ impl Message {
         self.publish.payload_bytes()
     }
 
+    /// The payload, as [`payload_bytes`](Self::payload_bytes), without counting handles.
+    #[must_use]
+    #[inline]
+    pub fn into_payload(self) -> Bytes {
+        self.publish.into_payload()
+    }
+
     /// How often it was meant to arrive.
     #[must_use]
+    #[inline]
     pub const fn qos(&self) -> QoS {
         self.publish.qos()
     }
@@ -452,12 +470,14 @@ impl Message {
     /// Whether it was sent because the broker had kept it (or its publisher asked for that, see
     /// [`RetainAsPublished`](crate::RetainAsPublished)).
     #[must_use]
+    #[inline]
     pub const fn retain(&self) -> Retain {
         Retain::from_bit(self.publish.retain())
     }
 
     /// Whether the broker marked it as a repetition.
     #[must_use]
+    #[inline]
     pub const fn dup(&self) -> Dup {
         if self.publish.dup() {
             Dup::Yes
@@ -468,11 +488,13 @@ impl Message {
 
     /// The properties (5.0), read lazily. A Topic Alias among them has been dealt with.
     #[must_use]
+    #[inline]
     pub fn properties(&self) -> Properties<'_> {
         self.publish.properties()
     }
 
     /// Takes the right to acknowledge: present once, at QoS 1 and 2.
+    #[inline]
     pub const fn take_ack_token(&mut self) -> Option<AckToken> {
         self.ack.take()
     }

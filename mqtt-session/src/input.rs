@@ -56,6 +56,10 @@ impl Session {
             if let Err(error) = self.handle_packet(packet) {
                 return self.give_up(error);
             }
+            if input.is_empty() {
+                // The usual end: a packet a chunk.
+                return Ok(InputProgress::NeedsMoreInput);
+            }
         }
     }
 
@@ -81,6 +85,13 @@ impl Session {
             return Ok(());
         };
         let phase = connection.phase;
+        // What a busy connection is made of comes first.
+        let packet = match packet {
+            Packet::Publish(publish) if phase == Phase::Connected => {
+                return self.on_publish(publish);
+            }
+            other => other,
+        };
         let violation = match (phase, packet) {
             //= MQTT-3.2.0-1
             //= v3.1.1 MQTT-3.2.0-1
@@ -100,7 +111,6 @@ impl Session {
             (Phase::AwaitsConnack { .. }, _) => ProtocolViolation::NotConnack,
             //= MQTT-3.2.0-2
             (Phase::Connected, Packet::Connack(_)) => ProtocolViolation::SecondConnack,
-            (Phase::Connected, Packet::Publish(publish)) => return self.on_publish(publish),
             (Phase::Connected, Packet::Puback(ack)) => return self.on_puback(&ack.as_ref()),
             (Phase::Connected, Packet::Pubrec(ack)) => return self.on_pubrec(&ack.as_ref()),
             (Phase::Connected, Packet::Pubrel(ack)) => return self.on_pubrel(ack.packet_id()),

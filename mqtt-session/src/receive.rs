@@ -18,16 +18,19 @@ impl Session {
         publish: mqtt_codec::Publish,
     ) -> Result<(), ConnectionError> {
         let alias_topic = self.resolve_alias(&publish)?;
-        let bytes = alias_topic
-            .as_ref()
-            .map_or_else(|| publish.topic_name().len(), |topic| topic.len())
-            + publish.payload().len();
+        let bytes = || {
+            let topic = alias_topic
+                .as_ref()
+                .map_or_else(|| publish.topic_name().len(), |topic| topic.len());
+            topic + publish.payload().len()
+        };
         //= MQTT-3.3.4-1
         //= v3.1.1 MQTT-3.3.4-1
         //= MQTT-4.5.0-2
         //= v3.1.1 MQTT-4.5.0-2
         let ack = match (publish.qos(), publish.packet_id()) {
             (QoS::AtLeastOnce, Some(id)) => {
+                let bytes = bytes();
                 self.hold(bytes)?;
                 let Some(connection) = &mut self.connection else {
                     return Ok(());
@@ -41,7 +44,7 @@ impl Session {
                 })
             }
             (QoS::ExactlyOnce, Some(id)) => {
-                match self.on_qos2(id, bytes, fingerprint(&publish, alias_topic.as_deref()))? {
+                match self.on_qos2(id, bytes(), fingerprint(&publish, alias_topic.as_deref()))? {
                     Some(token) => Some(token),
                     None => return Ok(()),
                 }

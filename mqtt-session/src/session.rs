@@ -269,6 +269,7 @@ impl Session {
 
     /// The next event, in the order in which they happened.
     #[must_use]
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

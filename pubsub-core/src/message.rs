@@ -40,6 +40,7 @@ pub struct Message {
 impl Message {
     /// A message with default flags and no properties.
     #[must_use]
+    #[inline]
     pub fn new(topic: TopicName, payload: impl Into<Bytes>) -> Self {
         Self {
             topic,

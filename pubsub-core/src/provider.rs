@@ -263,6 +263,7 @@ pub struct Delivery {
 impl Delivery {
     /// A message that needs no confirmation and fills its own buffer.
     #[must_use]
+    #[inline]
     pub fn new(message: Message) -> Self {
         Self {
             message,
@@ -273,6 +274,7 @@ impl Delivery {
 
     /// This delivery with something to confirm.
     #[must_use]
+    #[inline]
     pub fn with_receipt(mut self, receipt: DeliveryReceipt) -> Self {
         self.receipt = Some(receipt);
         self
@@ -280,6 +282,7 @@ impl Delivery {
 
     /// This delivery, said to keep a buffer of this many bytes alive.
     #[must_use]
+    #[inline]
     pub fn with_buffer_len(mut self, bytes: usize) -> Self {
         self.buffer_len = bytes;
         self

@@ -155,7 +155,7 @@ impl Queue {
             effects.ended = true;
             return effects;
         }
-        while let Some(delivery) = deliveries.next() {
+        for delivery in deliveries.by_ref() {
             state.stats.received += 1;
             let flow = if delivery.message.qos == QoS::AtMostOnce {
                 self.push_plain(&mut state, delivery, now)

@@ -165,11 +165,7 @@ impl Task {
         while let Some(event) = self.session.poll_event() {
             more = true;
             if let Event::Message(message) = event {
-                let mut delivery = self.delivery(message);
-                if let Some(unclaimed) = &mut self.unclaimed {
-                    delivery = delivery.and_then(|delivery| unclaimed.hold(delivery));
-                }
-                self.deliveries.extend(delivery);
+                self.take_message(message);
                 continue;
             }
             // A gap and the end of a connection have their place among the messages.
@@ -221,8 +217,11 @@ impl Task {
         }
     }
 
-    fn delivery(&mut self, mut message: SessionMessage) -> Option<Delivery> {
-        let topic = self.topic_of(message.topic_str())?;
+    /// Puts a message into the batch that is about to be delivered.
+    fn take_message(&mut self, mut message: SessionMessage) {
+        let Some(topic) = self.topic_of(message.topic_bytes()) else {
+            return;
+        };
         let properties = message.properties();
         // A retained message comes because of its very subscription, and has no copies.
         if !message.retain().is_yes()
@@ -235,27 +234,36 @@ impl Task {
             if let Some(token) = message.take_ack_token() {
                 let _ = self.session.acknowledge(token);
             }
-            return None;
+            return;
         }
-        let mut delivered = Message::new(topic, message.payload_bytes());
-        delivered.qos = qos_of(message.qos());
-        delivered.retain = message.retain().is_yes();
-        delivered.duplicate = message.dup() == Dup::Yes;
-        delivered.properties = properties_of(&message.properties());
-        let mut delivery = Delivery::new(delivered).with_buffer_len(self.chunk_len);
-        if let (Some(token), Some(receipts)) = (message.take_ack_token(), self.shared.receipts()) {
+        let receipt = message.take_ack_token().and_then(|token| {
+            let receipts = self.shared.receipts()?;
             let number = self.tokens.insert(token);
             self.start_clock();
-            delivery = delivery.with_receipt(DeliveryReceipt::new(receipts, number));
+            Some(DeliveryReceipt::new(receipts, number))
+        });
+        let qos = qos_of(message.qos());
+        let retain = message.retain().is_yes();
+        let duplicate = message.dup() == Dup::Yes;
+        let properties = properties_of(&message.properties());
+        let mut delivered = Message::new(topic, message.into_payload());
+        delivered.qos = qos;
+        delivered.retain = retain;
+        delivered.duplicate = duplicate;
+        delivered.properties = properties;
+        let mut delivery = Delivery::new(delivered).with_buffer_len(self.chunk_len);
+        delivery.receipt = receipt;
+        match &mut self.unclaimed {
+            None => self.deliveries.push(delivery),
+            Some(unclaimed) => self.deliveries.extend(unclaimed.hold(delivery)),
         }
-        Some(delivery)
     }
 
-    fn topic_of(&mut self, topic: &str) -> Option<TopicName> {
+    fn topic_of(&mut self, topic: &[u8]) -> Option<TopicName> {
         match &self.last_topic {
-            Some(last) if last.as_str() == topic => {}
+            Some(last) if last.as_bytes() == topic => {}
             // The session lets none in that is not valid.
-            _ => self.last_topic = Some(TopicName::new(topic).ok()?),
+            _ => self.last_topic = Some(TopicName::new(std::str::from_utf8(topic).ok()?).ok()?),
         }
         self.last_topic.clone()
     }

@@ -381,21 +381,25 @@ impl Layout {
 
 impl Publish {
     /// Whether this may be a repetition.
+    #[inline]
     pub const fn dup(&self) -> bool {
         self.layout.first() & DUP != 0
     }
 
     /// Quality of service.
+    #[inline]
     pub const fn qos(&self) -> QoS {
         qos_of(self.layout.first())
     }
 
     /// To the server: retain it. From the server: it was retained.
+    #[inline]
     pub const fn retain(&self) -> bool {
         self.layout.first() & RETAIN != 0
     }
 
     /// Present at QoS 1 and 2.
+    #[inline]
     pub const fn packet_id(&self) -> Option<PacketId> {
         self.layout.packet_id()
     }
@@ -406,6 +410,7 @@ impl Publish {
     }
 
     /// The topic as checked bytes.
+    #[inline]
     pub fn topic_name(&self) -> TopicName<'_> {
         TopicName::from_checked(self.part(self.layout.topic()))
     }
@@ -416,11 +421,13 @@ impl Publish {
     }
 
     /// The properties.
+    #[inline]
     pub fn properties(&self) -> Properties<'_> {
         Properties::from_checked(PropertyScope::Publish, self.part(self.layout.properties()))
     }
 
     /// The payload.
+    #[inline]
     pub fn payload(&self) -> &[u8] {
         self.part(self.layout.payload()..self.frame.len())
     }
@@ -433,6 +440,7 @@ impl Publish {
     }
 
     /// The payload, without counting handles.
+    #[inline]
     pub fn into_payload(self) -> Bytes {
         let mut frame = self.frame;
         bytes::Buf::advance(&mut frame, self.layout.payload());

@@ -192,11 +192,13 @@ macro_rules! text_impls {
     ($($name:ident),*) => {$(
         impl<'a> $name<'a> {
             /// Takes `bytes` that were checked when their packet was decoded.
+            #[inline]
             pub(crate) const fn from_checked(bytes: &'a [u8]) -> Self {
                 Self(bytes)
             }
 
             /// The UTF-8 bytes; free.
+            #[inline]
             pub const fn as_bytes(&self) -> &'a [u8] {
                 self.0
             }
@@ -209,6 +211,7 @@ macro_rules! text_impls {
             }
 
             /// Length in bytes, at most 65,535.
+            #[inline]
             pub const fn len(&self) -> usize {
                 self.0.len()
             }
