@@ -34,6 +34,9 @@ impl Session {
         if let Err(reason) = self.check_publish(&publish, size) {
             return Err(PublishError::new(reason, publish));
         }
+        if !self.is_checked(&publish.topic) {
+            self.checked_topic = Some(publish.topic.clone());
+        }
         let id = PublishId(self.next_publish);
         self.next_publish += 1;
         if publish.qos != QoS::AtMostOnce {
@@ -318,12 +321,19 @@ impl Session {
         Ok(())
     }
 
+    /// Whether this is the very topic of the last publish.
+    fn is_checked(&self, topic: &Arc<str>) -> bool {
+        self.checked_topic
+            .as_ref()
+            .is_some_and(|checked| Arc::ptr_eq(checked, topic))
+    }
+
     pub(crate) fn check_publish(
         &self,
         publish: &Publish,
         size: usize,
     ) -> Result<(), PublishErrorReason> {
-        if !is_topic_name(&publish.topic) {
+        if !self.is_checked(&publish.topic) && !is_topic_name(&publish.topic) {
             return Err(PublishErrorReason::InvalidTopic);
         }
         if let Some(properties) = &publish.properties {

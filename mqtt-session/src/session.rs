@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mqtt_codec::{PacketId, PropertyBuf, PropertyScope, ProtocolVersion, ReasonCode};
@@ -122,6 +123,8 @@ pub struct Session {
     pub(crate) received: ReceivedQoS2,
     pub(crate) control: Control,
     pub(crate) next_publish: u64,
+    /// The topic of the last publish: shared by the next ones, it needs no second look.
+    pub(crate) checked_topic: Option<Arc<str>>,
     pub(crate) counters: Counters,
     pub(crate) undecodable: Undecodable,
     pub(crate) persister: Persister,
@@ -168,6 +171,7 @@ impl Session {
             received: ReceivedQoS2::default(),
             control,
             next_publish: 0,
+            checked_topic: None,
             counters: Counters::default(),
             undecodable: Undecodable::default(),
             scratch: PropertyBuf::new(PropertyScope::Publish),

@@ -103,8 +103,13 @@ impl<'a> Publish<'a> {
 
     /// Sends it now, without waiting for anything. Messages sent one after another go out in that order.
     pub fn send(self) -> Publishing {
-        let first = match self.single() {
-            Ok(Some((router, message))) => return Publishing::one(publish_on(&router, message)),
+        let first = match self.only_router() {
+            Ok(Some(router)) => {
+                return Publishing::one(match self.into_message() {
+                    Ok(message) => publish_on(&router, message),
+                    Err(error) => PublishReceipt::ready(Err(error)),
+                });
+            }
             Ok(None) => self.send_each(),
             Err(error) => Err(error),
         };
@@ -131,12 +136,12 @@ impl<'a> Publish<'a> {
         if routers.is_empty() {
             return Err(PublishError::NoProviders);
         }
-        let message = self.message()?;
-        let topics = match self.topics? {
-            Topics::None => return Err(PublishError::NoTopics),
-            Topics::One(topic) => vec![topic],
-            Topics::Many(topics) => topics,
+        let topics = match &self.topics {
+            Ok(Topics::Many(topics)) => topics.clone(),
+            Ok(Topics::One(topic)) => vec![topic.clone()],
+            _ => Vec::new(),
         };
+        let message = self.into_message()?;
         let mut tickets = Vec::with_capacity(topics.len() * routers.len());
         for topic in topics {
             for router in &routers {
@@ -155,42 +160,34 @@ impl<'a> Publish<'a> {
     }
 
     /// The usual case, one topic through one provider, without the lists of the general one.
-    fn single(&self) -> Result<Option<(Arc<Router>, OutboundMessage)>, PublishError> {
+    fn only_router(&self) -> Result<Option<Arc<Router>>, PublishError> {
         let Ok(Topics::One(_)) = &self.topics else {
             return Ok(None);
         };
-        let router = match &self.provider {
-            Some(name) => self
-                .registry
-                .router(name)
-                .map_err(PublishError::UnknownProvider)?,
-            None => {
-                let only = self.registry.read(|routers| match &routers[..] {
-                    [one] => Some(Arc::clone(one)),
-                    _ => None,
-                });
-                let Some(only) = only else { return Ok(None) };
-                only
-            }
-        };
-        Ok(Some((router, self.message()?)))
+        if let Some(name) = &self.provider {
+            let router = self.registry.router(name);
+            return router.map(Some).map_err(PublishError::UnknownProvider);
+        }
+        Ok(self.registry.read(|routers| match &routers[..] {
+            [one] => Some(Arc::clone(one)),
+            _ => None,
+        }))
     }
 
-    /// The message for the first topic.
-    fn message(&self) -> Result<OutboundMessage, PublishError> {
-        let topic = match &self.topics {
-            Ok(Topics::One(topic)) => topic.clone(),
-            Ok(Topics::Many(topics)) => topics.first().cloned().ok_or(PublishError::NoTopics)?,
+    /// The message for the only topic, or the first.
+    fn into_message(self) -> Result<OutboundMessage, PublishError> {
+        let topic = match self.topics {
+            Ok(Topics::One(topic)) => topic,
+            Ok(Topics::Many(topics)) => topics.into_iter().next().ok_or(PublishError::NoTopics)?,
             Ok(Topics::None) => return Err(PublishError::NoTopics),
-            Err(error) => return Err(PublishError::Topic(*error)),
+            Err(error) => return Err(PublishError::Topic(error)),
         };
-        let payload = self.payload.clone()?;
         Ok(OutboundMessage {
             qos: self.qos,
             retain: self.retain,
-            properties: self.properties.clone(),
+            properties: self.properties,
             offline: self.offline,
-            ..OutboundMessage::new(topic, payload)
+            ..OutboundMessage::new(topic, self.payload?)
         })
     }
 }

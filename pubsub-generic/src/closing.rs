@@ -54,7 +54,7 @@ impl Task {
         self.shared.set_up(false);
         self.resubscribing_until = None;
         self.session
-            .transport_closed(TransportEnd::ClosedLocally, self.timestamp());
+            .transport_closed(TransportEnd::ClosedLocally, self.timestamp);
         self.facts.failed();
         self.report_state(None);
     }
@@ -77,7 +77,7 @@ impl Task {
         // It fails only without a connection, and there is one.
         let _ = self
             .session
-            .disconnect(Disconnect::default(), self.timestamp());
+            .disconnect(Disconnect::default(), self.timestamp);
         true
     }
 

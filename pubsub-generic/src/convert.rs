@@ -1,6 +1,7 @@
 //! The session's words for core's, and back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,16 +17,19 @@ use pubsub_core::{
 };
 
 /// The session's words for what is to be published.
-pub(crate) fn session_publish(message: OutboundMessage, version: ProtocolVersion) -> Publish {
+pub(crate) fn session_publish(
+    message: OutboundMessage,
+    topic: Arc<str>,
+    version: ProtocolVersion,
+) -> Publish {
     let OutboundMessage {
-        topic,
         payload,
         qos,
         retain,
         properties,
         ..
     } = message;
-    let mut publish = Publish::new(topic.as_str(), payload, codec_qos(qos));
+    let mut publish = Publish::new(topic, payload, codec_qos(qos));
     publish.retain = if retain {
         mqtt_session::Retain::Yes
     } else {

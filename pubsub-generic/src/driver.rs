@@ -5,7 +5,7 @@
 //! directions, so that neither a flood of messages nor a flood of publishes can hold up the other; and what all rounds of
 //! a poll have written is flushed once, at its end. Reading never waits for anything but the socket.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::error::ConnectionError;
 use crate::inbox::{Batch, Command, Load};
 use crate::keeper::{Keeper, Kept, Restored};
 use crate::overlap::Overlaps;
+use crate::pending::Pending;
 use crate::provider::Shared;
 use crate::reconnect::Backoff;
 use crate::renewal::Renewing;
@@ -66,6 +67,8 @@ pub(crate) struct Task {
     pub(crate) origin: Instant,
     /// The time of this round.
     pub(crate) now: Instant,
+    /// The session's view of it.
+    pub(crate) timestamp: Timestamp,
 
     pub(crate) link: Link,
     pub(crate) parting: Option<Parting>,
@@ -106,7 +109,7 @@ pub(crate) struct Task {
 
     pub(crate) batch: Batch,
     pub(crate) completed: Load,
-    pub(crate) publishes: HashMap<PublishId, PendingPublish>,
+    pub(crate) publishes: Pending<PendingPublish>,
     /// When which publish stops waiting for a connection. Empty while there is one.
     pub(crate) offline_deadlines: BTreeSet<(Instant, PublishId)>,
     pub(crate) subscriptions: Subscriptions,
@@ -121,6 +124,8 @@ pub(crate) struct Task {
     pub(crate) delivered: usize,
     /// The topic of the last message: a stream of messages on one topic shares one name.
     pub(crate) last_topic: Option<TopicName>,
+    /// The topic of the last publish, as the session wants it.
+    pub(crate) last_published: Option<Arc<str>>,
     pub(crate) clock_due: Option<Instant>,
     /// The size of the buffer that the messages at hand lie in, as far as it is known.
     pub(crate) chunk_len: usize,
@@ -227,6 +232,7 @@ impl Task {
             session,
             origin: now,
             now,
+            timestamp: Timestamp::ZERO,
             link: Link::Idle,
             parting: None,
             facts: ConnectionFacts::new(),
@@ -252,7 +258,7 @@ impl Task {
             connect_replies: Vec::new(),
             batch: Batch::default(),
             completed: Load::default(),
-            publishes: HashMap::new(),
+            publishes: Pending::default(),
             offline_deadlines: BTreeSet::new(),
             subscriptions: Subscriptions::new(overlaps),
             keeper: None,
@@ -261,6 +267,7 @@ impl Task {
             deliveries: Vec::new(),
             delivered: 0,
             last_topic: None,
+            last_published: None,
             clock_due: None,
             chunk_len: 0,
             chunks: Vec::new(),
@@ -275,11 +282,6 @@ impl Task {
         self.keeper = Some(Box::new(keeper));
         self.adopt(restored);
         self
-    }
-
-    /// The session's view of this round's time.
-    pub(crate) fn timestamp(&self) -> Timestamp {
-        Timestamp::from_origin(self.now.duration_since(self.origin))
     }
 
     /// Whether MQTT is connected.
@@ -297,6 +299,7 @@ impl Task {
     /// One round. Returns whether there may be more to do at once.
     fn round(&mut self, cx: &mut Context<'_>) -> bool {
         self.now = Instant::now();
+        self.timestamp = Timestamp::from_origin(self.now.duration_since(self.origin));
         let mut more = self.take_requests();
         more |= self.drive_link(cx);
         more |= self.drive_renewal(cx);
@@ -329,11 +332,7 @@ impl Task {
                 continue;
             };
             match command {
-                Command::Publish {
-                    publish,
-                    settler,
-                    offline,
-                } => self.publish(publish, settler, offline),
+                Command::Publish { message, settler } => self.publish(message, settler),
                 Command::Operation(operation) => self.operation(operation),
                 Command::Connect { reply } => self.connect_asked(reply),
                 Command::Network(network) => self.network_changed(network),
@@ -428,7 +427,7 @@ impl Task {
 
     /// Feeds the session. Errors come back as events, and so do messages: those are handed on in between when there are many.
     fn handle_chunks(&mut self) {
-        let now = self.timestamp();
+        let now = self.timestamp;
         let mut chunks = std::mem::take(&mut self.chunks);
         for mut chunk in chunks.drain(..) {
             self.chunk_len = chunk.len().max(READ_BUFFER);
@@ -441,7 +440,7 @@ impl Task {
 
     /// The next packet that the session has to write.
     pub(crate) fn next_packet(&mut self) -> Option<Bytes> {
-        let now = self.timestamp();
+        let now = self.timestamp;
         if self
             .session
             .poll_transmit(&mut self.output, ONE_PACKET, now)
@@ -462,7 +461,7 @@ impl Task {
 
     /// Writes what the session has to send, as much as the transport takes now.
     fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = self.timestamp();
+        let now = self.timestamp;
         let Link::Open(open) = &mut self.link else {
             return false;
         };
@@ -573,9 +572,9 @@ impl Task {
         if self
             .session
             .poll_timeout()
-            .is_some_and(|at| at <= self.timestamp())
+            .is_some_and(|at| at <= self.timestamp)
         {
-            self.session.handle_timeout(self.timestamp());
+            self.session.handle_timeout(self.timestamp);
             self.watch_ping();
             more = true;
         }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
-use mqtt_session::{Publish, Subscription};
+use mqtt_session::Subscription;
 use pubsub_core::{
-    Network, OfflinePolicy, ProviderError, ProviderErrorKind, PublishError, PublishSettler, QoS,
+    Network, OutboundMessage, ProviderError, ProviderErrorKind, PublishError, PublishSettler, QoS,
     Refusal, Settlement,
 };
 use tokio::sync::oneshot;
@@ -22,9 +22,9 @@ pub(crate) const MAX_OPERATIONS: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum Command {
     Publish {
-        publish: Publish,
+        /// With the policy that holds while there is no connection, never the default.
+        message: OutboundMessage,
         settler: PublishSettler,
-        offline: OfflinePolicy,
     },
     Operation(Operation),
     Connect {
@@ -146,12 +146,11 @@ impl Inbox {
     /// them, beginning with what it has had for longest. So for a moment there may be twice as much.
     pub(crate) fn publish(
         &self,
-        publish: Publish,
-        offline: OfflinePolicy,
+        message: OutboundMessage,
         overflow: OfflineOverflow,
         settler: PublishSettler,
     ) -> Result<(), (ProviderError, PublishSettler)> {
-        let size = publish.topic.len() + publish.payload.len();
+        let size = message.topic.len() + message.payload.len();
         let mut displaced = Vec::new();
         let mut state = self.lock();
         if let Err(error) = state.admit() {
@@ -172,11 +171,9 @@ impl Inbox {
         state.load.bytes = state.load.bytes.saturating_add(size);
         state.fresh.messages += 1;
         state.fresh.bytes = state.fresh.bytes.saturating_add(size);
-        state.commands.push_back(Command::Publish {
-            publish,
-            settler,
-            offline,
-        });
+        state
+            .commands
+            .push_back(Command::Publish { message, settler });
         Self::wake(state);
         for settler in displaced {
             settler.settle(Err(PublishError::NotSent(displaced_error())));
@@ -316,13 +313,12 @@ impl State {
         {
             let is_publish = |command: &Command| matches!(command, Command::Publish { .. });
             let oldest = self.commands.iter().position(is_publish);
-            let Some(Command::Publish {
-                publish, settler, ..
-            }) = oldest.and_then(|at| self.commands.remove(at))
+            let Some(Command::Publish { message, settler }) =
+                oldest.and_then(|at| self.commands.remove(at))
             else {
                 break;
             };
-            let bytes = publish.topic.len() + publish.payload.len();
+            let bytes = message.topic.len() + message.payload.len();
             for load in [&mut self.fresh, &mut self.load] {
                 load.messages -= 1;
                 load.bytes -= bytes;
@@ -348,7 +344,7 @@ pub(crate) fn displaced_error() -> ProviderError {
 
 #[cfg(test)]
 mod tests {
-    use pubsub_core::{PublishReceipt, PublishStage};
+    use pubsub_core::{PublishReceipt, PublishStage, TopicName};
 
     use super::*;
 
@@ -360,14 +356,10 @@ mod tests {
     }
 
     fn publish(inbox: &Inbox, size: usize) -> Result<(), ProviderErrorKind> {
-        let publish = Publish::new("", vec![0; size], mqtt_codec::QoS::AtMostOnce);
+        let topic = TopicName::new("t").unwrap();
+        let message = OutboundMessage::new(topic, vec![0; size - 1]);
         let (settler, _receipt) = PublishReceipt::pair();
-        let accepted = inbox.publish(
-            publish,
-            OfflinePolicy::Queue,
-            OfflineOverflow::Refuse,
-            settler,
-        );
+        let accepted = inbox.publish(message, OfflineOverflow::Refuse, settler);
         accepted.map_err(|(error, _)| error.kind())
     }
 
@@ -405,16 +397,12 @@ mod tests {
         let inbox = Inbox::new(3, 100);
         let mut receipts: Vec<PublishReceipt> = Vec::new();
         let mut push = |size: usize| {
-            let publish = Publish::new("", vec![0; size], mqtt_codec::QoS::AtMostOnce);
+            let topic = TopicName::new("t").unwrap();
+            let message = OutboundMessage::new(topic, vec![0; size - 1]);
             let (settler, receipt) = PublishReceipt::pair();
             receipts.push(receipt);
             inbox
-                .publish(
-                    publish,
-                    OfflinePolicy::Queue,
-                    OfflineOverflow::DropOldest,
-                    settler,
-                )
+                .publish(message, OfflineOverflow::DropOldest, settler)
                 .map_err(|(error, _)| error.kind())
         };
         for _ in 0..10 {

@@ -227,7 +227,7 @@ impl Task {
         };
         for (key, value) in &batch.changes {
             if let (RecordKey::Message(id), Some(_)) = (key, value)
-                && let Some(pending) = self.publishes.get_mut(id)
+                && let Some(pending) = self.publishes.get_mut(*id)
             {
                 pending.kept = Kept::Asked;
             }
@@ -332,7 +332,7 @@ impl Task {
             return;
         }
         let config = self.shared.options.session.clone();
-        let now = self.timestamp();
+        let now = self.timestamp;
         match outcome.and_then(|loaded| restore(loaded, config, now)) {
             Ok((session, mut restored)) => {
                 self.session = session;
@@ -352,7 +352,9 @@ impl Task {
             keeper.must_reload = false;
             keeper.failure = None;
         }
-        self.publishes.extend(restored.publishes);
+        for (id, pending) in restored.publishes {
+            self.publishes.insert(id, pending);
+        }
         for (filter, id) in &restored.subscriptions {
             if let Some(id) = id {
                 self.subscriptions.overlaps.restore(filter, *id);

@@ -52,6 +52,7 @@ mod meters;
 mod operations;
 mod options;
 mod overlap;
+mod pending;
 mod provider;
 mod reconnect;
 mod renewal;

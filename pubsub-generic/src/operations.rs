@@ -1,26 +1,26 @@
 //! Publishes on their way out, messages on their way in, and their acknowledgements.
 
-use mqtt_session::{Dup, Event, Message as SessionMessage, Publish, PublishId};
+use std::sync::Arc;
+
+use mqtt_session::{Dup, Event, Message as SessionMessage, PublishId};
 use pubsub_core::{
-    Delivered, Delivery, DeliveryReceipt, Demand, Message, OfflinePolicy, ProviderError,
-    ProviderErrorKind, PublishError, PublishSettler, PublishStage, Settlement, TopicName,
+    Delivered, Delivery, DeliveryReceipt, Demand, Message, OfflinePolicy, OutboundMessage,
+    ProviderError, ProviderErrorKind, PublishError, PublishSettler, PublishStage, Settlement,
+    TopicName,
 };
 
-use crate::convert::{not_sent, outcome_of, properties_of, qos_of, reason_code_of};
+use crate::convert::{
+    not_sent, outcome_of, properties_of, qos_of, reason_code_of, session_publish,
+};
 use crate::driver::{PendingPublish, Task};
 use crate::inbox::{Command, displaced_error};
 use crate::keeper::Kept;
 
 impl Task {
-    pub(crate) fn publish(
-        &mut self,
-        publish: Publish,
-        settler: PublishSettler,
-        offline: OfflinePolicy,
-    ) {
+    pub(crate) fn publish(&mut self, message: OutboundMessage, settler: PublishSettler) {
         self.demand();
-        let bytes = publish.topic.len() + publish.payload.len();
-        let offline = self.offline_policy(offline);
+        let bytes = message.topic.len() + message.payload.len();
+        let offline = self.offline_policy(message.offline);
         // A connection that is being replaced is as good as one.
         let up = self.is_up() || self.renewing.is_between();
         if !up && offline == OfflinePolicy::Fail {
@@ -30,7 +30,9 @@ impl Task {
                 Err(PublishError::NotSent(self.not_connected())),
             );
         }
-        match self.session.publish(publish, self.timestamp()) {
+        let topic = self.published_topic(&message.topic);
+        let publish = session_publish(message, topic, self.shared.options.session.version);
+        match self.session.publish(publish, self.timestamp) {
             Ok(id) => {
                 self.publishes.insert(
                     id,
@@ -47,6 +49,18 @@ impl Task {
                 }
             }
             Err(error) => self.settle_publish(bytes, settler, Err(not_sent(error.reason()))),
+        }
+    }
+
+    /// The topic as the session wants it. Publishes on one topic share it.
+    fn published_topic(&mut self, topic: &TopicName) -> Arc<str> {
+        match &self.last_published {
+            Some(last) if **last == *topic.as_str() => Arc::clone(last),
+            _ => {
+                let text: Arc<str> = topic.as_str().into();
+                self.last_published = Some(Arc::clone(&text));
+                text
+            }
         }
     }
 
@@ -84,7 +98,7 @@ impl Task {
             .publishes
             .iter()
             .filter(|(_, pending)| !pending.written)
-            .map(|(id, pending)| (*id, pending.offline))
+            .map(|(id, pending)| (id, pending.offline))
             .collect();
         for (id, offline) in waiting {
             if offline == OfflinePolicy::Fail {
@@ -109,7 +123,7 @@ impl Task {
 
     /// The session has forgotten this publish, and the store is to. Returns how many bytes it had.
     fn withdraw(&mut self, id: PublishId, error: ProviderError) -> usize {
-        let Some(pending) = self.publishes.remove(&id) else {
+        let Some(pending) = self.publishes.remove(id) else {
             return 0;
         };
         let bytes = pending.bytes;
@@ -131,14 +145,13 @@ impl Task {
                 let in_line = &mut self.batch.commands;
                 let is_publish = |command: &Command| matches!(command, Command::Publish { .. });
                 let oldest = in_line.iter().position(is_publish);
-                let Some(Command::Publish {
-                    publish, settler, ..
-                }) = oldest.and_then(|at| in_line.remove(at))
+                let Some(Command::Publish { message, settler }) =
+                    oldest.and_then(|at| in_line.remove(at))
                 else {
                     // All the rest is in flight.
                     break;
                 };
-                let bytes = publish.topic.len() + publish.payload.len();
+                let bytes = message.topic.len() + message.payload.len();
                 let outcome = Err(PublishError::NotSent(displaced_error()));
                 self.settle_publish(bytes, settler, outcome);
                 bytes
@@ -187,24 +200,24 @@ impl Task {
             Event::ConnectRefused(refused) => self.refused(*refused),
             Event::Disconnected(disconnected) => self.disconnected(*disconnected),
             Event::PublishStored { id } => {
-                if let Some(pending) = self.publishes.get_mut(&id) {
+                if let Some(pending) = self.publishes.get_mut(id) {
                     pending.kept = Kept::Yes;
                     pending.settler.reached(PublishStage::Stored);
                 }
             }
             Event::PublishWritten { id } => {
-                if let Some(pending) = self.publishes.get_mut(&id) {
+                if let Some(pending) = self.publishes.get_mut(id) {
                     pending.written = true;
                     pending.settler.reached(PublishStage::Written);
                 }
             }
             Event::PublishReceived { id, .. } => {
-                if let Some(pending) = self.publishes.get(&id) {
+                if let Some(pending) = self.publishes.get(id) {
                     pending.settler.reached(PublishStage::Received);
                 }
             }
             Event::PublishCompleted { id, outcome } => {
-                if let Some(pending) = self.publishes.remove(&id) {
+                if let Some(pending) = self.publishes.remove(id) {
                     let outcome = outcome_of(outcome, &self.shared.options.hang_up_error);
                     self.settle_pending(pending, outcome);
                 }

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::connect::Connect;
-use crate::convert::{session_publish, session_subscription};
+use crate::convert::session_subscription;
 use crate::driver::Task;
 use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
@@ -329,28 +329,22 @@ impl Provider for MqttProvider {
 
     /// Resolves at QoS 0 when the message is handed to the socket, at QoS 1 with its PUBACK and at QoS 2 with its
     /// PUBCOMP.
-    fn publish(&self, message: OutboundMessage) -> PublishReceipt {
+    fn publish(&self, mut message: OutboundMessage) -> PublishReceipt {
         if let Err(error) = self.check_limits(&message) {
             return failed(error.into());
         }
-        let policy = match message.offline {
-            OfflinePolicy::ProviderDefault => self.shared.options.offline,
-            policy => policy,
-        };
+        if message.offline == OfflinePolicy::ProviderDefault {
+            message.offline = self.shared.options.offline;
+        }
         if let Err(error) = self.start() {
             return failed(error);
         }
         let (settler, receipt) = PublishReceipt::pair();
-        let publish = session_publish(message, self.shared.options.session.version);
         let overflow = match self.shared.is_up() {
             true => OfflineOverflow::Refuse,
             false => self.shared.options.offline_overflow,
         };
-        match self
-            .shared
-            .inbox
-            .publish(publish, policy, overflow, settler)
-        {
+        match self.shared.inbox.publish(message, overflow, settler) {
             Ok(()) => receipt,
             Err((error, settler)) => {
                 settler.settle(Err(PublishError::NotSent(error)));

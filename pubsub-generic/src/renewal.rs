@@ -351,7 +351,7 @@ impl Task {
         // It fails only without a connection, and there is one.
         let _ = self
             .session
-            .disconnect(Disconnect::default(), self.timestamp());
+            .disconnect(Disconnect::default(), self.timestamp);
         true
     }
 

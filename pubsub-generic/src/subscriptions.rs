@@ -190,7 +190,7 @@ impl Task {
     }
 
     fn ask(&mut self, id: CallId, mut filters: Vec<usize>) -> Progress {
-        let now = self.timestamp();
+        let now = self.timestamp;
         let Some(call) = self.subscriptions.calls.get(&id) else {
             // It took too long, and has been answered.
             return Progress::Done;
@@ -247,7 +247,7 @@ impl Task {
     }
 
     fn leave(&mut self, filters: Vec<Arc<str>>, reply: Option<UnsubscribeReply>) -> Progress {
-        match self.session.unsubscribe(&filters, self.timestamp()) {
+        match self.session.unsubscribe(&filters, self.timestamp) {
             Ok(operation) => {
                 for filter in &filters {
                     self.subscriptions.overlaps.gone(filter);

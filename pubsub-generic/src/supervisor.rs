@@ -163,7 +163,7 @@ impl Task {
             return self.attempt_failed(unusable.into());
         }
         self.link = Link::Open(Open::new(opened, deadline, self.now));
-        if let Err(error) = self.session.transport_opened(self.timestamp()) {
+        if let Err(error) = self.session.transport_opened(self.timestamp) {
             // The session still has the last one: ours to report, so this cannot be.
             debug_assert!(false, "{error}");
         }
@@ -296,7 +296,7 @@ impl Task {
             last_received: open.last_received,
         };
         drop(open);
-        self.session.transport_closed(end, self.timestamp());
+        self.session.transport_closed(end, self.timestamp);
         // What arrived before the end counts.
         self.handle_events();
         self.lost(was, error);
@@ -459,11 +459,9 @@ impl Task {
             return Some(command);
         };
         match command {
-            Command::Publish {
-                publish, settler, ..
-            } => {
+            Command::Publish { message, settler } => {
                 self.completed.messages += 1;
-                self.completed.bytes += publish.topic.len() + publish.payload.len();
+                self.completed.bytes += message.topic.len() + message.payload.len();
                 settler.settle(Err(PublishError::NotSent(reason.clone())));
             }
             Command::Operation(operation) => {
@@ -514,7 +512,7 @@ impl Task {
     }
 
     pub(crate) fn settle_everything(&mut self, reason: &ProviderError) {
-        for (id, pending) in std::mem::take(&mut self.publishes) {
+        for (id, pending) in std::mem::take(&mut self.publishes).into_all() {
             let outcome = pending.left(reason);
             if let PublishError::NotSent(_) = outcome {
                 // Nor is it to be sent now.
