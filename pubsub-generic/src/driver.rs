@@ -279,9 +279,15 @@ impl Task {
     /// With a store, and what it had. The session was made of that at `origin`.
     pub(crate) fn keeping(mut self, keeper: Keeper, restored: Restored, origin: Instant) -> Self {
         self.origin = origin;
+        self.timestamp = self.timestamp_now();
         self.keeper = Some(Box::new(keeper));
         self.adopt(restored);
         self
+    }
+
+    /// The session's view of this time.
+    fn timestamp_now(&self) -> Timestamp {
+        Timestamp::from_origin(self.now.duration_since(self.origin))
     }
 
     /// Whether MQTT is connected.
@@ -299,7 +305,7 @@ impl Task {
     /// One round. Returns whether there may be more to do at once.
     fn round(&mut self, cx: &mut Context<'_>) -> bool {
         self.now = Instant::now();
-        self.timestamp = Timestamp::from_origin(self.now.duration_since(self.origin));
+        self.timestamp = self.timestamp_now();
         let mut more = self.take_requests();
         more |= self.drive_link(cx);
         more |= self.drive_renewal(cx);
