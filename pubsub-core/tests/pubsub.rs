@@ -72,6 +72,116 @@ async fn tells_an_unknown_provider_by_name() {
 }
 
 #[tokio::test]
+async fn every_verb_tells_an_unknown_provider() {
+    let (pubsub, _) = with_memory();
+    let unknown = |result: Result<(), RegistryError>| matches!(result, Err(RegistryError::UnknownProvider(unknown)) if unknown.name == "other");
+    assert!(unknown(pubsub.remove_provider("other").await));
+    let new = MemoryProvider::new();
+    assert!(unknown(pubsub.replace_provider("other", new).await));
+    assert_eq!(pubsub.connection("other").unwrap_err().name, "other");
+    assert_eq!(pubsub.routing_stats("other").unwrap_err().name, "other");
+    assert_eq!(pubsub.providers(), ["memory"]);
+}
+
+#[tokio::test]
+async fn a_name_is_taken_once_and_free_again_after_removal() {
+    let (pubsub, _) = with_memory();
+    let error = pubsub
+        .add_provider("memory", MemoryProvider::new())
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::NameTaken(name) if name == "memory"));
+    pubsub.remove_provider("memory").await.unwrap();
+    pubsub
+        .add_provider("memory", MemoryProvider::new())
+        .unwrap();
+    assert_eq!(pubsub.providers(), ["memory"]);
+}
+
+/// Each message says which provider it came through.
+#[tokio::test]
+async fn speaks_to_all_providers_or_to_one_by_name() {
+    let (pubsub, _) = with_memory();
+    pubsub
+        .add_provider("second", MemoryProvider::new())
+        .unwrap();
+    let mut all = pubsub.subscribe(["a", "b"]).await.unwrap();
+    let mut one = pubsub
+        .subscribe(["a", "b"])
+        .provider("second")
+        .await
+        .unwrap();
+    pubsub.publish(["a", "b"], "1").await.unwrap();
+    pubsub.publish("a", "2").provider("second").await.unwrap();
+    let seen = |subscription: &mut Subscription| {
+        let mut seen = Vec::new();
+        while let Some(Some(message)) = subscription.next().now_or_never() {
+            let message = message.unwrap();
+            let text = message.text().unwrap();
+            seen.push(format!("{text} {} {}", message.topic, message.provider));
+        }
+        seen.sort();
+        seen
+    };
+    assert_eq!(
+        seen(&mut all),
+        [
+            "1 a memory",
+            "1 a second",
+            "1 b memory",
+            "1 b second",
+            "2 a second"
+        ]
+    );
+    assert_eq!(seen(&mut one), ["1 a second", "1 b second", "2 a second"]);
+}
+
+#[tokio::test]
+async fn speaks_a_format_of_the_applications_own() {
+    /// A number as four bytes.
+    struct Word;
+
+    impl Encode<u32> for Word {
+        fn encode(&self, value: &u32) -> Result<bytes::Bytes, PayloadError> {
+            Ok(bytes::Bytes::copy_from_slice(&value.to_be_bytes()))
+        }
+    }
+
+    impl Decode<u32> for Word {
+        fn decode(&self, payload: &bytes::Bytes) -> Result<u32, PayloadError> {
+            let word = <[u8; 4]>::try_from(&payload[..]).map_err(PayloadError::decode)?;
+            Ok(u32::from_be_bytes(word))
+        }
+    }
+
+    let (pubsub, _) = with_memory();
+    let mut words = pubsub.subscribe("w").await.unwrap().decode_with(Word);
+    pubsub.publish("w", Encoded(&Word, &7)).await.unwrap();
+    pubsub.publish("w", "no word").await.unwrap();
+    pubsub.publish("w", Encoded(&Word, &8)).await.unwrap();
+    assert_eq!(words.next().await.unwrap().unwrap().value, 7);
+    let error = words.next().await.unwrap().unwrap_err();
+    assert!(matches!(&error, SubscriptionError::Payload(bad) if bad.message.payload == "no word"));
+    assert_eq!(words.next().await.unwrap().unwrap().value, 8);
+}
+
+#[tokio::test]
+async fn a_replacement_that_refuses_a_filter_loses_that_one_alone() {
+    let (pubsub, _) = with_memory();
+    let mut messages = pubsub.subscribe(["no", "yes"]).await.unwrap();
+    let second = Arc::new(MemoryProvider::new());
+    second.refuse(TopicFilter::new("no").unwrap());
+    pubsub
+        .replace_provider("memory", Arc::clone(&second))
+        .await
+        .unwrap();
+    let error = messages.next().await.unwrap().unwrap_err();
+    assert!(matches!(&error, SubscriptionError::FilterLost(lost) if lost.filter == "no"));
+    pubsub.publish(["no", "yes"], "x").await.unwrap();
+    assert_eq!(texts(&mut messages), ["x"]);
+    assert_eq!(second.filters(), 1);
+}
+
+#[tokio::test]
 async fn a_refused_filter_takes_no_other_down() {
     let (pubsub, provider) = with_memory();
     provider.refuse(TopicFilter::new("no").unwrap());
