@@ -1,4 +1,5 @@
-//! The topic trie on the sets of `benches::topics`: one match, one subscribe and unsubscribe, a fan-out.
+//! The topic trie on the sets of `benches::topics`: one match, from memory too, one subscribe and unsubscribe, a
+//! fan-out.
 //!
 //! Answers are checked against a naive search before anything is timed.
 
@@ -6,7 +7,7 @@ use std::hint::black_box;
 
 use benches::topics::Kind;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use pubsub_core::{TopicFilter, TopicName, TopicTrie};
+use pubsub_core::{MatchCache, TopicFilter, TopicName, TopicTrie};
 
 /// The subscriber that came first and the number of all, as a broker would keep an id and options.
 type Subscribers = [u32; 2];
@@ -81,6 +82,29 @@ fn matching(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Topics that come again and again, through a cache.
+fn repeating(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("trie/match cached");
+    for kind in [Kind::Multi, Kind::Deep, Kind::Hostile] {
+        let trie = trie_of(&parsed(kind.filters(1_000)));
+        let topics = names(kind.topics(1_000));
+        let mut cache = MatchCache::default();
+        let mut from_memory = |topic| {
+            let mut sum = 0;
+            trie.for_each_match_cached(&mut cache, topic, |subscribers| sum += subscribers[1]);
+            sum
+        };
+        for topic in topics.iter().chain(&topics) {
+            assert_eq!(from_memory(topic), matches(&trie, topic), "{topic}");
+        }
+        group.throughput(Throughput::Elements(topics.len() as u64));
+        group.bench_function(kind.name(), |bencher| {
+            bencher.iter(|| topics.iter().map(&mut from_memory).sum::<u32>());
+        });
+    }
+    group.finish();
+}
+
 fn fan_out(criterion: &mut Criterion) {
     let mut trie = TopicTrie::new();
     let filter = TopicFilter::new("site00/bldg00/floor0/dev000000/temp").expect("a filter");
@@ -141,5 +165,5 @@ fn changing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, matching, fan_out, changing);
+criterion_group!(benches, matching, repeating, fan_out, changing);
 criterion_main!(benches);
