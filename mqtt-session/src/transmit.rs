@@ -116,6 +116,7 @@ impl Session {
             Phase::AwaitsConnack { .. } => return self.write_auth(out),
             Phase::Connected => {}
         }
+        //= MQTT-3.3.4-8
         //= MQTT-4.9.0-3
         if self.write_reply(out) == Step::Done
             || self.write_ping(out) == Step::Done

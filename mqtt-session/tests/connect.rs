@@ -448,6 +448,19 @@ fn enhanced_authentication_and_reauthentication() {
 }
 
 #[test]
+//= test MQTT-4.12.0-7
+fn without_a_method_nothing_is_authenticated() {
+    let mut client = Client::connected(config(ProtocolVersion::V5));
+    for refused in [
+        client.session.authenticate(None, client.now),
+        client.session.reauthenticate(None, client.now),
+    ] {
+        assert_eq!(refused, Err(StateError::NoAuthentication));
+    }
+    assert_eq!(client.sent_words(), [""; 0]);
+}
+
+#[test]
 //= test MQTT-4.12.0-5
 fn the_authentication_method_may_not_change() {
     let mut config = config(ProtocolVersion::V5);

@@ -798,6 +798,29 @@ fn transmitting_is_bounded_and_goes_on_where_it_stopped() {
 }
 
 #[test]
+//= test MQTT-4.3.3-7
+fn a_qos_2_message_that_was_sent_does_not_expire() {
+    let mut client = Client::connected(resuming(ProtocolVersion::V5));
+    let mut publish = Publish::new("t", "x", QoS::ExactlyOnce);
+    publish.expiry = Some(Duration::from_secs(10));
+    client.session.publish(publish, client.now).unwrap();
+    assert_eq!(client.sent_words(), ["PUBLISH q2 #1 x"]);
+    client.pass(Duration::from_secs(100));
+    assert_eq!(client.outcomes(), [], "it is in flight");
+    client.close(TransportEnd::Failed);
+    client.connect_with(true, &[]);
+    assert_eq!(client.sent_words(), ["PUBLISH dup q2 #1 x"]);
+    client.receive(PacketRef::Pubrec(ack(1))).unwrap();
+    client.pass(Duration::from_secs(20));
+    assert_eq!(client.sent_words(), ["PUBREL #1"]);
+    client.receive(PacketRef::Pubcomp(ack(1))).unwrap();
+    assert_eq!(
+        client.outcomes(),
+        [PublishOutcome::Delivered(ReasonCode::Success)]
+    );
+}
+
+#[test]
 fn a_connection_that_winds_down_ends_what_was_sent_and_begins_nothing() {
     for version in VERSIONS {
         let mut client = Client::connected(resuming(version));

@@ -17,6 +17,8 @@ use crate::connect::{Attempt, Connect, ConnectError, ConnectErrorKind, Opened, R
 use crate::options::{MqttOptions, OptionsError};
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
 
+//= MQTT-6.0.0-3
+//= v3.1.1 MQTT-6.0.0-3
 /// The subprotocol that MQTT's section 6 asks for, and that we offer unless told otherwise.
 pub const DEFAULT_SUBPROTOCOL: &str = "mqtt";
 
@@ -366,6 +368,8 @@ impl From<WebSocketError> for TransportError {
             WebSocketError::ClosedByPeer(_)
             | WebSocketError::Disconnected
             | WebSocketError::SendAfterClose => TransportErrorKind::Closed,
+            //= MQTT-6.0.0-1
+            //= v3.1.1 MQTT-6.0.0-1
             WebSocketError::Text | WebSocketError::Protocol(_) => TransportErrorKind::Protocol,
             WebSocketError::TooLong => TransportErrorKind::TooLarge,
             _ => TransportErrorKind::Io,

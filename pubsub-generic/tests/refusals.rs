@@ -145,6 +145,8 @@ async fn garbage_instead_of_a_connack_names_the_rule() {
 }
 
 #[tokio::test]
+//= test MQTT-6.0.0-1
+//= test v3.1.1 MQTT-6.0.0-1
 async fn a_text_frame_breaks_the_transports_protocol() {
     let error = connecting(
         |options| options,
@@ -159,6 +161,32 @@ async fn a_text_frame_breaks_the_transports_protocol() {
         panic!("{error:?}")
     };
     assert_eq!(transport.kind(), TransportErrorKind::Protocol);
+}
+
+#[tokio::test]
+//= test MQTT-6.0.0-3
+//= test v3.1.1 MQTT-6.0.0-3
+async fn the_subprotocol_offered_is_mqtt_unless_told_otherwise() {
+    for (chosen, offered) in [
+        (None, Some("mqtt")),
+        (Some("mqttv3.1"), Some("mqttv3.1")),
+        (Some(""), None),
+    ] {
+        let peer = Peer::bind().await.unwrap();
+        let mut options = options(&peer).reconnect(Reconnect::never());
+        if let Some(chosen) = chosen {
+            options = options.subprotocol(chosen);
+        }
+        let (_pubsub, provider) = client(options);
+        let (connected, head) = tokio::join!(provider.connect(), async {
+            let mut connection = peer.accept().await.unwrap();
+            let head = connection.request().await.unwrap();
+            connection.reset();
+            head
+        });
+        connected.unwrap_err();
+        assert_eq!(head.header("sec-websocket-protocol"), offered);
+    }
 }
 
 #[tokio::test]
