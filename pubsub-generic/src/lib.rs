@@ -56,6 +56,7 @@ mod pending;
 mod provider;
 mod reconnect;
 mod renewal;
+mod request;
 mod stats;
 mod store;
 mod subscriptions;
@@ -80,6 +81,9 @@ pub use options::{
 pub use provider::MqttProvider;
 pub use reconnect::{Jitter, Reconnect};
 pub use renewal::Renewal;
+pub use request::{
+    NotARequest, RequestError, Requester, RequesterOptions, RequesterStats, reply_to,
+};
 pub use stats::Stats;
 pub use store::{
     Change, MemorySessionStore, Record, SessionStore, StillStored, StoreError, StoreErrorKind,

@@ -329,9 +329,17 @@ impl Provider for MqttProvider {
 
     /// Resolves at QoS 0 when the message is handed to the socket, at QoS 1 with its PUBACK and at QoS 2 with its
     /// PUBCOMP.
+    ///
+    /// Before MQTT 5 a message with a response topic is refused as unsupported; other properties are left out.
     fn publish(&self, mut message: OutboundMessage) -> PublishReceipt {
         if let Err(error) = self.check_limits(&message) {
             return failed(error.into());
+        }
+        if message.properties.response_topic.is_some()
+            && self.shared.options.session.version != ProtocolVersion::V5
+        {
+            // Without it the message would mean something else; the other properties are hints.
+            return failed(ProviderErrorKind::Unsupported.into());
         }
         if message.offline == OfflinePolicy::ProviderDefault {
             message.offline = self.shared.options.offline;
@@ -517,7 +525,7 @@ fn random_seed() -> Result<u64, OptionsError> {
 }
 
 /// RFC 9562, section 5.4.
-fn random_uuid() -> Result<String, OptionsError> {
+pub(crate) fn random_uuid() -> Result<String, OptionsError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| OptionsError::NoRandomness)?;
     let random = u128::from_be_bytes(bytes);
