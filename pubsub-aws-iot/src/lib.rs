@@ -63,7 +63,7 @@ pub use identity::IdentityChanged;
 pub use options::{AwsIotOptions, AwsIotOptionsError, CredentialExpiry, DEFAULT_NAME};
 #[cfg(any(feature = "cognito", feature = "control-plane"))]
 pub use partition::ServiceEndpoint;
-pub use policy::LeastPolicy;
+pub use policy::{ConnectAttribute, LeastPolicy};
 pub use provider::AwsIotProvider;
 #[cfg(feature = "https-publish")]
 pub use publish::{HttpsPublishError, HttpsPublisher};

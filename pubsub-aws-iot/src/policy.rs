@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 pub struct LeastPolicy {
     arn: String,
     connect: Vec<String>,
+    connect_with: Vec<(String, Vec<ConnectAttribute>)>,
     publish: Vec<String>,
     retain: Vec<String>,
     subscribe: Vec<String>,
@@ -42,6 +43,7 @@ impl LeastPolicy {
         Self {
             arn: arn.into(),
             connect: Vec::new(),
+            connect_with: Vec::new(),
             publish: Vec::new(),
             retain: Vec::new(),
             subscribe: Vec::new(),
@@ -57,7 +59,22 @@ impl LeastPolicy {
         self
     }
 
-    /// Allows publishing to this topic.
+    /// Allows connecting with this client identifier, and with a session that is kept or a will: the service refuses both
+    /// where the policy does not name them.
+    #[must_use]
+    pub fn connect_with(
+        mut self,
+        client_id: impl Into<String>,
+        attributes: impl IntoIterator<Item = ConnectAttribute>,
+    ) -> Self {
+        let attributes = attributes.into_iter().collect();
+        self.connect_with.push((client_id.into(), attributes));
+        self
+    }
+
+    /// Allows publishing to this topic. A will needs that too.
+    ///
+    /// Topics of shadows, of jobs and of Basic Ingest (`$aws/rules/RULE/…`) are topics like others.
     #[must_use]
     pub fn publish(mut self, topic: &TopicName) -> Self {
         add(&mut self.publish, literal(topic.as_str()));
@@ -90,7 +107,11 @@ impl LeastPolicy {
     /// The policy document.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let statements: Vec<Value> = [
+        let arns = |kind: &str, names: &[String]| -> Vec<String> {
+            let arn = |name: &String| format!("{}:{kind}/{name}", self.arn);
+            names.iter().map(arn).collect()
+        };
+        let mut statements: Vec<Value> = [
             ("iot:Connect", "client", &self.connect),
             ("iot:Publish", "topic", &self.publish),
             ("iot:RetainPublish", "topic", &self.retain),
@@ -100,13 +121,18 @@ impl LeastPolicy {
         .into_iter()
         .filter(|(.., names)| !names.is_empty())
         .map(|(action, kind, names)| {
-            let resources: Vec<String> = names
-                .iter()
-                .map(|name| format!("{}:{kind}/{name}", self.arn))
-                .collect();
-            json!({ "Effect": "Allow", "Action": action, "Resource": resources })
+            json!({ "Effect": "Allow", "Action": action, "Resource": arns(kind, names) })
         })
         .collect();
+        for (client_id, attributes) in &self.connect_with {
+            let attributes: Vec<&str> = attributes.iter().map(|a| a.as_str()).collect();
+            statements.push(json!({
+                "Effect": "Allow",
+                "Action": "iot:Connect",
+                "Resource": arns("client", std::slice::from_ref(client_id)),
+                "Condition": { "ForAllValues:StringEquals": { "iot:ConnectAttributes": attributes } },
+            }));
+        }
         json!({ "Version": "2012-10-17", "Statement": statements })
     }
 }
@@ -115,6 +141,25 @@ impl fmt::Display for LeastPolicy {
     /// The document as JSON, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_json().fmt(f)
+    }
+}
+
+/// What a policy has to name for a connection to have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectAttribute {
+    /// A session that the service keeps ([`SessionMode`](crate::SessionMode) other than clean).
+    PersistentConnect,
+    /// A [`Will`](crate::Will). Its topic has to be allowed to be published to besides.
+    LastWill,
+}
+
+impl ConnectAttribute {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::PersistentConnect => "PersistentConnect",
+            Self::LastWill => "LastWill",
+        }
     }
 }
 
@@ -147,6 +192,7 @@ mod tests {
     fn names_are_literal_and_filters_become_patterns() {
         let policy = LeastPolicy::new("arn:aws:iot:eu-west-1:1")
             .connect("${cognito-identity.amazonaws.com:sub}")
+            .connect_with("k", [ConnectAttribute::LastWill])
             .publish(&TopicName::new("a/*/${b}").unwrap())
             .publish_retained(&TopicName::new("$aws/rules/r?").unwrap())
             .subscribe(&TopicFilter::new("$share/g/a/+/b/#").unwrap())
@@ -168,6 +214,14 @@ mod tests {
                     allow("iot:RetainPublish", &["topic/$aws/rules/r${?}"]),
                     allow("iot:Subscribe", &["topicfilter/$share/g/a/+/b/#"]),
                     allow("iot:Receive", &["topic/a/*/b/*"]),
+                    {
+                        "Effect": "Allow",
+                        "Action": "iot:Connect",
+                        "Resource": ["arn:aws:iot:eu-west-1:1:client/k"],
+                        "Condition": {
+                            "ForAllValues:StringEquals": { "iot:ConnectAttributes": ["LastWill"] },
+                        },
+                    },
                 ],
             })
         );

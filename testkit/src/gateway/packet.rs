@@ -52,6 +52,8 @@ pub(super) struct Connect {
     pub(super) user_name: Option<String>,
     pub(super) password: Option<Bytes>,
     pub(super) will: Option<Will>,
+    /// Whether the session is to outlive the connection.
+    pub(super) is_persistent: bool,
     keep_alive_at: usize,
 }
 
@@ -69,8 +71,12 @@ impl Connect {
         let flags = reader.byte()?;
         let keep_alive_at = reader.at;
         let keep_alive = reader.two()?;
+        let mut is_persistent = flags & 0x02 == 0;
         if level == LEVEL_5 {
-            reader.properties()?;
+            let properties = reader.properties()?;
+            is_persistent = properties.iter().any(|(name, value)| {
+                *name == property::SESSION_EXPIRY_INTERVAL && value.iter().any(|&byte| byte != 0)
+            });
         }
         let client_id = reader.text()?;
         let mut will = None;
@@ -101,6 +107,7 @@ impl Connect {
             user_name,
             password,
             will,
+            is_persistent,
             keep_alive_at,
         })
     }

@@ -13,8 +13,9 @@ pub const MAX_POLICY_LENGTH: usize = 2048;
 /// Who may do what: a parsed policy document.
 ///
 /// Understood are `Effect`, `Action` and `Resource` with `*` and `?`, and the variables
-/// `iot:ClientId`, `aws:SourceIp` and `cognito-identity.amazonaws.com:sub`. A document with anything
-/// else, a `Condition` for instance, is refused instead of being read in part.
+/// `iot:ClientId`, `aws:SourceIp` and `cognito-identity.amazonaws.com:sub`, and the condition
+/// `ForAllValues:StringEquals` on `iot:ConnectAttributes`. A document with anything else is refused
+/// instead of being read in part.
 #[derive(Clone, Debug)]
 pub struct Policy(Vec<Statement>);
 
@@ -23,7 +24,14 @@ struct Statement {
     effect: Effect,
     actions: Vec<Pattern>,
     resources: Vec<Pattern>,
+    /// What a CONNECT may ask for, if the statement says so.
+    connect_attributes: Option<Vec<String>>,
 }
+
+/// What a CONNECT asks for when its session is to outlive the connection.
+pub(super) const PERSISTENT_CONNECT: &str = "PersistentConnect";
+/// What a CONNECT with a will asks for.
+pub(super) const LAST_WILL: &str = "LastWill";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
@@ -100,6 +108,8 @@ pub(super) struct Variables {
     pub(super) client_id: String,
     pub(super) source_ip: String,
     pub(super) identity_id: Option<String>,
+    /// What the CONNECT asks for.
+    pub(super) connect_attributes: Vec<&'static str>,
 }
 
 impl Policy {
@@ -147,7 +157,17 @@ impl Policy {
             let fits = |patterns: &[Pattern], text: &str| {
                 patterns.iter().any(|p| p.matches(text, variables))
             };
-            if fits(&statement.actions, action.name()) && fits(&statement.resources, &resource) {
+            let attributes = &variables.connect_attributes;
+            let meets_condition = action != Action::Connect
+                || statement.connect_attributes.as_ref().is_none_or(|listed| {
+                    attributes
+                        .iter()
+                        .all(|attribute| listed.iter().any(|l| l == attribute))
+                });
+            if meets_condition
+                && fits(&statement.actions, action.name())
+                && fits(&statement.resources, &resource)
+            {
                 match statement.effect {
                     Effect::Deny => return false,
                     Effect::Allow => allowed = true,
@@ -160,7 +180,10 @@ impl Policy {
 
 impl Statement {
     fn parse(statement: &Value) -> Result<Self, PolicyError> {
-        only(statement, &["Sid", "Effect", "Action", "Resource"])?;
+        only(
+            statement,
+            &["Sid", "Effect", "Action", "Resource", "Condition"],
+        )?;
         let effect = match statement["Effect"].as_str() {
             Some("Allow") => Effect::Allow,
             Some("Deny") => Effect::Deny,
@@ -168,8 +191,13 @@ impl Statement {
         };
         let actions = texts(&statement["Action"]).ok_or(PolicyError::Malformed("Action"))?;
         let resources = texts(&statement["Resource"]).ok_or(PolicyError::Malformed("Resource"))?;
+        let connect_attributes = match &statement["Condition"] {
+            Value::Null => None,
+            condition => Some(connect_attributes(condition)?),
+        };
         Ok(Self {
             effect,
+            connect_attributes,
             actions: actions
                 .iter()
                 .map(|action| Pattern::parse(&action.to_lowercase()))
@@ -180,6 +208,17 @@ impl Statement {
                 .collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// The one condition that is understood.
+fn connect_attributes(condition: &Value) -> Result<Vec<String>, PolicyError> {
+    let other = |_| PolicyError::Unsupported("Condition".to_owned());
+    only(condition, &["ForAllValues:StringEquals"]).map_err(other)?;
+    let keys = &condition["ForAllValues:StringEquals"];
+    only(keys, &["iot:ConnectAttributes"]).map_err(other)?;
+    let listed = texts(&keys["iot:ConnectAttributes"]);
+    let listed = listed.ok_or(PolicyError::Malformed("Condition"))?;
+    Ok(listed.into_iter().map(str::to_owned).collect())
 }
 
 fn only(object: &Value, keys: &[&str]) -> Result<(), PolicyError> {
@@ -307,7 +346,7 @@ mod tests {
         let variables = Variables {
             client_id: "thing-1".to_owned(),
             source_ip: "127.0.0.1".to_owned(),
-            identity_id: None,
+            ..Variables::default()
         };
         policy.allows(action, "eu-west-1", name, &variables)
     }
@@ -323,6 +362,25 @@ mod tests {
     }
 
     const ARN: &str = "arn:aws:iot:eu-west-1:123456789012";
+
+    #[test]
+    fn a_condition_limits_what_a_connect_may_ask_for() {
+        let will_only = policy(&[format!(
+            r#"{{"Effect":"Allow","Action":"iot:*","Resource":"*","Condition":
+                {{"ForAllValues:StringEquals":{{"iot:ConnectAttributes":["{LAST_WILL}"]}}}}}}"#
+        )]);
+        let asks = |connect_attributes: &[&'static str], action| {
+            let variables = Variables {
+                connect_attributes: connect_attributes.to_vec(),
+                ..Variables::default()
+            };
+            will_only.allows(action, "eu-west-1", "x", &variables)
+        };
+        assert!(asks(&[], Action::Connect) && asks(&[LAST_WILL], Action::Connect));
+        assert!(!asks(&[PERSISTENT_CONNECT], Action::Connect));
+        assert!(!asks(&[LAST_WILL, PERSISTENT_CONNECT], Action::Connect));
+        assert!(asks(&[PERSISTENT_CONNECT], Action::Publish));
+    }
 
     #[test]
     fn nothing_is_allowed_by_default_and_deny_wins() {
@@ -394,7 +452,7 @@ mod tests {
         };
         assert_eq!(with("1"), PolicyError::Malformed("Statement"));
         assert_eq!(
-            with(r#"{"Effect":"Allow","Condition":{}}"#),
+            with(r#"{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"Bool":{}}}"#),
             PolicyError::Unsupported("Condition".to_owned())
         );
         assert_eq!(

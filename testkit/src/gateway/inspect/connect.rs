@@ -6,7 +6,7 @@ use super::{Inspector, Stage, Verdict, denied, reason};
 use crate::gateway::{
     incident::Incident,
     packet::{Announcement, Connect, LEVEL_5, parse_connack, refusing_connack},
-    policy::Action,
+    policy::{Action, LAST_WILL, PERSISTENT_CONNECT},
 };
 
 /// What the service announces as its Maximum Packet Size: a payload of 128 KiB and what comes with
@@ -39,6 +39,9 @@ impl Inspector {
         self.variables
             .identity_id
             .clone_from(&principal.identity_id);
+        let persistent = connect.is_persistent.then_some(PERSISTENT_CONNECT);
+        let will = connect.will.as_ref().map(|_| LAST_WILL);
+        self.variables.connect_attributes = persistent.into_iter().chain(will).collect();
         if !self.allowed(Action::Connect, &connect.client_id) {
             return self.refuse_connect(
                 denied(Action::Connect, &connect.client_id),
