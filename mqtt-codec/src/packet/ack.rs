@@ -6,9 +6,7 @@ use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::property::Measured;
 use crate::reason::byte_is_valid_for;
 use crate::wire::{Reader, ensure_room, put_fixed_header, varint_from};
-use crate::{
-    PacketId, PacketType, Properties, PropertyBlock, PropertyScope, ProtocolVersion, ReasonCode,
-};
+use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, ReasonCode};
 
 /// A PUBACK, PUBREC, PUBREL or PUBCOMP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,9 +127,11 @@ impl<'a> AckRef<'a> {
 /// A PUBACK, PUBREC, PUBREL or PUBCOMP packet that owns what it holds: in the usual short form, a plain value.
 #[derive(Clone)]
 pub struct Ack {
-    packet_id: PacketId,
-    reason_code: ReasonCode,
-    properties: Option<PropertyBlock>,
+    /// The properties, if there are any; checked.
+    block: Option<Bytes>,
+    /// From the lowest bit: Packet Identifier (16), reason code (8), scope of the properties (8). One word, so that all
+    /// owned packets have one shape and are moved in whole words.
+    form: u64,
 }
 
 impl Ack {
@@ -139,9 +139,8 @@ impl Ack {
     #[inline(always)]
     pub(crate) const fn plain(packet: &AckRef<'_>) -> Self {
         Self {
-            packet_id: packet.packet_id,
-            reason_code: packet.reason_code,
-            properties: None,
+            block: None,
+            form: packet.packet_id.value() as u64 | (packet.reason_code as u64) << 16,
         }
     }
 
@@ -152,34 +151,57 @@ impl Ack {
         block: Bytes,
     ) -> Self {
         Self {
-            packet_id: packet.packet_id,
-            reason_code: packet.reason_code,
-            properties: Some(PropertyBlock::from_checked(scope, block)),
+            block: Some(block),
+            form: packet.packet_id.value() as u64
+                | (packet.reason_code as u64) << 16
+                | (scope as u64) << 24,
         }
     }
 
     /// Of the PUBLISH that this belongs to.
+    #[inline]
     pub const fn packet_id(&self) -> PacketId {
-        self.packet_id
+        match PacketId::new(self.form as u16) {
+            Some(packet_id) => packet_id,
+            // Unreachable, and better than a panic; below, too.
+            None => PacketId::MIN,
+        }
     }
 
     /// Always [`ReasonCode::Success`] before MQTT 5.
+    #[inline]
     pub const fn reason_code(&self) -> ReasonCode {
-        self.reason_code
+        match ReasonCode::from_u8((self.form >> 16) as u8) {
+            Some(reason_code) => reason_code,
+            None => ReasonCode::Success,
+        }
     }
 
     /// MQTT 5 only.
     pub fn properties(&self) -> Properties<'_> {
-        self.properties
-            .as_ref()
-            .map_or(Properties::EMPTY, PropertyBlock::as_properties)
+        match &self.block {
+            Some(block) => Properties::from_checked(self.scope(), block),
+            None => Properties::EMPTY,
+        }
+    }
+
+    const fn scope(&self) -> PropertyScope {
+        const PUBREC: u8 = PropertyScope::Pubrec as u8;
+        const PUBREL: u8 = PropertyScope::Pubrel as u8;
+        const PUBCOMP: u8 = PropertyScope::Pubcomp as u8;
+        match (self.form >> 24) as u8 {
+            PUBREC => PropertyScope::Pubrec,
+            PUBREL => PropertyScope::Pubrel,
+            PUBCOMP => PropertyScope::Pubcomp,
+            _ => PropertyScope::Puback,
+        }
     }
 
     /// The view.
     pub fn as_ref(&self) -> AckRef<'_> {
         AckRef {
-            packet_id: self.packet_id,
-            reason_code: self.reason_code,
+            packet_id: self.packet_id(),
+            reason_code: self.reason_code(),
             properties: self.properties(),
         }
     }

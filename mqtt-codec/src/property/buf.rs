@@ -85,11 +85,6 @@ pub struct PropertyBlock {
 }
 
 impl PropertyBlock {
-    /// Takes a block that passed the check for `scope`.
-    pub(crate) const fn from_checked(scope: PropertyScope, bytes: Bytes) -> Self {
-        Self { scope, bytes }
-    }
-
     /// The view.
     pub fn as_properties(&self) -> Properties<'_> {
         Properties::from_checked(self.scope, &self.bytes)
