@@ -5,13 +5,16 @@
 use std::time::Instant;
 
 use crate::sh::Failure;
-use crate::{arch, bench, doc, features, fmt, fuzz, lint, msrv, package, soak, spec, test};
+use crate::{arch, bench, doc, features, fmt, fuzz, kill, lint, msrv, package, soak, spec, test};
 
 /// Seconds of fuzzing for each target: a slice that notices a broken target, not a hunt.
 const FUZZ_SECONDS: &str = "4";
 
 /// Cuts of the soak: a few seconds of it.
 const SOAK_CUTS: &str = "60";
+
+/// Kills of a publisher with a session in a file: some twenty seconds with both versions.
+const KILLS: &str = "200";
 
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     if let Some(other) = args.first() {
@@ -33,6 +36,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         };
     step("test", test::run, &[]);
     step("soak", soak::run, &["--cuts", SOAK_CUTS, "--seed", "1"]);
+    step("kill", kill::run, &["--kills", KILLS, "--seed", "1"]);
     step("fmt", fmt::run, &[]);
     step("lint", lint::run, &[]);
     step("doc", doc::run, &[]);

@@ -14,6 +14,7 @@ mod doc;
 mod features;
 mod fmt;
 mod fuzz;
+mod kill;
 mod lint;
 mod live;
 mod metadata;
@@ -100,6 +101,9 @@ const VERBS: &[Verb] = &[
         run: soak::run,
     },
     Verb {
+        name: "kill",
+        about: "a publisher killed at random moments, its session in a file [--kills N] [--seed N] [--version 3.1.1|5] [--record]",
+        run: kill::run,
         name: "live",
         about: "what only a live AWS account can show; says what it needs of the environment",
         run: live::run,

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
 }
 
 /// The version of mosquitto, which it tells in the first line of its help.
-fn broker() -> String {
+pub(crate) fn broker() -> String {
     let Some(program) = find_program("mosquitto") else {
         return String::new();
     };

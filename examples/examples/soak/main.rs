@@ -4,6 +4,7 @@
 //! cargo run --example soak -- --help
 //! ```
 
+mod broker;
 mod ledger;
 mod network;
 mod random;

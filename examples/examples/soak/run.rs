@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    io,
     num::NonZeroU8,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -20,14 +19,10 @@ use testkit::{
     mosquitto::{Broker, Installation},
     proxy::{Cut, Proxy},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::Notify,
-    task::JoinSet,
-};
+use tokio::{net::TcpStream, sync::Notify, task::JoinSet};
 
 use crate::{
+    broker,
     ledger::{Ledger, Repeats},
     network::{self, Fate},
     random::Random,
@@ -88,9 +83,11 @@ impl Lane {
 ///
 /// When the stage cannot be set. What the clients do wrong is among the figures.
 pub(crate) async fn run(mosquitto: &Installation, plan: Plan) -> Result<Figures, Failure> {
-    let broker = start_broker(mosquitto).await?;
+    let broker = broker::start(mosquitto).await?;
     let mut beside = JoinSet::new();
-    beside.spawn(keep_awake(TcpStream::connect(broker.tcp_address()).await?));
+    beside.spawn(broker::keep_awake(
+        TcpStream::connect(broker.tcp_address()).await?,
+    ));
     let clients = [
         Client::start("alice", &broker, plan.version).await?,
         Client::start("bob", &broker, plan.version).await?,
@@ -177,37 +174,6 @@ pub(crate) async fn run(mosquitto: &Installation, plan: Plan) -> Result<Figures,
     ];
     rows.extend(titles.into_iter().zip(fates.map(|n| n.to_string())));
     Ok(Figures { rows, violations })
-}
-
-async fn start_broker(mosquitto: &Installation) -> Result<Broker, Failure> {
-    let config = mosquitto
-        .config()
-        .websocket()
-        // A log of every packet would fill the disk. That it runs it says at this level.
-        .line("log_type none")
-        .line("log_type information")
-        // The default of 20 shows two faults of version 2.0.11 that would pass for ours: before MQTT 5
-        // it confirms and throws away what a publisher has under way beyond that, and what it had to
-        // queue for a subscriber is overtaken by what comes after.
-        .line("max_inflight_messages 0")
-        // By default it drops what does not fit into its queues, and that is a loss.
-        .line("max_queued_messages 0");
-    Ok(config.start().await?)
-}
-
-/// mosquitto 2.0 looks after its WebSockets when something happens on plain TCP, and otherwise ten times
-/// a second: a few round trips would take longer than a connection lives here. This makes something
-/// happen every millisecond, until the broker ends.
-async fn keep_awake(mut stream: TcpStream) -> io::Result<()> {
-    const CONNECT: &[u8] = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04beat";
-    const PINGREQ: &[u8] = b"\xc0\x00";
-    stream.write_all(CONNECT).await?;
-    let mut answers = [0; 64];
-    while stream.read(&mut answers).await? > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        stream.write_all(PINGREQ).await?;
-    }
-    Ok(())
 }
 
 impl Client {
