@@ -104,6 +104,8 @@ const VERBS: &[Verb] = &[
         name: "kill",
         about: "a publisher killed at random moments, its session in a file [--kills N] [--seed N] [--version 3.1.1|5] [--record]",
         run: kill::run,
+    },
+    Verb {
         name: "live",
         about: "what only a live AWS account can show; says what it needs of the environment",
         run: live::run,
