@@ -190,6 +190,7 @@ impl crate::connection::Connection {
     /// The next whole packet, from the kept beginning of one and `input`.
     //= MQTT-6.0.0-2
     //= v3.1.1 MQTT-6.0.0-2
+    #[inline(always)]
     fn decode(&mut self, input: &mut Bytes) -> Result<Option<Packet>, mqtt_codec::DecodeError> {
         if self.discard > 0 {
             let gone = self.discard.min(input.len());

@@ -13,6 +13,7 @@ use crate::error::{Overflow, SubscriptionError};
 use crate::limits::{HoldPolicy, Limits, OverflowPolicy, SubscriptionStats};
 use crate::message::{Message, QoS};
 use crate::provider::{Delivery, Gap, Settlement};
+use crate::topic::TopicName;
 
 /// A delivery in a queue.
 pub(crate) struct Item {
@@ -39,6 +40,43 @@ pub(crate) enum Entry {
     Notice(Notice),
 }
 
+/// What a subscription has taken out and not yielded yet. Both in order of sequence number.
+#[derive(Default)]
+pub(crate) struct Batch {
+    items: VecDeque<Item>,
+    notices: VecDeque<(u64, Notice)>,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.notices.is_empty()
+    }
+
+    /// The next item, unless there is a notice to be looked at.
+    #[inline]
+    pub(crate) fn pop_item(&mut self) -> Option<Item> {
+        if !self.notices.is_empty() {
+            return None;
+        }
+        self.items.pop_front()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        if let Some((notice, _)) = self.notices.front()
+            && self.items.front().is_none_or(|item| *notice < item.seq)
+        {
+            let (_, notice) = self.notices.pop_front()?;
+            return Some(Entry::Notice(notice));
+        }
+        self.items.pop_front().map(Entry::Item)
+    }
+
+    fn give_back(&mut self) {
+        give_back(&mut self.items);
+        self.notices = VecDeque::new();
+    }
+}
+
 /// What the router has to do after it gave something to a queue.
 #[derive(Default)]
 pub(crate) struct Effects {
@@ -55,8 +93,9 @@ const OVERHEAD: usize = 64;
 const MAX_NOTICES: usize = 1_024;
 /// How many messages an empty queue keeps room for: some 10 KiB.
 const ITEMS_KEPT: usize = 64;
-/// How many entries a subscription takes from its queue at a time.
-pub(crate) const LOCAL_BATCH: usize = 64;
+/// How many entries a subscription takes from its queue at a time: what a provider hands over in a burst, so that it changes
+/// hands as a whole. What was taken out is beyond the reach of the policies, though not of the limits.
+const LOCAL_BATCH: usize = 256;
 
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -177,39 +216,67 @@ impl Queue {
         effects
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_plain(&self, state: &mut State, delivery: Delivery, now: Duration) -> Flow {
-        let limits = self.limits.queue;
+        let limits = &self.limits.queue;
         let cost = cost_of(&delivery.message);
-        if limits.policy == OverflowPolicy::LatestPerTopic {
-            let hash = self.hasher.hash_one(&delivery.message.topic);
-            if let Some(seq) = state.latest.get(&hash).copied()
-                && let Some(at) = state.classes[PLAIN].find(seq)
-                && let Some(item) = state.classes[PLAIN].items.get_mut(at)
-                && item.delivery.message.topic == delivery.message.topic
-            {
-                let old = std::mem::replace(&mut item.cost, cost);
-                item.delivery = delivery;
-                let wasteful = item.is_wasteful();
-                state.classes[PLAIN].bytes += cost;
-                state.classes[PLAIN].bytes -= old;
-                if wasteful && seq < state.fresh_from {
-                    state.renewed.push(seq);
-                }
-                state.stats.dropped += 1;
-                // A longer text may have come in place of a shorter one.
-                while self.is_over(state, PLAIN, limits.messages, limits.bytes)
-                    && state.classes[PLAIN].items.len() > 1
-                {
-                    self.drop_oldest_plain(state);
-                }
-                return Flow::Fits;
-            }
-            state.latest.insert(hash, state.next_seq);
+        if limits.policy == OverflowPolicy::LatestPerTopic
+            && let Some(at) = self.find_latest(state, &delivery.message.topic)
+        {
+            self.renew(state, at, delivery, cost);
+            return Flow::Fits;
         }
+        if !self.has_room(state, PLAIN, cost, limits.messages, limits.bytes)
+            && let Some(flow) = self.make_room(state, cost)
+        {
+            return flow;
+        }
+        state.push(PLAIN, delivery, cost, now);
+        Flow::Fits
+    }
+
+    /// Where the item on this topic waits. If there is none, the next one pushed is noted as the one.
+    fn find_latest(&self, state: &mut State, topic: &TopicName) -> Option<usize> {
+        let hash = self.hasher.hash_one(topic);
+        if let Some(seq) = state.latest.get(&hash).copied()
+            && let Some(at) = state.classes[PLAIN].find(seq)
+            && let Some(item) = state.classes[PLAIN].items.get(at)
+            && item.delivery.message.topic == *topic
+        {
+            return Some(at);
+        }
+        state.latest.insert(hash, state.next_seq);
+        None
+    }
+
+    /// Puts a message into the place of an older one on its topic.
+    fn renew(&self, state: &mut State, at: usize, delivery: Delivery, cost: usize) {
+        let limits = &self.limits.queue;
+        let class = &mut state.classes[PLAIN];
+        if let Some(item) = class.items.get_mut(at) {
+            class.bytes += cost;
+            class.bytes -= std::mem::replace(&mut item.cost, cost);
+            item.delivery = delivery;
+            if item.seq < state.fresh_from && item.is_wasteful() {
+                state.renewed.push(item.seq);
+            }
+        }
+        state.stats.dropped += 1;
+        // A longer text may have come in place of a shorter one.
+        while self.is_over(state, PLAIN, limits.messages, limits.bytes)
+            && state.classes[PLAIN].items.len() > 1
+        {
+            self.drop_oldest_plain(state);
+        }
+    }
+
+    /// Applies the policy until a message of this cost has room. Otherwise says what became of it.
+    #[cold]
+    fn make_room(&self, state: &mut State, cost: usize) -> Option<Flow> {
+        let limits = &self.limits.queue;
         while !self.has_room(state, PLAIN, cost, limits.messages, limits.bytes) {
             match limits.policy {
-                OverflowPolicy::End => return Flow::End(Overflow::QueueFull),
+                OverflowPolicy::End => return Some(Flow::End(Overflow::QueueFull)),
                 OverflowPolicy::DropOldest | OverflowPolicy::LatestPerTopic
                     if !state.classes[PLAIN].items.is_empty() =>
                 {
@@ -219,12 +286,11 @@ impl Queue {
                     let seq = state.new_seq();
                     state.lag(seq);
                     state.stats.dropped += 1;
-                    return Flow::Fits;
+                    return Some(Flow::Fits);
                 }
             }
         }
-        state.push(PLAIN, delivery, cost, now);
-        Flow::Fits
+        None
     }
 
     fn push_held(&self, state: &mut State, mut delivery: Delivery, now: Duration) -> Flow {
@@ -301,34 +367,31 @@ impl Queue {
     }
 
     /// Fills the subscription's local batch; pending registers the waker, `None` is the end.
-    pub(crate) fn poll_refill(
-        &self,
-        cx: &Context<'_>,
-        local: &mut VecDeque<Entry>,
-    ) -> Poll<Option<()>> {
+    pub(crate) fn poll_refill(&self, cx: &Context<'_>, local: &mut Batch) -> Poll<Option<()>> {
         debug_assert!(local.is_empty());
         let mut state = self.lock();
         let mut taken = [(0, 0); 2];
         if let Some(class) = state.only_class() {
             taken[class] = state.classes[class].take_batch(local);
         } else {
-            while local.len() < LOCAL_BATCH {
-                let Some(entry) = state.pop_first() else {
+            while local.items.len() + local.notices.len() < LOCAL_BATCH {
+                let Some((seq, entry)) = state.pop_first() else {
                     break;
                 };
-                if let Entry::Item(item) = &entry {
-                    let (messages, bytes) = &mut taken[item.class()];
-                    *messages += 1;
-                    *bytes += item.cost;
+                match entry {
+                    Entry::Notice(notice) => local.notices.push_back((seq, notice)),
+                    Entry::Item(item) => {
+                        let (messages, bytes) = &mut taken[item.class()];
+                        *messages += 1;
+                        *bytes += item.cost;
+                        local.items.push_back(item);
+                    }
                 }
-                local.push_back(entry);
             }
         }
         if self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
-            for entry in local.iter() {
-                if let Entry::Item(item) = entry {
-                    self.forget_latest(&mut state, item);
-                }
+            for item in &local.items {
+                self.forget_latest(&mut state, item);
             }
         }
         for (class, (messages, bytes)) in taken.into_iter().enumerate() {
@@ -338,9 +401,10 @@ impl Queue {
             self.local[class].bytes.store(bytes, Ordering::Relaxed);
         }
         if !local.is_empty() {
-            state.give_back();
             return Poll::Ready(Some(()));
         }
+        state.give_back();
+        local.give_back();
         if state.ended {
             return Poll::Ready(None);
         }
@@ -352,6 +416,7 @@ impl Queue {
     }
 
     /// An item left the local batch.
+    #[inline]
     pub(crate) fn took(&self, item: &Item) {
         let local = &self.local[item.class()];
         // Only the subscription writes these, so a load and a store will do.
@@ -472,6 +537,7 @@ enum Flow {
 }
 
 impl State {
+    #[inline(always)]
     fn push(&mut self, class: usize, delivery: Delivery, cost: usize, since: Duration) {
         let seq = self.new_seq();
         let class = &mut self.classes[class];
@@ -560,9 +626,7 @@ impl State {
     /// What a burst took does not stay with an idle queue.
     fn give_back(&mut self) {
         for class in &mut self.classes {
-            if class.items.is_empty() && class.items.capacity() > ITEMS_KEPT {
-                class.items.shrink_to(ITEMS_KEPT);
-            }
+            give_back(&mut class.items);
         }
         if self.latest.is_empty() && self.latest.capacity() > ITEMS_KEPT {
             self.latest = HashMap::new();
@@ -581,7 +645,8 @@ impl State {
         }
     }
 
-    fn pop_first(&mut self) -> Option<Entry> {
+    /// What comes first, and its sequence number.
+    fn pop_first(&mut self) -> Option<(u64, Entry)> {
         let seq_of = |class: &Class| class.items.front().map(|item| item.seq);
         let notice = self.notices.front().map(|(seq, _)| *seq);
         let plain = seq_of(&self.classes[PLAIN]);
@@ -591,10 +656,11 @@ impl State {
             return self
                 .notices
                 .pop_front()
-                .map(|(_, notice)| Entry::Notice(notice));
+                .map(|(seq, notice)| (seq, Entry::Notice(notice)));
         }
         let class = if plain == Some(first) { PLAIN } else { HELD };
-        self.classes[class].pop_front().map(Entry::Item)
+        let item = self.classes[class].pop_front()?;
+        Some((first, Entry::Item(item)))
     }
 }
 
@@ -603,16 +669,20 @@ impl Class {
         self.items.binary_search_by_key(&seq, |item| item.seq).ok()
     }
 
-    /// Moves the first few into `local`; returns how many, and their bytes.
-    fn take_batch(&mut self, local: &mut VecDeque<Entry>) -> (usize, usize) {
-        let messages = self.items.len().min(LOCAL_BATCH);
+    /// Moves the first few into `local`, which is empty; returns how many, and their bytes.
+    fn take_batch(&mut self, local: &mut Batch) -> (usize, usize) {
+        if self.items.len() <= LOCAL_BATCH {
+            std::mem::swap(&mut self.items, &mut local.items);
+            return (local.items.len(), std::mem::take(&mut self.bytes));
+        }
         let mut bytes = 0;
-        local.extend(self.items.drain(..messages).map(|item| {
-            bytes += item.cost;
-            Entry::Item(item)
-        }));
+        local.items.extend(
+            self.items
+                .drain(..LOCAL_BATCH)
+                .inspect(|item| bytes += item.cost),
+        );
         self.bytes -= bytes;
-        (messages, bytes)
+        (LOCAL_BATCH, bytes)
     }
 
     fn pop_front(&mut self) -> Option<Item> {
@@ -649,6 +719,13 @@ impl Item {
         message.topic = message.topic.rehomed(topic);
         message.payload = copy.freeze();
         self.delivery.buffer_len = 0;
+    }
+}
+
+/// What a burst took does not stay with an idle queue.
+fn give_back(items: &mut VecDeque<Item>) {
+    if items.is_empty() && items.capacity() > ITEMS_KEPT {
+        items.shrink_to(ITEMS_KEPT);
     }
 }
 

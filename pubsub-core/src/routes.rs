@@ -200,6 +200,9 @@ impl Routes {
     ///
     /// A run of messages on one topic is matched once.
     pub(crate) fn route(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) {
+        for delivery in batch.iter_mut() {
+            delivery.message.provider = name.clone();
+        }
         let mut rest = batch.drain(..);
         while let Some(first) = rest.as_slice().first() {
             let run = run_length(rest.as_slice());
@@ -207,9 +210,9 @@ impl Routes {
             self.find(&first.message.topic);
             let run = rest.by_ref().take(run);
             match self.matched[..] {
-                [only] if !is_retained => self.hand_run_to(only, name, run),
+                [only] if !is_retained => self.hand_run_to(only, run),
                 [] => run.for_each(|_| self.unrouted += 1),
-                _ => run.for_each(|delivery| self.share(name, delivery)),
+                _ => run.for_each(|delivery| self.share(delivery)),
             }
         }
     }
@@ -235,7 +238,7 @@ impl Routes {
     }
 
     /// Gives one message to all that [`find`](Self::find) has found, but a retained one only to those that have not had it.
-    fn share(&mut self, name: &ProviderName, mut delivery: Delivery) {
+    fn share(&mut self, mut delivery: Delivery) {
         if delivery.message.retain && self.marked_as_published == 0 {
             let hash = self.hasher.hash_one(&delivery.message.topic);
             let slots = &mut self.slots;
@@ -250,7 +253,6 @@ impl Routes {
                 receipt.settle(Settlement::Taken);
             }
         }
-        delivery.message.provider = name.clone();
         let matched = std::mem::take(&mut self.matched);
         if let Some((last, others)) = matched.split_last() {
             let mut parts = SharedReceipt::split(delivery.receipt.take(), matched.len());
@@ -273,18 +275,9 @@ impl Routes {
     }
 
     /// Gives messages to the only one who wants them, without a stop on the way if none waits for its share.
-    fn hand_run_to(
-        &mut self,
-        index: u32,
-        name: &ProviderName,
-        run: impl Iterator<Item = Delivery>,
-    ) {
+    fn hand_run_to(&mut self, index: u32, run: impl Iterator<Item = Delivery>) {
         let now = self.now;
         let slot = self.touch(index);
-        let run = run.map(|mut delivery| {
-            delivery.message.provider = name.clone();
-            delivery
-        });
         match &slot.queue {
             Some(queue) if slot.pending.is_empty() => {
                 slot.effects.merge(queue.append(run, now));

@@ -1,6 +1,5 @@
 //! The subscriber's end: a stream of messages, and what can be done with it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -17,7 +16,7 @@ use crate::message::Message;
 use crate::payload::{Decode, JsonCodec};
 use crate::provider::{Delivery, FilterOutcome, Gap};
 use crate::pubsub::Registry;
-use crate::queue::{Entry, Notice, Queue};
+use crate::queue::{Batch, Entry, Notice, Queue};
 use crate::router::Router;
 use crate::routes::SlotKey;
 use crate::topic::TopicFilter;
@@ -45,7 +44,7 @@ pub struct Subscription {
     queue: Arc<Queue>,
     members: Vec<Member>,
     outcomes: Vec<FilterOutcome>,
-    local: VecDeque<Entry>,
+    local: Batch,
     ended: bool,
     /// Keeps the providers in place while there are subscriptions.
     _registry: Arc<Registry>,
@@ -63,7 +62,7 @@ impl Subscription {
             queue,
             members: Vec::new(),
             outcomes: Vec::new(),
-            local: VecDeque::new(),
+            local: Batch::default(),
             ended: false,
             _registry: registry,
         }
@@ -166,7 +165,6 @@ impl Subscription {
         }
     }
 
-    #[inline]
     fn poll_entry(&mut self, cx: &Context<'_>) -> Poll<Option<Entry>> {
         if self.local.is_empty() {
             if self.ended {
@@ -176,7 +174,7 @@ impl Subscription {
                 self.ended = true;
             }
         }
-        let entry = self.local.pop_front();
+        let entry = self.local.pop();
         if let Some(Entry::Item(item)) = &entry {
             self.queue.took(item);
         }
@@ -202,6 +200,11 @@ impl Subscription {
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Message, SubscriptionError>>> {
         loop {
+            // Nearly all.
+            if let Some(item) = self.local.pop_item() {
+                self.queue.took(&item);
+                return Poll::Ready(Some(Ok(take(item.delivery))));
+            }
             return Poll::Ready(match ready!(self.poll_entry(cx)) {
                 None => None,
                 Some(Entry::Item(item)) => Some(Ok(take(item.delivery))),
@@ -212,6 +215,7 @@ impl Subscription {
     }
 }
 
+#[inline(always)]
 fn take(delivery: Delivery) -> Message {
     if let Some(receipt) = delivery.receipt {
         receipt.take();

@@ -80,8 +80,16 @@ impl<T> Pending<T> {
     }
 
     pub(crate) fn remove(&mut self, id: PublishId) -> Option<T> {
-        let place = self.place_of(id).and_then(|at| self.window.get_mut(at));
-        let Some(value) = place.and_then(Option::take) else {
+        let value = match self.place_of(id) {
+            // The usual one.
+            Some(0) if !self.window.is_empty() => {
+                self.first += 1;
+                self.window.pop_front().flatten()
+            }
+            Some(at) => self.window.get_mut(at).and_then(Option::take),
+            None => None,
+        };
+        let Some(value) = value else {
             return self.left_behind.remove(&id.value());
         };
         self.taken -= 1;
