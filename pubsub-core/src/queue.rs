@@ -97,6 +97,10 @@ const ITEMS_KEPT: usize = 64;
 /// hands as a whole. What was taken out is beyond the reach of the policies, though not of the limits.
 const LOCAL_BATCH: usize = 256;
 
+/// How many batches may come before a small message that waits no longer keeps its buffer alive. A burst is several, and
+/// the subscriber has its turn behind it: what it takes then is not worth copying.
+const FRESH_BATCHES: usize = 8;
+
 pub(crate) struct Queue {
     state: Mutex<State>,
     limits: Limits,
@@ -131,8 +135,10 @@ struct State {
     next_seq: u64,
     /// For `LatestPerTopic`: from the hash of a topic to the sequence number of the item that waits.
     latest: HashMap<u64, u64>,
-    /// The first sequence number of the last batch, whose items may keep a much larger buffer alive.
-    fresh_from: u64,
+    /// Where the last few batches began, whose items may keep much larger buffers alive.
+    fresh: [u64; FRESH_BATCHES],
+    /// Which of them is the oldest.
+    oldest_fresh: usize,
     /// Items of older batches that got the content of a newer one.
     renewed: Vec<u64>,
     /// Providers that may still deliver.
@@ -162,7 +168,8 @@ impl Queue {
                 notices: VecDeque::new(),
                 next_seq: 0,
                 latest: HashMap::new(),
-                fresh_from: 0,
+                fresh: [0; FRESH_BATCHES],
+                oldest_fresh: 0,
                 renewed: Vec::new(),
                 providers: 0,
                 ended: false,
@@ -176,7 +183,7 @@ impl Queue {
         })
     }
 
-    /// A batch is about to come: what stayed past the last one and uses little of its buffer gets a buffer of its own.
+    /// A batch is about to come: what stayed past the last few and uses little of its buffer gets a buffer of its own.
     pub(crate) fn begin_batch(&self) {
         self.lock().copy_out_stale();
     }
@@ -252,12 +259,13 @@ impl Queue {
     /// Puts a message into the place of an older one on its topic.
     fn renew(&self, state: &mut State, at: usize, delivery: Delivery, cost: usize) {
         let limits = &self.limits.queue;
+        let fresh_from = state.fresh_from();
         let class = &mut state.classes[PLAIN];
         if let Some(item) = class.items.get_mut(at) {
             class.bytes += cost;
             class.bytes -= std::mem::replace(&mut item.cost, cost);
             item.delivery = delivery;
-            if item.seq < state.fresh_from && item.is_wasteful() {
+            if item.seq < fresh_from && item.is_wasteful() {
                 state.renewed.push(item.seq);
             }
         }
@@ -602,15 +610,17 @@ impl State {
         self.ended = true;
     }
 
-    /// What stayed past its batch and uses little of its buffer gets a buffer of its own.
+    /// What stayed past its batch, and those that followed closely, and uses little of its buffer gets a buffer of its own.
     fn copy_out_stale(&mut self) {
+        let from = std::mem::replace(&mut self.fresh[self.oldest_fresh], self.next_seq);
+        self.oldest_fresh = (self.oldest_fresh + 1) % FRESH_BATCHES;
+        let to = self.fresh_from();
         for class in &mut self.classes {
-            for item in class.items.iter_mut().rev() {
-                if item.seq < self.fresh_from {
-                    break;
-                }
-                item.copy_out_if_wasteful();
-            }
+            let first = class.items.partition_point(|item| item.seq < from);
+            let stale = class.items.range_mut(first..);
+            stale
+                .take_while(|item| item.seq < to)
+                .for_each(Item::copy_out_if_wasteful);
         }
         for seq in std::mem::take(&mut self.renewed) {
             let class = &mut self.classes[PLAIN];
@@ -620,7 +630,10 @@ impl State {
                 item.copy_out_if_wasteful();
             }
         }
-        self.fresh_from = self.next_seq;
+    }
+
+    fn fresh_from(&self) -> u64 {
+        self.fresh[self.oldest_fresh]
     }
 
     /// What a burst took does not stay with an idle queue.

@@ -9,6 +9,9 @@ pub(crate) struct Tokens {
     free: Vec<usize>,
 }
 
+/// How many numbers an empty table keeps room for: some 10 KiB, and the messages of a burst.
+const KEPT: usize = 256;
+
 impl Tokens {
     pub(crate) fn insert(&mut self, token: AckToken) -> u64 {
         let slot = match self.free.pop() {
@@ -30,8 +33,10 @@ impl Tokens {
         self.free.push(slot);
         if self.is_empty() {
             // One burst must not be paid for during the rest of the provider's life.
-            self.slots = Vec::new();
-            self.free = Vec::new();
+            self.slots.clear();
+            self.slots.shrink_to(KEPT);
+            self.free.clear();
+            self.free.shrink_to(KEPT);
         }
         token
     }
