@@ -44,7 +44,7 @@ const MAX_SHAPES: usize = 64;
 ///
 /// A match allocates nothing, does not recurse, and costs what the topic and the filters that match it
 /// cost, not what the set costs: the number of other filters does not matter, and of a topic of
-/// thousands of levels no more is looked at than the filters reach. A removed filter leaves nothing
+/// thousands of levels no more are taken apart than the filters reach. A removed filter leaves nothing
 /// behind.
 ///
 /// The key is the filter's [pattern](TopicFilter::pattern): `$share/GROUP/a` and `a` share an entry, so
