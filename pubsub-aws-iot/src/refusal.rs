@@ -180,6 +180,9 @@ impl ServiceRefusal {
             "token included in the request is invalid",
         ]) {
             RefusalCause::UnknownCredentials
+        } else if says(&["Throttl"]) {
+            // The control plane says so with status 400.
+            RefusalCause::Throttled
         } else {
             match status {
                 401 | 403 | 426 => RefusalCause::NotTold,

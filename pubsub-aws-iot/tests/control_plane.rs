@@ -1,4 +1,4 @@
-//! An account's set-up, against moto.
+//! An account's set-up, against moto and against a server that the test plays.
 #![cfg(feature = "control-plane")]
 #![allow(missing_docs, reason = "tests")]
 
@@ -9,6 +9,8 @@ use pubsub_aws_iot::core::TopicName;
 use pubsub_aws_iot::{
     AwsCredentials, ControlPlane, ControlPlaneError, LeastPolicy, ServiceRefusal,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 fn control_plane(moto: &Moto, credentials: AwsCredentials) -> ControlPlane {
     let control = ControlPlane::new(REGION, credentials).unwrap();
@@ -85,6 +87,53 @@ async fn moto_verifies_what_is_asked() {
     );
     assert_eq!(ServiceRefusal::find(&error).unwrap().status(), 403);
     assert!(!format!("{error:?}").contains("marker"));
+}
+
+/// What comes of an answer that moto never gives.
+async fn answered(status: u16, kind: &str, body: &str) -> Result<String, ControlPlaneError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!(
+        "HTTP/1.1 {status} -\r\nx-amzn-errortype: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let serving = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert!(socket.read_buf(&mut request).await.unwrap() > 0);
+        }
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        socket
+    };
+    let credentials = AwsCredentials::new("AKIDEXAMPLE", "secret");
+    let control = ControlPlane::new(REGION, credentials).unwrap();
+    let control = control.endpoint(&url).unwrap();
+    tokio::join!(control.describe_endpoint(), serving).0
+}
+
+#[tokio::test]
+async fn each_refusal_is_named_and_final_or_not() {
+    use ControlPlaneError::{Answer, LimitExceeded, Refused};
+    let told = answered(200, "", r#"{"endpointAddress":"host"}"#).await;
+    assert_eq!(told.unwrap(), "host");
+    let limit = answered(410, "LimitExceededException", "")
+        .await
+        .unwrap_err();
+    assert!(matches!(limit, LimitExceeded(_)) && !limit.is_retryable());
+    let invalid = answered(400, "InvalidRequestException", "").await;
+    let invalid = invalid.unwrap_err();
+    assert!(matches!(invalid, Refused(_)) && !invalid.is_retryable());
+    // With the same status.
+    let throttled = answered(400, "ThrottlingException", "").await.unwrap_err();
+    assert!(matches!(throttled, Refused(_)) && throttled.is_retryable());
+    let busy = answered(503, "ServiceUnavailableException", "").await;
+    let busy = busy.unwrap_err();
+    assert!(matches!(busy, Refused(_)) && busy.is_retryable());
+    for body in ["", "{}", "<html>"] {
+        let odd = answered(200, "", body).await.unwrap_err();
+        assert!(matches!(odd, Answer) && odd.is_retryable(), "{body}");
+    }
 }
 
 #[test]
