@@ -75,13 +75,19 @@ impl Session {
             held_bytes,
             subscriptions: self.control.len(),
             pending_operations: self.control.open_calls(),
-            packet_ids_in_use: self.in_flight.ids_in_use() + self.control.ids_in_use(),
+            packet_ids_in_use: self.packet_ids_in_use(),
             awaits_pingresp: self
                 .connection
                 .as_ref()
                 .is_some_and(|connection| connection.keep_alive.awaits_pingresp()),
             counters: self.counters,
         }
+    }
+
+    /// Packet identifiers in use, as [`stats`](Self::stats) has them, without the rest.
+    #[must_use]
+    pub fn packet_ids_in_use(&self) -> usize {
+        self.in_flight.ids_in_use() + self.control.ids_in_use()
     }
 
     /// Messages and bytes that the application has not finished with.

@@ -663,6 +663,8 @@ impl Future for Task {
                 && this.completed == Load::default()
                 && this.shared.inbox.sleep(cx, this.batch.farewell)
             {
+                let ids = this.session.packet_ids_in_use();
+                this.shared.counters.packet_ids(ids);
                 #[cfg(feature = "metrics")]
                 this.shared
                     .counters

@@ -36,6 +36,8 @@ pub struct Stats {
     pub calls_pending: usize,
     /// Topic filters that are subscribed, or shall be.
     pub subscriptions: usize,
+    /// Packet identifiers in use: publishes at QoS 1 and 2, SUBSCRIBE and UNSUBSCRIBE that the broker has not answered.
+    pub packet_ids_in_use: usize,
     /// MQTT bytes received.
     pub bytes_received: u64,
     /// MQTT bytes handed to the transport.
@@ -59,6 +61,7 @@ pub(crate) struct Counters {
     publishes_failed: AtomicU64,
     publishes_restored: AtomicU64,
     subscriptions: AtomicUsize,
+    packet_ids: AtomicUsize,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
     renewals: AtomicU64,
@@ -77,6 +80,7 @@ impl Counters {
             publishes_failed: AtomicU64::new(0),
             publishes_restored: AtomicU64::new(0),
             subscriptions: AtomicUsize::new(0),
+            packet_ids: AtomicUsize::new(0),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
             renewals: AtomicU64::new(0),
@@ -124,6 +128,10 @@ impl Counters {
         self.meters.subscriptions(filters);
     }
 
+    pub(crate) fn packet_ids(&self, in_use: usize) {
+        self.packet_ids.store(in_use, Ordering::Relaxed);
+    }
+
     pub(crate) fn bytes_received(&self, bytes: usize) {
         add(&self.bytes_received, bytes as u64);
         self.meters.bytes_received(bytes);
@@ -160,6 +168,7 @@ impl Counters {
             publish_bytes_pending: load.bytes,
             calls_pending: load.operations,
             subscriptions: self.subscriptions.load(Ordering::Relaxed),
+            packet_ids_in_use: self.packet_ids.load(Ordering::Relaxed),
             bytes_received: read(&self.bytes_received),
             bytes_sent: read(&self.bytes_sent),
             renewals: read(&self.renewals),

@@ -114,6 +114,54 @@ async fn a_refusal_of_mqtt_5_comes_with_the_brokers_words() {
 }
 
 #[tokio::test]
+async fn each_reason_code_of_a_connack_of_mqtt_5_is_told_apart() {
+    use ProviderErrorKind as K;
+    let codes: [(u8, ProviderErrorKind, bool); 21] = [
+        (0x80, K::Refused, true),
+        (0x81, K::Refused, false),
+        (0x82, K::Refused, false),
+        (0x83, K::Refused, true),
+        (0x84, K::Unsupported, false),
+        (0x85, K::Invalid, false),
+        (0x86, K::NotAuthenticated, false),
+        (0x87, K::NotAuthorized, false),
+        (0x88, K::Refused, true),
+        (0x89, K::Refused, true),
+        (0x8a, K::NotAuthorized, false),
+        (0x8c, K::NotAuthenticated, false),
+        (0x90, K::Refused, false),
+        (0x95, K::Refused, false),
+        (0x97, K::LimitExceeded, true),
+        (0x99, K::Refused, false),
+        (0x9a, K::Refused, false),
+        (0x9b, K::Refused, false),
+        (0x9c, K::Refused, true),
+        (0x9d, K::Refused, false),
+        (0x9f, K::LimitExceeded, true),
+    ];
+    for (code, kind, retryable) in codes {
+        let error = connecting(
+            |options| options.protocol_version(ProtocolVersion::V5),
+            async |mut socket: PeerSocket| {
+                assert_eq!(socket.packet().await?[0], 0x10);
+                socket.send([0x20, 3, 0, code, 0]).await?;
+                socket.closed().await
+            },
+        )
+        .await;
+        let Some(ConnectionError::Refused(refusal)) = cause(&error) else {
+            panic!("{code:02x}: {error:?}")
+        };
+        assert_eq!(u8::from(refusal.reason()), code);
+        assert_eq!(
+            (error.kind(), error.is_retryable()),
+            (kind, retryable),
+            "{code:02x}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn garbage_instead_of_a_connack_names_the_rule() {
     let answers: [&[u8]; 5] = [
         &[0, 0],                            // no packet type

@@ -13,7 +13,8 @@ use pubsub_core::{
 };
 use pubsub_generic::{
     ConnectError, ConnectErrorKind, ConnectionError, CredentialFreshness, DEFAULT_NAME, Displaced,
-    IdleConnection, Jitter, MqttOptions, MqttProvider, OfflineOverflow, Reconnect, Retry,
+    IdleConnection, Jitter, MqttOptions, MqttProvider, OfflineOverflow, ProtocolVersion, Reconnect,
+    Retry, SessionMode,
 };
 use tokio::time::Instant;
 
@@ -388,6 +389,28 @@ async fn two_clients_with_one_identifier_are_recognised_and_do_not_race() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_take_over_that_the_broker_tells_is_backed_off_from() {
+    let (connect, mut broker) = memory(Vec::new());
+    let options = steady().protocol_version(ProtocolVersion::V5);
+    let (pubsub, provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+    let (connected, end) = tokio::join!(provider.connect(), async {
+        let mut end = broker.transports.recv().await.unwrap();
+        assert_eq!(end.packet().await.unwrap()[0], 0x10);
+        end.send(&[0x20, 3, 0, 0, 0]);
+        end
+    });
+    connected.unwrap();
+    let begin = Instant::now();
+    end.send(&[0xe0, 2, 0x8e, 0]);
+    let lost = watch.reached(State::ConnectionDisrupted).await.unwrap();
+    assert_eq!(lost.reason.unwrap().kind(), ProviderErrorKind::TakenOver);
+    broker.transports.recv().await.unwrap();
+    // Not with the quick first retry, so that two of one name do not race.
+    assert_eq!(begin.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_host_says_when_the_network_is_there() {
     let (connect, mut broker) = memory(vec![
         unreachable_host(),
@@ -702,6 +725,100 @@ async fn any_future_may_be_dropped_at_any_await() {
         drop((pubsub, provider));
         brokering.await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_may_be_given_up_at_any_await_without_missing_anything() {
+    for n in 0..6 {
+        let (connect, mut broker) = memory(Vec::new());
+        let (pubsub, provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+        let (subscribed, end) = tokio::join!(async { pubsub.subscribe(["a", "b"]).await }, async {
+            let mut end = broker.accept().await;
+            let subscribe = end.packet().await.unwrap();
+            end.send(&[0x90, 4, subscribe[2], subscribe[3], 0, 0]);
+            end
+        });
+        let mut messages = subscribed.unwrap();
+        let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+        let mut receipt = pubsub.publish("p", "").qos(QoS::AtLeastOnce).send();
+        // Nothing is there yet: whoever waits gives up.
+        abandon_after(n, messages.next()).await;
+        abandon_after(n, watch.reached(State::ConnectionDisrupted)).await;
+        abandon_after(n, &mut receipt).await;
+        for number in 0..10u8 {
+            end.send(&[0x30, 4, 0, 1, b'a', number]);
+            abandon_after(n % 2, messages.next()).await;
+        }
+        let mut end = end;
+        let publish = end.packet().await.unwrap();
+        end.send(&[0x40, 2, publish[5], publish[6]]);
+        receipt.await.unwrap();
+        end.send(b"\x30\x04\0\x01aE");
+        let mut last = 0;
+        loop {
+            let payload = messages.next().await.unwrap().unwrap().payload[0];
+            if payload == b'E' {
+                break;
+            }
+            assert!(payload < 10 && (payload == 0 || payload > last));
+            last = payload;
+        }
+        if n == 0 {
+            // Not even asked for.
+            continue;
+        }
+        // One filter leaves, and the other stays, however long that was waited for.
+        let gone = ["b".parse().unwrap()];
+        abandon_after(n, messages.unsubscribe_from(&gone)).await;
+        let unsubscribe = end.packet().await.unwrap();
+        assert_eq!(unsubscribe[0], 0xa2);
+        end.send(&[0xb0, 2, unsubscribe[2], unsubscribe[3]]);
+        end.send(b"\x30\x04\0\x01aE");
+        assert_eq!(messages.next().await.unwrap().unwrap().topic, "a");
+        assert_eq!(provider.stats().subscriptions, 1, "after {n} polls");
+        drop(end);
+        watch.reached(State::ConnectionDisrupted).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_the_broker_hangs_up_on_is_set_aside_and_the_rest_goes_on() {
+    let (connect, mut broker) = memory(Vec::new());
+    let options = steady().session(SessionMode::Resumed {
+        expiry: Duration::from_secs(600),
+    });
+    let (pubsub, provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let publish = |payload: &str| {
+        pubsub
+            .publish("p", payload.to_owned())
+            .qos(QoS::AtLeastOnce)
+            .send()
+    };
+    let receipts = [publish("good 1"), publish("poison"), publish("good 2")];
+    let brokering = tokio::spawn(async move {
+        let mut connections = 0;
+        while let Some(mut end) = broker.transports.recv().await {
+            connections += 1;
+            while let Some(packet) = end.packet().await {
+                match packet[0] {
+                    0x10 => end.send(&[0x20, 2, u8::from(connections > 1), 0]),
+                    // It hangs up.
+                    _ if packet.ends_with(b"poison") => break,
+                    0x32 | 0x3a => end.send(&[0x40, 2, packet[5], packet[6]]),
+                    _ => {}
+                }
+            }
+        }
+        connections
+    });
+    let [good_1, poison, good_2] = receipts;
+    good_1.await.unwrap();
+    let error = poison.await.unwrap_err();
+    assert!(matches!(error, PublishError::Indeterminate(_)), "{error:?}");
+    good_2.await.unwrap();
+    publish("good 3").await.unwrap();
+    drop((pubsub, provider));
+    assert!(brokering.await.unwrap() < 10);
 }
 
 #[tokio::test(start_paused = true)]
