@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -75,10 +75,7 @@ async fn run_over<S: AsyncRead + AsyncWrite + Unpin>(
                 while let Some(bytes) = message {
                     left -= bytes.len() / (length + 2);
                     socket.feed(Message::Binary(ack.clone())).await?;
-                    message = match futures_util::FutureExt::now_or_never(socket.next()) {
-                        Some(Some(Ok(Message::Binary(bytes)))) => Some(bytes),
-                        _ => None,
-                    };
+                    message = arrived(&mut socket);
                 }
                 socket.flush().await?;
             }
@@ -108,7 +105,12 @@ async fn run_over<S: AsyncRead + AsyncWrite + Unpin>(
                 if sent > before {
                     socket.flush().await?;
                 }
-                acknowledged += next(&mut socket).await?.len() / 4;
+                // All that are there, before the next are sent.
+                let mut answer = Some(next(&mut socket).await?);
+                while let Some(acks) = answer {
+                    acknowledged += acks.len() / 4;
+                    answer = arrived(&mut socket);
+                }
             }
         }
         Verb::PublishExact => {
@@ -123,14 +125,17 @@ async fn run_over<S: AsyncRead + AsyncWrite + Unpin>(
                     sent += 1;
                 }
                 socket.flush().await?;
-                for answer in next(&mut socket).await?.chunks(4) {
-                    match answer[0] {
-                        0x50 => {
+                let mut answer = Some(next(&mut socket).await?);
+                while let Some(acks) = answer {
+                    for ack in acks.chunks(4) {
+                        if ack[0] == 0x50 {
                             socket.feed(Message::Binary(release.clone())).await?;
                             received += 1;
+                        } else {
+                            completed += 1;
                         }
-                        _ => completed += 1,
                     }
+                    answer = arrived(&mut socket);
                 }
             }
             assert_eq!(received, completed);
@@ -159,7 +164,7 @@ async fn run_over<S: AsyncRead + AsyncWrite + Unpin>(
             for _ in 0..work.count {
                 let mut socket = subscribed(0).await?;
                 // It waits for a message, as a client does.
-                let none = futures_util::FutureExt::now_or_never(socket.next());
+                let none = socket.next().now_or_never();
                 assert!(none.is_none());
                 held.push(socket);
             }
@@ -199,6 +204,14 @@ async fn subscribed<S: AsyncRead + AsyncWrite + Unpin>(
         .await?;
     next(&mut socket).await?;
     Ok(socket)
+}
+
+/// A message that is there already.
+fn arrived<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Option<Bytes> {
+    match socket.next().now_or_never() {
+        Some(Some(Ok(Message::Binary(bytes)))) => Some(bytes),
+        _ => None,
+    }
 }
 
 async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<Bytes> {

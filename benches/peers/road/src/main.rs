@@ -7,6 +7,7 @@
 //! cargo xtask bench --road -- --rounds 5            the median of five rounds instead of three
 //! cargo xtask bench --road -- --divide 100          a hundredth of the messages, for a look
 //! cargo xtask bench --road -- --rows 18             instructions a message (valgrind)
+//! ROAD_PROFILES=/tmp cargo xtask bench --road -- --rows 18    and where they go, for callgrind_annotate
 //! ```
 //!
 //! Each client runs in a process of its own, on a current-thread runtime, over plain WebSocket (where the

@@ -1,6 +1,8 @@
 //! The broker's side: starts a client's process, feeds it, and takes its report.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -64,6 +66,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The same where every instruction is counted.
 pub const MUCH_PATIENCE: Duration = Duration::from_secs(180);
 
+/// The directory where the profiles of counted instructions are kept, if they are: an environment variable.
+const PROFILES: &str = "ROAD_PROFILES";
+
 /// How long a client may take to end once it has closed its output.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -92,7 +97,8 @@ pub fn run(client: Client, load: Load, under: Under) -> Result<Outcome> {
         subscribers: load.subscribers,
     };
     program.args(work.args());
-    let mut child = Guarded::start(wrapped(program, under))?;
+    let run = format!("{}-{}-{count}", client.name(), load.verb.name()).replace('/', "-");
+    let mut child = Guarded::start(wrapped(program, under, &run))?;
     let lines = BufReader::new(child.0.stdout.take().ok_or("no output")?).lines();
     let mut errors = child.0.stderr.take().ok_or("no errors")?;
     let said = std::thread::spawn(move || {
@@ -220,12 +226,18 @@ impl Under {
     }
 }
 
-fn wrapped(program: Command, under: Under) -> Command {
+fn wrapped(program: Command, under: Under, run: &str) -> Command {
     let mut command = match under {
         Under::Nothing => return program,
         Under::Callgrind => {
             let mut valgrind = Command::new("valgrind");
-            valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+            let profile = match std::env::var_os(PROFILES) {
+                Some(directory) => Path::new(&directory).join(format!("{run}.callgrind")),
+                None => "/dev/null".into(),
+            };
+            let mut out = OsString::from("--callgrind-out-file=");
+            out.push(profile);
+            valgrind.arg("--tool=callgrind").arg(out);
             valgrind
         }
         Under::Strace => {

@@ -278,7 +278,8 @@ impl Figure {
             Self::Rate => count / (report.wall_ns as f64 / 1e9),
             Self::Resident => each(report.rss_after.saturating_sub(report.rss_before)),
             Self::Peak => report.rss_peak as f64 / 1024.0,
-            Self::Allocations => each(report.allocations),
+            // The handful at the start is not of any message.
+            Self::Allocations => (each(report.allocations) * 100.0).round() / 100.0,
             Self::Instructions | Self::SystemCalls => return None,
         })
     }
