@@ -59,6 +59,8 @@ pub fn all() -> Vec<Peer> {
             Some(ours_5_feed),
             Some(ours_5_encode)
         ),
+        peer!("ours (shared chunk)", V4, Some(ours_4_chunk), None, None),
+        peer!("ours (shared chunk)", V5, Some(ours_5_chunk), None, None),
         peer!("ours (by handle)", V4, None, None, Some(ours_4_handle)),
         peer!("ours (by handle)", V5, None, None, Some(ours_5_handle)),
         peer!(
@@ -584,9 +586,10 @@ macro_rules! ntex {
 ntex!(v3, ntex_4_decode, ntex_4_feed, ntex_4_encode);
 ntex!(v5, ntex_5_decode, ntex_5_feed, ntex_5_encode);
 
-/// Our own: a view over the buffer, a packet that shares it, and both kinds of writing a payload.
+/// Our own: a view over the buffer, a packet that shares it (taken off a buffer, or off memory that is shared already, as
+/// a WebSocket hands it over), and both kinds of writing a payload.
 macro_rules! ours {
-    ($version:ident, $ref:ident, $decode:ident, $feed:ident, $encode:ident, $handle:ident) => {
+    ($version:ident, $ref:ident, $decode:ident, $chunk:ident, $feed:ident, $encode:ident, $handle:ident) => {
         fn $ref(stream: &[u8], clock: &mut Clock) -> usize {
             let mut decoder = our_decoder(mqtt_codec::ProtocolVersion::$version);
             clock.region(|| {
@@ -604,6 +607,19 @@ macro_rules! ours {
             let mut decoder = our_decoder(mqtt_codec::ProtocolVersion::$version);
             whole(stream, clock, |buffer| {
                 decoder.decode(buffer).ok().flatten()
+            })
+        }
+
+        fn $chunk(stream: &[u8], clock: &mut Clock) -> usize {
+            let mut decoder = our_decoder(mqtt_codec::ProtocolVersion::$version);
+            let mut chunk = BytesMut::from(stream).split().freeze();
+            clock.region(|| {
+                let mut packets = 0;
+                while let Ok(Some(packet)) = decoder.decode_bytes(&mut chunk) {
+                    black_box(&packet);
+                    packets += 1;
+                }
+                packets
             })
         }
 
@@ -664,6 +680,7 @@ ours!(
     V311,
     ours_4_ref,
     ours_4_decode,
+    ours_4_chunk,
     ours_4_feed,
     ours_4_encode,
     ours_4_handle
@@ -672,6 +689,7 @@ ours!(
     V5,
     ours_5_ref,
     ours_5_decode,
+    ours_5_chunk,
     ours_5_feed,
     ours_5_encode,
     ours_5_handle
