@@ -46,6 +46,10 @@ impl Socket {
 
     /// The next frame, or what became of the connection; `None` once that has been told.
     #[inline]
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "what every poll function takes"
+    )]
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         if self.has_ended {
             return Poll::Ready(None);
@@ -96,6 +100,10 @@ impl Socket {
         if self.is_blocked { Ok(()) } else { written }
     }
 
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "what every poll function takes"
+    )]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.remember(cx);
         let mut stream = Blocking {
