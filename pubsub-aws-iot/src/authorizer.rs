@@ -264,6 +264,8 @@ pub enum AuthorizerError {
     Signature,
     /// There is a signature, and no token that it is of.
     SignatureWithoutToken,
+    /// The endpoint is a region's FIPS one, which belongs to no account and so has no authorizers.
+    FipsEndpoint,
 }
 
 impl fmt::Display for AuthorizerError {
@@ -273,6 +275,7 @@ impl fmt::Display for AuthorizerError {
             Self::TokenKey => "the key of the authorizer's token is not one",
             Self::Token => "the authorizer's token does not fit into a header",
             Self::Signature => "the signature of the authorizer's token is not plain base64",
+            Self::FipsEndpoint => "FIPS endpoints have no custom authorizers",
             Self::SignatureWithoutToken => "a signature without the token that it is of",
         })
     }

@@ -262,6 +262,11 @@ impl AwsIotOptions {
         }
         authorizer.check().map_err(AwsIotOptionsError::Authorizer)?;
         let endpoint = UnsignedEndpoint::new(&self.endpoint, self.region.as_deref(), self.plain)?;
+        if endpoint.host.split('.').any(|label| label == "iot-fips") {
+            return Err(AwsIotOptionsError::Authorizer(
+                AuthorizerError::FipsEndpoint,
+            ));
+        }
         let request = authorizer
             .put_into_request(request)
             .map_err(AwsIotOptionsError::Connection)?;
@@ -475,5 +480,74 @@ impl From<RuleViolation> for AwsIotOptionsError {
 impl From<OptionsError> for AwsIotOptionsError {
     fn from(error: OptionsError) -> Self {
         Self::Mqtt(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+
+    /// Whatever the caller had chosen, the rules are what the session keeps to.
+    #[test]
+    fn every_rule_of_the_session_reaches_it() {
+        let mut rules = ServiceRules {
+            max_subscriptions: 7,
+            max_in_flight: NonZeroU16::new(3).unwrap(),
+            publishes_per_second: NonZeroU16::new(5),
+            filters_per_packet: NonZeroU16::new(2).unwrap(),
+            ..ServiceRules::default()
+        };
+        let mqtt = MqttOptions::without_url().queue(
+            std::num::NonZeroUsize::MIN,
+            std::num::NonZeroUsize::MIN.saturating_add(999),
+        );
+        let mut session = None;
+        let _ = apply_rules(mqtt, &rules)
+            .unwrap()
+            .configure_session(|config| session = Some(config.clone()));
+        let session = session.unwrap();
+        assert_eq!(session.max_subscriptions, 7);
+        assert_eq!(session.max_in_flight.get(), 3);
+        assert_eq!(session.max_filters_per_packet.get(), 2);
+        let pace = session.publish_pace.unwrap();
+        assert_eq!(pace.publishes.get(), 5);
+        assert!(pace.per >= Duration::from_secs(1));
+        // What is not the service's stays the caller's.
+        assert_eq!(session.max_queued_messages, 1);
+
+        rules.publishes_per_second = None;
+        let mut pace = Some(());
+        let _ = apply_rules(MqttOptions::without_url(), &rules)
+            .unwrap()
+            .configure_session(|config| pace = config.publish_pace.map(|_| ()));
+        assert_eq!(pace, None);
+    }
+
+    #[test]
+    fn a_will_is_held_to_the_rules_of_a_message() {
+        let broken = |change: fn(&mut pubsub_generic::Will)| {
+            let mut will = pubsub_generic::Will::new("a", "gone");
+            change(&mut will);
+            apply_rules(
+                MqttOptions::without_url().will(will),
+                &ServiceRules::default(),
+            )
+            .map(|_| ())
+            .map_err(|error| match error {
+                AwsIotOptionsError::Rule(rule) => rule,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(broken(|_| {}), Ok(()));
+        assert_eq!(
+            broken(|will| will.topic = "x".repeat(257)),
+            Err(RuleViolation::TopicBytes { max: 256 })
+        );
+        assert_eq!(
+            broken(|will| will.topic = "$SYS/a".into()),
+            Err(RuleViolation::ReservedTopic)
+        );
     }
 }

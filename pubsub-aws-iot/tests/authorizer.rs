@@ -11,6 +11,7 @@ use pubsub_aws_iot::{
     AuthorizerError, AuthorizerFields, AwsIotOptions, AwsIotOptionsError, AwsIotProvider,
     CustomAuthorizer, EndpointError, ProtocolVersion, QoS, RefusalCause, Renewal, ServiceRefusal,
 };
+use pubsub_generic::ConnectionError;
 use testkit::embedded::Broker;
 use testkit::gateway::{Authorizer, Gateway, Incident, Outcome, Refusal};
 
@@ -106,13 +107,18 @@ async fn a_wrong_token_is_refused_for_good() {
     assert_eq!(error.kind(), ProviderErrorKind::NotAuthorized);
     assert!(!error.is_retryable());
     assert_eq!(gateway.incidents()[0].1, Incident::Authorizer);
-    // MQTT 3.1.1 has no word for it but the end of the connection.
+    // MQTT 3.1.1 has no word for it but the end of the connection; what it may mean is said.
     let older = options(&gateway)
         .authorizer(wrong)
         .protocol_version(ProtocolVersion::V311);
     let (_pubsub, provider) = client(older);
     let error = provider.connect().await.unwrap_err();
     assert_eq!(error.kind(), ProviderErrorKind::ConnectionLost);
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+    assert!(
+        matches!(source, Some(ConnectionError::NoConnack(_))),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -161,6 +167,11 @@ fn options_are_checked() {
     assert!(matches!(
         refused(options().authorizer(CustomAuthorizer::new("a b"))),
         AwsIotOptionsError::Authorizer(AuthorizerError::Name)
+    ));
+    let of_no_account = AwsIotOptions::new("data.iot-fips.us-gov-west-1.amazonaws.com");
+    assert!(matches!(
+        refused(of_no_account.authorizer(ours())),
+        AwsIotOptionsError::Authorizer(AuthorizerError::FipsEndpoint)
     ));
     // A region that is given is held against the host all the same.
     let elsewhere = AwsIotOptions::new("a1-ats.iot.eu-west-1.amazonaws.com").region("eu-west-2");

@@ -42,6 +42,9 @@ pub enum ConnectionError {
     ConnectTimeout,
     /// The connection broke, or the peer closed it.
     Transport(Arc<TransportError>),
+    /// The peer closed the connection in place of a CONNACK. Before MQTT 5 that is how some services refuse whom they do not
+    /// let in, without a word; it may also be a passing failure, so it is tried again.
+    NoConnack(Arc<TransportError>),
     /// The broker broke a rule of MQTT, sent what is none, was silent too long, or made us hold too much; the source
     /// says which.
     Session(mqtt_session::ConnectionError),
@@ -212,6 +215,7 @@ impl ConnectionError {
             Self::TakenOver => ProviderErrorKind::TakenOver,
             Self::Store(_) => ProviderErrorKind::Other,
             Self::Transport(_)
+            | Self::NoConnack(_)
             | Self::Session(_)
             | Self::ServerDisconnect(_)
             | Self::NetworkDown
@@ -228,6 +232,9 @@ impl fmt::Display for ConnectionError {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::ConnectTimeout => f.write_str("connecting took too long"),
             Self::Transport(_) => f.write_str("the connection was lost"),
+            Self::NoConnack(_) => f.write_str(
+                "the broker closed the connection in place of a CONNACK; perhaps it refuses us",
+            ),
             Self::Session(_) => f.write_str("the connection was given up"),
             Self::ServerDisconnect(reason) => write!(f, "the broker disconnected: {reason}"),
             Self::TakenOver => {
@@ -245,7 +252,7 @@ impl StdError for ConnectionError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Connect(error) => Some(error.as_ref()),
-            Self::Transport(error) => Some(error.as_ref()),
+            Self::Transport(error) | Self::NoConnack(error) => Some(error.as_ref()),
             Self::Session(error) => Some(error),
             Self::Store(error) => Some(error),
             _ => None,

@@ -19,6 +19,7 @@ use crate::driver::{Away, Link, Open, Parting, Task};
 use crate::error::{ConnectRefusal, ConnectionError};
 use crate::inbox::Command;
 use crate::options::IdleConnection;
+use crate::transport::TransportErrorKind;
 
 /// A connection that the broker accepts and closes within this time was not a good one.
 const CUT_SHORT: Duration = Duration::from_secs(5);
@@ -329,6 +330,14 @@ impl Task {
 
     fn lost(&mut self, was: Was, mut error: ConnectionError) {
         let Some(up_since) = was.up_since else {
+            error = match error {
+                ConnectionError::Transport(closed)
+                    if closed.kind() == TransportErrorKind::Closed =>
+                {
+                    ConnectionError::NoConnack(closed)
+                }
+                error => error,
+            };
             return self.attempt_failed(error);
         };
         let up = self.now.duration_since(up_since);

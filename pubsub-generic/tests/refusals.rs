@@ -251,7 +251,7 @@ async fn a_peer_that_hangs_up_half_way_is_not_waited_for() {
             },
         )
         .await;
-        let Some(ConnectionError::Transport(transport)) = cause(&error) else {
+        let Some(ConnectionError::NoConnack(transport)) = cause(&error) else {
             panic!("{error:?}")
         };
         assert_eq!(transport.kind(), TransportErrorKind::Closed);

@@ -97,7 +97,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "soak",
-        about: "random cuts under load, against real mosquitto [--cuts N] [--seed N] [--version 3.1.1|5] [--record]",
+        about: "random cuts under load, against real mosquitto [--cuts N] [--seed N] [--version 3.1.1|5] [--expiry SECONDS] [--record]",
         run: soak::run,
     },
     Verb {

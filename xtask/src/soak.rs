@@ -1,4 +1,5 @@
-//! Thousands of random cuts under load, against real mosquitto: the example `soak`, and its record.
+//! Thousands of random cuts under load, against real mosquitto: the example `soak`, and its record. And credentials that
+//! expire every few seconds, against the gateway: a test of `pubsub-aws-iot`, for longer than tests last.
 
 use crate::sh::{Failure, Step, find_program, in_ci, machine, root, today, write};
 
@@ -12,6 +13,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     let mut record = false;
     let mut passed_on = Vec::new();
     let mut cuts = CUTS.to_owned();
+    let mut expiry_secs = None;
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let mut value = || {
@@ -21,6 +23,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         match word.as_str() {
             "--record" => record = true,
             "--cuts" => cuts = value()?,
+            "--expiry" => expiry_secs = Some(value()?),
             "--seed" | "--version" => passed_on.extend([word.clone(), value()?]),
             other => return Err(Failure::unknown_argument(other)),
         }
@@ -34,18 +37,31 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     // Not optimized: debug assertions and overflow checks are what a soak is to set off.
-    let step = Step::cargo()
-        .args(["run", "--package", "examples", "--example", "soak", "--"])
-        .args(["--cuts", &cuts])
-        .args(passed_on);
+    let (title, name, step) = match &expiry_secs {
+        None => {
+            let step = Step::cargo()
+                .args(["run", "--package", "examples", "--example", "soak", "--"])
+                .args(["--cuts", &cuts])
+                .args(passed_on);
+            ("Soak", format!("soak-{}", today()), step)
+        }
+        Some(secs) => {
+            let step = Step::cargo()
+                .args(["test", "--package", "pubsub-aws-iot", "--test", "expiry"])
+                .args(["--", "--nocapture"])
+                .env("PUBSUB_EXPIRY_SOAK_SECS", secs);
+            let name = format!("{}-aws-expiry-soak", today());
+            ("Soak with credentials that expire", name, step)
+        }
+    };
     let command = step.shown().to_owned();
     let mut lines = Vec::new();
     step.run_watched(|line| lines.push(line.to_owned()))?;
     if record {
-        let date = today();
-        let path = root().join(RECORDS).join(format!("soak-{date}.md"));
+        let path = root().join(RECORDS).join(format!("{name}.md"));
         let text = format!(
-            "# Soak, {date}\n\nMachine: {}\n\nBroker: {}\n\nCommand: `{command}`\n\n{}\n",
+            "# {title}, {}\n\nMachine: {}\n\nBroker: {}\n\nCommand: `{command}`\n\n{}\n",
+            today(),
             machine(),
             broker(),
             lines.join("\n")
