@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tungstenite::protocol::WebSocketConfig as Tungstenite;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig as Tungstenite;
 
 /// Buffers, limits and policies of an open [`WebSocket`](crate::WebSocket).
 ///

@@ -138,7 +138,7 @@ impl Connector {
         match result {
             Ok((stream, upgraded)) => {
                 debug!(host = %target.host(), port = target.port(), "WebSocket open");
-                Ok(WebSocket::after_upgrade(stream, upgraded, &self.websocket))
+                Ok(WebSocket::after_upgrade(stream, upgraded, &self.websocket).await)
             }
             Err(error) => {
                 debug!(host = %target.host(), port = target.port(), %error, "WebSocket not opened");

@@ -1,4 +1,4 @@
-//! WebSocket bytes in and out, over tungstenite and rustls.
+//! WebSocket bytes in and out, over tokio-tungstenite and rustls.
 //!
 //! A [`Connector`] takes an [`Endpoint`] through DNS, TCP or a tunnel of your own ([`Dial`]), TLS
 //! ([`TlsConfig`]) and the HTTP upgrade ([`UpgradeRequest`]) to an open [`WebSocket`], under one deadline.
@@ -12,7 +12,7 @@
 //! `tungstenite::protocol`). Nothing secret is logged at `DEBUG` and above, but where `TRACE` is on, filter it:
 //!
 //! ```text
-//! RUST_LOG=trace,tungstenite=info
+//! RUST_LOG=trace,tungstenite=info,tokio_tungstenite=info
 //! ```
 #![forbid(unsafe_code)]
 

@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     time::Instant,
 };
-use tungstenite::handshake::{client::generate_key, derive_accept_key};
+use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use zeroize::Zeroizing;
 
 use crate::{ConnectError, Endpoint, Refusal, RequestError, UpgradeError, http1};

@@ -2,29 +2,33 @@
 
 mod close;
 mod error;
-mod socket;
 
 use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Sink as _, Stream as _};
 use http::HeaderValue;
-use tungstenite::{
-    Error as Tungstenite,
-    protocol::{
-        CloseFrame as TungsteniteClose, Message as Frame,
-        frame::{
-            Frame as RawFrame,
-            coding::{CloseCode, Data, OpCode},
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as Tungstenite,
+        protocol::{
+            CloseFrame as TungsteniteClose, Message as Frame, Role,
+            frame::{
+                Frame as RawFrame,
+                coding::{CloseCode, Data, OpCode},
+            },
         },
     },
 };
 
-use self::{close::Closing, error::translate, socket::Socket};
+use self::{close::Closing, error::translate};
 pub use self::{
     close::{CloseFrame, CloseOutcome},
     error::{ProtocolViolation, WebSocketError},
@@ -75,7 +79,7 @@ use crate::{FramePacking, Io, Stream, TextMessages, WebSocketConfig, upgrade::Up
 ///
 /// Dropping it drops the connection without a close frame; [`close`](Self::close) says goodbye first.
 pub struct WebSocket {
-    socket: Socket,
+    inner: WebSocketStream<Stream>,
     config: WebSocketConfig,
     subprotocol: Option<HeaderValue>,
     /// Payload accepted but not yet given to tungstenite. Not empty only while the peer does not read: at
@@ -114,16 +118,23 @@ impl WebSocket {
             read_ahead,
             subprotocol: None,
         };
-        Self::after_upgrade(Stream::plain(Box::new(io)), upgraded, config)
+        Self::after_upgrade(Stream::plain(Box::new(io)), upgraded, config).await
     }
 
-    pub(crate) fn after_upgrade(
+    pub(crate) async fn after_upgrade(
         stream: Stream,
         upgraded: Upgraded,
         config: &WebSocketConfig,
     ) -> Self {
+        let inner = WebSocketStream::from_partially_read(
+            stream,
+            upgraded.read_ahead.into(),
+            Role::Client,
+            Some(config.tungstenite()),
+        )
+        .await;
         Self {
-            socket: Socket::new(stream, upgraded.read_ahead, config.tungstenite()),
+            inner,
             config: config.clone(),
             subprotocol: upgraded.subprotocol,
             unsent: VecDeque::new(),
@@ -149,7 +160,7 @@ impl WebSocket {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, WebSocketError>>> {
         for _ in 0..MAX_SKIPPED_FRAMES_PER_POLL {
-            let payload = match ready!(self.poll_message(cx)) {
+            let payload = match ready!(self.poll_recv_message(cx)) {
                 Some(Ok(Message::Binary(payload))) => payload,
                 Some(Ok(Message::Text(text))) => text.into(),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -170,20 +181,12 @@ impl WebSocket {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, WebSocketError>>> {
-        self.poll_message(cx)
-    }
-
-    #[inline(always)]
-    fn poll_message(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Message, WebSocketError>>> {
         if !matches!(self.state, State::Open) {
             return Poll::Ready(None);
         }
         // A peer that sends nothing but control frames must not hold the task for ever.
         for _ in 0..MAX_SKIPPED_FRAMES_PER_POLL {
-            let error = match ready!(self.socket.poll_read(cx)) {
+            let error = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
                 Some(Ok(Frame::Binary(payload))) => {
                     return Poll::Ready(Some(Ok(Message::Binary(payload))));
                 }
@@ -355,7 +358,7 @@ impl WebSocket {
     }
 
     fn push_now(&mut self, frame: Frame) -> Result<(), WebSocketError> {
-        match self.socket.write(frame) {
+        match Pin::new(&mut self.inner).start_send(frame) {
             Ok(()) => Ok(()),
             Err(Tungstenite::WriteBufferFull(frame)) => {
                 self.unsent.push_front(*frame);
@@ -368,18 +371,18 @@ impl WebSocket {
     /// Moves what waits into tungstenite's buffer, as the peer makes room.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         while !self.unsent.is_empty() {
-            ready!(self.socket.poll_flush(cx)).map_err(translate)?;
+            ready!(Pin::new(&mut self.inner).poll_flush(cx)).map_err(translate)?;
             if let Some(frame) = self.unsent.pop_front() {
                 self.push_now(frame)?;
             }
         }
-        self.socket.poll_ready(cx).map_err(translate)
+        Pin::new(&mut self.inner).poll_ready(cx).map_err(translate)
     }
 
     fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         self.push_merged()?;
         ready!(self.poll_unsent(cx))?;
-        self.socket.poll_flush(cx).map_err(translate)
+        Pin::new(&mut self.inner).poll_flush(cx).map_err(translate)
     }
 
     /// No more receiving: tells the peer why where that is our decision, as far as it goes without waiting.
@@ -402,10 +405,10 @@ impl WebSocket {
         if let Some(code) = code {
             let reason = "".into();
             let close = Frame::Close(Some(TungsteniteClose { code, reason }));
-            let _failed = self.socket.write(close);
+            let _failed = Pin::new(&mut self.inner).start_send(close);
         }
         // One try; `poll_close` finishes it.
-        let _pending_or_failed = self.socket.poll_flush(cx);
+        let _pending_or_failed = Pin::new(&mut self.inner).poll_flush(cx);
     }
 }
 

@@ -34,7 +34,7 @@ static LOGGED: Mutex<String> = Mutex::new(String::new());
 
 struct Capture;
 
-/// `tungstenite=info`, and the test server's own; but DEBUG passes here, to see that it is clean, too.
+/// `tungstenite=info,tokio_tungstenite=info`; but DEBUG passes here, to see that it is clean, too.
 fn is_filtered_at_trace(target: &str) -> bool {
     target.starts_with("tungstenite") || target.starts_with("tokio_tungstenite")
 }

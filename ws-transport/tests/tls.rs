@@ -287,7 +287,8 @@ async fn an_end_without_close_notify_is_a_disconnect() {
             let mut tls = acceptor.accept(stream).await.unwrap();
             let head = common::read_head(&mut tls).await;
             let key = common::header(&head, "Sec-WebSocket-Key").unwrap();
-            let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+            let accept =
+                tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
             let answer = format!(
                 "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: test.bytes\r\n\r\n"

@@ -10,7 +10,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     time::{self, Instant},
 };
-use tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use ws_transport::{
     ConnectError, ConnectStage, Connector, Endpoint, MAX_ANSWER_HEAD_LEN, MAX_REFUSAL_BODY_LEN,
     MAX_REQUEST_HEADERS_LEN, PlaintextCredentials, Refusal, RequestError, SubprotocolPolicy,

@@ -304,12 +304,13 @@ impl Results {
         Ok(format!(
             "# ws-transport as a client of the Autobahn test suite, {}\n\n\
              Command: `cargo xtask autobahn`, which wrote this. autobahntestsuite {SUITE} on Python {}; \
-             tungstenite {}.\n\n\
+             tokio-tungstenite {}, tungstenite {}.\n\n\
              Machine: {}\n\n\
              Played: every case but those that need compression ({}). NON-STRICT and INFORMATIONAL are \
              passes; all cases that are not plainly OK stand in the second table.\n\n{}",
             today(),
             python.trim(),
+            version_in(&tree, "tokio-tungstenite"),
             version_in(&tree, "tungstenite"),
             machine(),
             EXCLUDED.join(", "),
@@ -401,7 +402,7 @@ mod tests {
 
     #[test]
     fn versions_are_those_of_the_package_itself() {
-        let tree = "a v1.0.0 (/a)\nmy-tungstenite v0.2.0\ntungstenite v0.1.0 (*)\n";
+        let tree = "a v1.0.0 (/a)\ntokio-tungstenite v0.2.0\ntungstenite v0.1.0 (*)\n";
         assert_eq!(version_in(tree, "tungstenite"), "0.1.0");
         assert_eq!(version_in(tree, "tungsten"), "?");
     }

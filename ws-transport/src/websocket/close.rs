@@ -1,13 +1,14 @@
 //! The closing handshake, under a deadline (RFC 6455 section 7).
 
 use std::{
-    future::{Future as _, poll_fn},
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::time;
-use tungstenite::protocol::{
+use futures_util::{Sink as _, Stream as _};
+use tokio::{io::AsyncWrite as _, time};
+use tokio_tungstenite::tungstenite::protocol::{
     CloseFrame as TungsteniteClose, Message as Frame, frame::coding::CloseCode,
 };
 
@@ -83,7 +84,7 @@ impl WebSocket {
                         code: CloseCode::Normal,
                         reason: "".into(),
                     }));
-                    let next = match self.socket.write(close) {
+                    let next = match Pin::new(&mut self.inner).start_send(close) {
                         Ok(()) => CloseStep::AwaitPeer,
                         Err(_) => CloseStep::Shutdown,
                     };
@@ -98,7 +99,7 @@ impl WebSocket {
                 }),
             },
             CloseStep::AwaitPeer => {
-                if let Poll::Ready(Err(_)) = self.socket.poll_flush(cx) {
+                if let Poll::Ready(Err(_)) = Pin::new(&mut self.inner).poll_flush(cx) {
                     return Poll::Ready((Some(CloseStep::Shutdown), outcome));
                 }
                 Poll::Ready(match ready!(self.poll_discard(cx)) {
@@ -108,11 +109,12 @@ impl WebSocket {
                 })
             }
             CloseStep::Flush => {
-                let _failed = ready!(self.socket.poll_flush(cx));
+                let _failed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
                 Poll::Ready((Some(CloseStep::Shutdown), outcome))
             }
             CloseStep::Shutdown => {
-                let _failed = ready!(self.socket.poll_shutdown(cx));
+                let stream = Pin::new(self.inner.get_mut());
+                let _failed = ready!(stream.poll_shutdown(cx));
                 Poll::Ready((None, outcome))
             }
         }
@@ -120,7 +122,7 @@ impl WebSocket {
 
     /// Reads one frame and forgets it.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        Poll::Ready(match ready!(self.socket.poll_read(cx)) {
+        Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
             Some(Ok(Frame::Close(_))) => Heard::Close,
             Some(Ok(_)) => Heard::Data,
             Some(Err(_)) | None => Heard::End,

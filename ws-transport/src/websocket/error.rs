@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
-use tungstenite::{Error as Tungstenite, error::ProtocolError};
+use tokio_tungstenite::tungstenite::{Error as Tungstenite, error::ProtocolError};
 
 use super::CloseFrame;
 
