@@ -186,7 +186,7 @@ async fn anything(dice: &mut Dice, pubsub: &PubSub, kept: &mut Vec<Subscription>
             abandon(dice.roll(4), async {
                 pubsub.subscribe(filter).qos(qos).await
             })
-            .await
+            .await;
         }
         5 => {
             if let Some(subscription) = kept.pop() {
@@ -199,7 +199,7 @@ async fn anything(dice: &mut Dice, pubsub: &PubSub, kept: &mut Vec<Subscription>
                 dice.roll(4),
                 pubsub.publish(topic, "abandoned").qos(qos).send(),
             )
-            .await
+            .await;
         }
         8 => {
             // At QoS 0 it may be lost with the connection.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use common::memory::{Step, memory};
 use common::{cause, register};
 use pubsub_core::{
-    ConnectionState as State, Event, Network, OfflinePolicy, Provider, ProviderErrorKind,
-    PublishError, QoS,
+    ConnectionState as State, Event, HoldLimits, HoldPolicy, Network, OfflinePolicy, Provider,
+    ProviderErrorKind, PublishError, QoS,
 };
 use pubsub_generic::{
     ConnectError, ConnectErrorKind, ConnectionError, CredentialFreshness, DEFAULT_NAME, Displaced,
@@ -779,6 +779,55 @@ async fn waiting_may_be_given_up_at_any_await_without_missing_anything() {
         drop(end);
         watch.reached(State::ConnectionDisrupted).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_holds_too_much_has_the_broker_keep_it_where_that_is_wanted() {
+    let (connect, mut broker) = memory(Vec::new());
+    let options = steady().session(SessionMode::Resumed {
+        expiry: Duration::from_secs(600),
+    });
+    let (pubsub, _provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let hold = HoldLimits::default()
+        .with_messages(2)
+        .with_policy(HoldPolicy::DropConnection);
+    let subscribe = pubsub.subscribe("a").qos(QoS::AtLeastOnce).hold(hold);
+    let (subscribed, mut end) = tokio::join!(async { subscribe.await }, async {
+        let mut end = broker.accept().await;
+        let subscribe = end.packet().await.unwrap();
+        end.send(&[0x90, 3, subscribe[2], subscribe[3], 1]);
+        end
+    });
+    let mut messages = subscribed.unwrap();
+    let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+    watch.reached(State::Connected).await.unwrap();
+    for n in 1..=3 {
+        end.send(&[0x32, 6, 0, 1, b'a', 0, n, n]);
+    }
+    let dropped = watch.reached(State::ConnectionDisrupted).await.unwrap();
+    let reason = dropped.reason.unwrap();
+    assert!(matches!(
+        cause(&reason),
+        Some(ConnectionError::SlowSubscriber)
+    ));
+    assert_eq!(end.packet().await, None, "and none of them confirmed");
+    let mut end = broker.transports.recv().await.unwrap();
+    assert_eq!(end.packet().await.unwrap()[0], 0x10);
+    end.send(&[0x20, 2, 1, 0]);
+    let mut seen = Vec::new();
+    // The broker sends again what it has no answer to.
+    for n in 1..=3 {
+        end.send(&[0x3a, 6, 0, 1, b'a', 0, n, n]);
+        loop {
+            let payload = messages.next().await.unwrap().unwrap().payload[0];
+            seen.push(payload);
+            if payload == n && seen.len() > 2 {
+                break;
+            }
+        }
+    }
+    seen.dedup();
+    assert!(seen.ends_with(&[1, 2, 3]), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
