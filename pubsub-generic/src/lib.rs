@@ -51,6 +51,7 @@ mod login;
 mod meters;
 mod operations;
 mod options;
+mod options_error;
 mod overlap;
 mod pending;
 mod provider;
@@ -75,9 +76,9 @@ pub use error::{ConnectRefusal, ConnectionError, Displaced, HungUpOn, LimitExcee
 pub use keeper::RestoredPublish;
 pub use login::{Login, LoginSource};
 pub use options::{
-    CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OfflineOverflow,
-    OptionsError, SessionMode,
+    CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OfflineOverflow, SessionMode,
 };
+pub use options_error::OptionsError;
 pub use provider::MqttProvider;
 pub use reconnect::{Jitter, Reconnect};
 pub use renewal::Renewal;

@@ -21,7 +21,8 @@ use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
 use crate::keeper::{Keeper, RestoredPublish, load, restore};
 use crate::login::WithLogin;
-use crate::options::{MqttOptions, OfflineOverflow, OptionsError};
+use crate::options::{MqttOptions, OfflineOverflow};
+use crate::options_error::OptionsError;
 use crate::reconnect::{Backoff, Random};
 use crate::stats::{Counters, Stats};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::options::OptionsError;
+use crate::options_error::OptionsError;
 
 /// When to try again after a connection was lost or an attempt failed.
 ///

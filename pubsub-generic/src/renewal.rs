@@ -12,7 +12,7 @@ use tracing::Span;
 use crate::connect::{Attempt, ConnectError, CredentialFreshness, Opened, Retry};
 use crate::driver::{Away, Link, Task};
 use crate::error::ConnectionError;
-use crate::options::OptionsError;
+use crate::options_error::OptionsError;
 use crate::reconnect::{Backoff, Jitter, Random};
 use crate::transport::Transport;
 

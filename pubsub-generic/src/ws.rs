@@ -14,7 +14,8 @@ use ws_transport::{
 };
 
 use crate::connect::{Attempt, Connect, ConnectError, ConnectErrorKind, Opened, Refusal, Retry};
-use crate::options::{MqttOptions, OptionsError};
+use crate::options::MqttOptions;
+use crate::options_error::OptionsError;
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
 
 //= MQTT-6.0.0-3
