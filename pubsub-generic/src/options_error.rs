@@ -29,21 +29,21 @@ pub enum OptionsError {
     NoTls,
     /// A user name or password was given beside a source of them.
     LoginConflict,
-    /// The client identifier is longer than the [`Limits`] allow.
+    /// The client identifier is longer than the [`Limits`](crate::Limits) allow.
     ClientIdTooLong {
         /// How many bytes it may have.
         max_bytes: usize,
     },
     /// A persistent session is found again by its client identifier, so it needs one that outlives the process.
     PersistentWithoutClientId,
-    /// A session store beside a session that the broker does not keep: that takes [`SessionMode::Persistent`] with a time to
+    /// A session store beside a session that the broker does not keep: that takes [`SessionMode::Persistent`](crate::SessionMode::Persistent) with a time to
     /// expiry above zero.
     StoreWithoutSession,
     /// Another provider uses the session store.
     StoreInUse,
     /// The session cannot be had from its store; the source says why.
     Store(StoreError),
-    /// The will asks for more than the [`Limits`] allow.
+    /// The will asks for more than the [`Limits`](crate::Limits) allow.
     WillQos {
         /// What they allow.
         max: QoS,
@@ -53,7 +53,7 @@ pub enum OptionsError {
         /// Which one.
         what: &'static str,
     },
-    /// The cap of the [`Reconnect`] policy is below one of its delays.
+    /// The cap of the [`Reconnect`](crate::Reconnect) policy is below one of its delays.
     ReconnectCap,
     /// A rule of the MQTT session is broken; the source names it.
     Session(ConfigError),
