@@ -100,6 +100,6 @@ pub use mqtt_codec::{ProtocolVersion, ReasonCode};
 pub use mqtt_session::{PublishPace, Retain, Will};
 pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
 
-#[cfg(all(doctest, feature = "ws"))]
+#[cfg(all(doctest, feature = "ws", feature = "durable"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
