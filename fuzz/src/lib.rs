@@ -17,12 +17,14 @@ mod input;
 mod packet;
 pub mod presign;
 mod session;
+mod store;
 mod trie;
 mod upgrade;
 
 pub use differential::differential_packet;
 pub use packet::{decode_packet, decode_stream_split, roundtrip_packet};
 pub use session::{session_bytes, session_ops};
+pub use store::session_store;
 pub use trie::trie_vs_naive;
 pub use upgrade::upgrade_answer;
 
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("roundtrip_packet", roundtrip_packet),
     ("session_bytes", session_bytes),
     ("session_ops", session_ops),
+    ("session_store", session_store),
     ("trie_vs_naive", trie_vs_naive),
     ("upgrade_answer", upgrade_answer),
 ];

@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "mqtt-codec",
             "mqtt-session",
             "pubsub-core",
+            "pubsub-generic",
             "sigv4-presign",
             "ws-transport",
         ],

@@ -66,7 +66,7 @@ pub struct FileStoreOptions {
     pub sync: SyncPolicy,
     /// How large the file may become, in bytes. Default 256 MiB, many times what the default
     /// [queue](crate::MqttOptions::queue) of 16 MiB takes up. The file grows in steps of up to its own size, so count on half.
-    /// A group that does not fit fails with [`StoreErrorKind::Full`]. A new file has some 50 KiB at least.
+    /// A group that does not fit fails with [`StoreErrorKind::Full`]. It has some 3 MiB from the start.
     pub max_file_bytes: u64,
 }
 
