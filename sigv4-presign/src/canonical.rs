@@ -2,12 +2,13 @@
 //!
 //! Source: "Create a signed AWS API request" in the IAM user guide, and what AWS's own signers do where it is silent.
 
+use sha2::{Digest, Sha256};
+
 use crate::error::Error;
 use crate::escape;
 use crate::headers::SignedNames;
 use crate::key::TERMINATOR;
 use crate::list::List;
-use crate::mac::sha256;
 use crate::request::Request;
 use crate::settings::{PathMode, Settings};
 use crate::stamp::Stamp;
@@ -189,7 +190,7 @@ pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Replaces the canonical request in `text` by the string to sign. The request is only ever needed as a hash, so one
 /// buffer serves both.
 pub(crate) fn into_string_to_sign(text: &mut String, stamp: &Stamp, settings: &Settings<'_>) {
-    let hash = sha256(text.as_bytes());
+    let hash = Sha256::digest(text.as_bytes());
     text.clear();
     text.push_str(ALGORITHM);
     text.push('\n');
@@ -197,7 +198,7 @@ pub(crate) fn into_string_to_sign(text: &mut String, stamp: &Stamp, settings: &S
     text.push('\n');
     write_scope(text, stamp, settings, "/");
     text.push('\n');
-    escape::push_hex(text, &hash);
+    escape::push_hex(text, &hash.into());
 }
 
 /// An upper bound of the string to sign.

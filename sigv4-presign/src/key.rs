@@ -19,23 +19,24 @@ impl SigningKey {
     pub(crate) fn derive(credentials: &Credentials, day: Day, settings: &Settings<'_>) -> Self {
         let secret = credentials.secret_access_key().as_bytes();
         let mut padded = Wiped([0; 64]);
-        if let Some(key) = padded.0.get_mut(..PREFIX.len() + secret.len()) {
+        let secret_key = if let Some(key) = padded.0.get_mut(..PREFIX.len() + secret.len()) {
             let (prefix, rest) = key.split_at_mut(PREFIX.len());
             prefix.copy_from_slice(PREFIX);
             rest.copy_from_slice(secret);
+            MacKey::new(key)
         } else {
             // HMAC hashes a key that is longer than a block; done here, it needs no buffer of its length.
             let hash = Sha256::new_with_prefix(PREFIX).chain_update(secret);
-            padded = Wiped::<32>(hash.finalize().into()).into();
-        }
-        let date_key = MacKey::new(padded).tag(&day);
-        let region_key = MacKey::new(date_key.into()).tag(settings.region.as_bytes());
-        let service_key = MacKey::new(region_key.into()).tag(settings.service.as_bytes());
-        let signing_key = MacKey::new(service_key.into()).tag(TERMINATOR.as_bytes());
-        Self(MacKey::new(signing_key.into()))
+            MacKey::new(&Wiped::<32>(hash.finalize().into()).0)
+        };
+        let date_key = secret_key.tag(&day);
+        let region_key = MacKey::new(&date_key.0).tag(settings.region.as_bytes());
+        let service_key = MacKey::new(&region_key.0).tag(settings.service.as_bytes());
+        let signing_key = MacKey::new(&service_key.0).tag(TERMINATOR.as_bytes());
+        Self(MacKey::new(&signing_key.0))
     }
 
-    pub(crate) fn sign(&self, string_to_sign: &[u8]) -> [u8; 32] {
+    pub(crate) fn sign(self, string_to_sign: &[u8]) -> [u8; 32] {
         self.0.tag(string_to_sign).0
     }
 }
