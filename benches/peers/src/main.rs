@@ -395,9 +395,9 @@ fn one(options: &Options, peers: &[Peer], passes: usize, skip_last: bool) -> Exi
     ExitCode::FAILURE
 }
 
-/// The versions measured, as the lock file has them.
+/// The versions measured, as this package pins them: the lock file may hold another for the road.
 fn print_versions() {
-    let lock = include_str!("../Cargo.lock");
+    let manifest = include_str!("../Cargo.toml");
     let names = [
         "mqttrs",
         "mqttbytes",
@@ -408,10 +408,11 @@ fn print_versions() {
         "mqtt-protocol-core",
     ];
     let versions = names.map(|name| {
-        let (_, after) = lock
-            .split_once(&format!("name = \"{name}\"\nversion = \""))
-            .unwrap_or_default();
-        format!("{name} {}", after.split('"').next().unwrap_or_default())
+        let pin = manifest
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))
+            .find_map(|rest| rest.split_once("\"=")?.1.split('"').next());
+        format!("{name} {}", pin.unwrap_or("of an unknown version"))
     });
     println!("Peers: {}.\n", versions.join(", "));
 }
