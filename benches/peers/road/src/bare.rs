@@ -33,7 +33,9 @@ pub async fn run_tls(work: Work, meter: Meter) -> Result<()> {
     let root = std::env::var_os(ROOT).ok_or("no root certificate")?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(root)?)?;
-    let config = ClientConfig::builder()
+    let ring = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     let connector = TlsConnector::from(Arc::new(config));
