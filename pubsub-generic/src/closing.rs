@@ -49,6 +49,7 @@ impl Task {
     pub(crate) fn hang_up(&mut self) {
         self.link = Link::Idle;
         self.parting = None;
+        self.settle_unflushed(false);
         self.end_of_renewal();
         self.renewing.abandon();
         self.shared.set_up(false);
@@ -139,7 +140,7 @@ impl Task {
 
     /// The time for sending what was accepted is over.
     pub(crate) fn stop_draining(&mut self) -> bool {
-        if self.publishes.is_empty() && self.subscriptions.is_settled() {
+        if !self.is_publishing() && self.subscriptions.is_settled() {
             return false;
         }
         if let Some(closing) = &mut self.closing {

@@ -110,6 +110,8 @@ pub(crate) struct Task {
     pub(crate) batch: Batch,
     pub(crate) completed: Load,
     pub(crate) publishes: Pending<PendingPublish>,
+    /// At QoS 0, taken by the transport, which may still have them in its buffer. Empty without one.
+    pub(crate) unflushed: Vec<PendingPublish>,
     /// When which publish stops waiting for a connection. Empty while there is one.
     pub(crate) offline_deadlines: BTreeSet<(Instant, PublishId)>,
     pub(crate) subscriptions: Subscriptions,
@@ -259,6 +261,7 @@ impl Task {
             batch: Batch::default(),
             completed: Load::default(),
             publishes: Pending::default(),
+            unflushed: Vec::new(),
             offline_deadlines: BTreeSet::new(),
             subscriptions: Subscriptions::new(overlaps),
             keeper: None,
@@ -390,11 +393,19 @@ impl Task {
                 transport,
                 deadline,
             } => {
-                if transport.poll_close(cx).is_ready() || self.now >= *deadline {
-                    self.closed_as_asked();
-                    return true;
+                let flushed = match self.unflushed.is_empty() {
+                    true => Poll::Pending,
+                    false => transport.poll_flush(cx),
+                };
+                let is_closed = transport.poll_close(cx).is_ready() || self.now >= *deadline;
+                if let Poll::Ready(flushed) = flushed {
+                    self.settle_unflushed(flushed.is_ok());
                 }
-                false
+                if is_closed {
+                    self.settle_unflushed(false);
+                    self.closed_as_asked();
+                }
+                is_closed
             }
         }
     }
@@ -511,20 +522,18 @@ impl Task {
         let Link::Open(open) = &mut self.link else {
             return false;
         };
-        if !open.unflushed {
-            return false;
-        }
-        match open.transport.poll_flush(cx) {
-            Poll::Ready(Ok(())) => {
-                open.unflushed = false;
-                false
+        if open.unflushed {
+            match open.transport.poll_flush(cx) {
+                Poll::Ready(Ok(())) => open.unflushed = false,
+                Poll::Ready(Err(error)) => {
+                    self.transport_failed(error);
+                    return true;
+                }
+                Poll::Pending => return false,
             }
-            Poll::Ready(Err(error)) => {
-                self.transport_failed(error);
-                true
-            }
-            Poll::Pending => false,
         }
+        self.settle_unflushed(true);
+        false
     }
 
     /// Sleeps until the earliest deadline. Returns whether it has passed already.

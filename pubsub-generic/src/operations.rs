@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mqtt_session::{Dup, Event, Message as SessionMessage, PublishId};
+use mqtt_session::{Dup, Event, Message as SessionMessage, PublishId, PublishOutcome};
 use pubsub_core::{
     Delivered, Delivery, DeliveryReceipt, Demand, Message, OfflinePolicy, OutboundMessage,
     ProviderError, ProviderErrorKind, PublishError, PublishSettler, PublishStage, Settlement,
@@ -12,9 +12,12 @@ use pubsub_core::{
 use crate::convert::{
     not_sent, outcome_of, properties_of, qos_of, reason_code_of, session_publish,
 };
-use crate::driver::{PendingPublish, Task};
+use crate::driver::{Link, PendingPublish, Task};
 use crate::inbox::{Command, displaced_error};
 use crate::keeper::Kept;
+
+/// For how many publishes room is kept between bursts: some 10 KiB.
+const UNFLUSHED_KEPT: usize = 128;
 
 impl Task {
     pub(crate) fn publish(&mut self, message: OutboundMessage, settler: PublishSettler) {
@@ -90,6 +93,26 @@ impl Task {
         outcome: Result<Delivered, PublishError>,
     ) {
         self.settle_publish(pending.bytes, pending.settler, outcome);
+    }
+
+    /// What the transport had at QoS 0 is with the socket, or nobody knows.
+    pub(crate) fn settle_unflushed(&mut self, is_flushed: bool) {
+        if self.unflushed.is_empty() {
+            return;
+        }
+        let mut unflushed = std::mem::take(&mut self.unflushed);
+        for pending in unflushed.drain(..) {
+            let outcome = match is_flushed {
+                true => Ok(Delivered::Sent),
+                false => Err(PublishError::Indeterminate(
+                    ProviderErrorKind::ConnectionLost.into(),
+                )),
+            };
+            self.settle_pending(pending, outcome);
+        }
+        // Its memory serves the next burst, but not an idle connection.
+        unflushed.shrink_to(UNFLUSHED_KEPT);
+        self.unflushed = unflushed;
     }
 
     /// The connection is gone: what was not written yet is offline from here on.
@@ -214,6 +237,17 @@ impl Task {
             Event::PublishReceived { id, .. } => {
                 if let Some(pending) = self.publishes.get(id) {
                     pending.settler.reached(PublishStage::Received);
+                }
+            }
+            Event::PublishCompleted {
+                id,
+                outcome: PublishOutcome::Written,
+            } => {
+                if let Some(pending) = self.publishes.remove(id) {
+                    self.unflushed.push(pending);
+                    if !matches!(self.link, Link::Open(_) | Link::Closing { .. }) {
+                        self.settle_unflushed(false);
+                    }
                 }
             }
             Event::PublishCompleted { id, outcome } => {

@@ -38,11 +38,16 @@ impl Task {
     /// Whether something needs a connection right now.
     pub(crate) fn has_work(&self) -> bool {
         if self.closing.is_some() {
-            return !self.publishes.is_empty();
+            return self.is_publishing();
         }
-        !self.publishes.is_empty()
+        self.is_publishing()
             || !self.subscriptions.is_settled()
             || self.session.subscriptions().len() > 0
+    }
+
+    /// Whether a publish is still to be settled.
+    pub(crate) fn is_publishing(&self) -> bool {
+        !self.publishes.is_empty() || !self.unflushed.is_empty()
     }
 
     /// Whether there is to be a connection.
@@ -300,6 +305,7 @@ impl Task {
         self.session.transport_closed(end, self.timestamp);
         // What arrived before the end counts.
         self.handle_events();
+        self.settle_unflushed(false);
         self.lost(was, error);
     }
 
@@ -315,6 +321,7 @@ impl Task {
             up_since: open.up_since,
             last_received: open.last_received,
         };
+        self.settle_unflushed(false);
         // At most a DISCONNECT and what is before it; a peer that does not read will not get it.
         while let Some(packet) = self.next_packet() {
             if open.transport.start_send(packet).is_err() {
@@ -521,6 +528,7 @@ impl Task {
     }
 
     pub(crate) fn settle_everything(&mut self, reason: &ProviderError) {
+        self.settle_unflushed(false);
         for (id, pending) in std::mem::take(&mut self.publishes).into_all() {
             let outcome = pending.left(reason);
             if let PublishError::NotSent(_) = outcome {
