@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::driver::{Closing, Link, Task};
 use crate::inbox::Farewell;
+use crate::operations::Flush;
 use crate::options::IdleConnection;
 use crate::supervisor::{FAR_AWAY, PARTING_TIMEOUT};
 
@@ -49,7 +50,7 @@ impl Task {
     pub(crate) fn hang_up(&mut self) {
         self.link = Link::Idle;
         self.parting = None;
-        self.settle_unflushed(false);
+        self.settle_unflushed(Flush::Lost);
         self.end_of_renewal();
         self.renewing.abandon();
         self.shared.set_up(false);

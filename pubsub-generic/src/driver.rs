@@ -28,6 +28,7 @@ use crate::endpoints::Rounds;
 use crate::error::ConnectionError;
 use crate::inbox::{Batch, Command, Load};
 use crate::keeper::{Keeper, Kept, Restored};
+use crate::operations::Flush;
 use crate::overlap::Overlaps;
 use crate::pending::Pending;
 use crate::provider::Shared;
@@ -397,12 +398,15 @@ impl Task {
                     true => Poll::Pending,
                     false => transport.poll_flush(cx),
                 };
-                let is_closed = transport.poll_close(cx).is_ready() || self.now >= *deadline;
-                if let Poll::Ready(flushed) = flushed {
-                    self.settle_unflushed(flushed.is_ok());
+                // After an error a transport is not polled again.
+                let is_closed = matches!(flushed, Poll::Ready(Err(_)))
+                    || transport.poll_close(cx).is_ready()
+                    || self.now >= *deadline;
+                if let Poll::Ready(Ok(())) = flushed {
+                    self.settle_unflushed(Flush::Done);
                 }
                 if is_closed {
-                    self.settle_unflushed(false);
+                    self.settle_unflushed(Flush::Lost);
                     self.closed_as_asked();
                 }
                 is_closed
@@ -532,7 +536,7 @@ impl Task {
                 Poll::Pending => return false,
             }
         }
-        self.settle_unflushed(true);
+        self.settle_unflushed(Flush::Done);
         false
     }
 

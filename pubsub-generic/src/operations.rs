@@ -16,6 +16,15 @@ use crate::driver::{Link, PendingPublish, Task};
 use crate::inbox::{Command, displaced_error};
 use crate::keeper::Kept;
 
+/// What became of the bytes in a transport's buffer.
+#[derive(Clone, Copy)]
+pub(crate) enum Flush {
+    /// The operating system has them.
+    Done,
+    /// The transport is gone, or given up.
+    Lost,
+}
+
 /// For how many publishes room is kept between bursts: some 10 KiB.
 const UNFLUSHED_KEPT: usize = 128;
 
@@ -96,15 +105,15 @@ impl Task {
     }
 
     /// What the transport had at QoS 0 is with the socket, or nobody knows.
-    pub(crate) fn settle_unflushed(&mut self, is_flushed: bool) {
+    pub(crate) fn settle_unflushed(&mut self, flush: Flush) {
         if self.unflushed.is_empty() {
             return;
         }
         let mut unflushed = std::mem::take(&mut self.unflushed);
         for pending in unflushed.drain(..) {
-            let outcome = match is_flushed {
-                true => Ok(Delivered::Sent),
-                false => Err(PublishError::Indeterminate(
+            let outcome = match flush {
+                Flush::Done => Ok(Delivered::Sent),
+                Flush::Lost => Err(PublishError::Indeterminate(
                     ProviderErrorKind::ConnectionLost.into(),
                 )),
             };
@@ -246,7 +255,7 @@ impl Task {
                 if let Some(pending) = self.publishes.remove(id) {
                     self.unflushed.push(pending);
                     if !matches!(self.link, Link::Open(_) | Link::Closing { .. }) {
-                        self.settle_unflushed(false);
+                        self.settle_unflushed(Flush::Lost);
                     }
                 }
             }

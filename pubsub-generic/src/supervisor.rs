@@ -18,6 +18,7 @@ use crate::connect::{Attempt, ConnectError, ConnectErrorKind, CredentialFreshnes
 use crate::driver::{Away, Link, Open, Parting, Task};
 use crate::error::{ConnectRefusal, ConnectionError};
 use crate::inbox::Command;
+use crate::operations::Flush;
 use crate::options::IdleConnection;
 use crate::transport::TransportErrorKind;
 
@@ -305,7 +306,7 @@ impl Task {
         self.session.transport_closed(end, self.timestamp);
         // What arrived before the end counts.
         self.handle_events();
-        self.settle_unflushed(false);
+        self.settle_unflushed(Flush::Lost);
         self.lost(was, error);
     }
 
@@ -321,7 +322,7 @@ impl Task {
             up_since: open.up_since,
             last_received: open.last_received,
         };
-        self.settle_unflushed(false);
+        self.settle_unflushed(Flush::Lost);
         // At most a DISCONNECT and what is before it; a peer that does not read will not get it.
         while let Some(packet) = self.next_packet() {
             if open.transport.start_send(packet).is_err() {
@@ -528,7 +529,7 @@ impl Task {
     }
 
     pub(crate) fn settle_everything(&mut self, reason: &ProviderError) {
-        self.settle_unflushed(false);
+        self.settle_unflushed(Flush::Lost);
         for (id, pending) in std::mem::take(&mut self.publishes).into_all() {
             let outcome = pending.left(reason);
             if let PublishError::NotSent(_) = outcome {
