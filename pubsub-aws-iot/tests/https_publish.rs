@@ -78,9 +78,10 @@ async fn play(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
     (address, asked)
 }
 
+/// Says that it closes, as `play` does: else the next request may go out on a connection that is just ending.
 fn answer(status: u16, headers: &str, body: &str) -> String {
     format!(
-        "HTTP/1.1 {status} -\r\n{headers}content-length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status} -\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
