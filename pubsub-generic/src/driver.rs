@@ -26,7 +26,7 @@ use tracing::Span;
 use crate::connect::{Connect, ConnectError, CredentialFreshness, Opened};
 use crate::endpoints::Rounds;
 use crate::error::ConnectionError;
-use crate::inbox::{Batch, Command, Load};
+use crate::inbox::{Batch, Load};
 use crate::keeper::{Keeper, Kept, Restored};
 use crate::operations::Flush;
 use crate::overlap::Overlaps;
@@ -44,17 +44,6 @@ const MAX_ROUNDS: usize = 16;
 /// Messages handed to subscribers in one poll before these get a turn to take them. On a runtime with one thread they could
 /// not otherwise, and their queues would run over in a burst that they are well able to follow.
 const MAX_MESSAGES_A_POLL: usize = 256;
-/// Commands of the handles that are carried out in one round.
-const MAX_COMMANDS_A_ROUND: usize = 256;
-/// Packets that are written in one round.
-const MAX_PACKETS_A_ROUND: usize = 256;
-/// With a limit this low the session hands out one packet a call, which goes into a frame of its own.
-const ONE_PACKET: usize = 1;
-/// Packets are written into blocks of this size, so that many small ones share an allocation. Given back by the transport,
-/// a block is used again.
-const OUTPUT_BLOCK: usize = 4 * 1024;
-/// With less room than this in a block, the next one is begun.
-const OUTPUT_ROOM: usize = 256;
 /// What a small message is taken to keep alive: a transport's read buffer, which its chunk is a slice of.
 const READ_BUFFER: usize = 8 * 1024;
 /// How often core is told the time while it holds receipts.
@@ -133,7 +122,7 @@ pub(crate) struct Task {
     /// The size of the buffer that the messages at hand lie in, as far as it is known.
     pub(crate) chunk_len: usize,
     chunks: Vec<Bytes>,
-    output: BytesMut,
+    pub(crate) output: BytesMut,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -180,7 +169,7 @@ pub(crate) struct Open {
     /// Since when MQTT has been connected; `None` until the CONNACK.
     pub(crate) up_since: Option<Instant>,
     pub(crate) last_received: Instant,
-    unflushed: bool,
+    pub(crate) unflushed: bool,
 }
 
 /// A transport that is given up, and still has a DISCONNECT to write. It does not hold up its successor.
@@ -322,39 +311,6 @@ impl Task {
         more
     }
 
-    fn take_requests(&mut self) -> bool {
-        self.shared.inbox.take(&mut self.batch, &mut self.completed);
-        self.settle_deliveries();
-        self.drop_the_oldest();
-        if let Some(farewell) = self.batch.farewell {
-            self.begin_closing(farewell);
-        }
-        let mut more = false;
-        for _ in 0..MAX_COMMANDS_A_ROUND {
-            if self.is_reloading() {
-                break;
-            }
-            let Some(command) = self.batch.commands.pop_front() else {
-                break;
-            };
-            more = true;
-            let Some(command) = self.refuse_while_stopped(command) else {
-                continue;
-            };
-            match command {
-                Command::Publish { message, settler } => self.publish(message, settler),
-                Command::Operation(operation) => self.operation(operation),
-                Command::Connect { reply } => self.connect_asked(reply),
-                Command::Network(network) => self.network_changed(network),
-            }
-        }
-        if self.feed_operations() {
-            self.count_subscriptions();
-            more = true;
-        }
-        more
-    }
-
     /// Moves the link on by what its transport or its attempt has to say.
     fn drive_link(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(parting) = &mut self.parting
@@ -459,85 +415,12 @@ impl Task {
         self.chunks = chunks;
     }
 
-    /// The next packet that the session has to write.
-    pub(crate) fn next_packet(&mut self) -> Option<Bytes> {
-        let now = self.timestamp;
-        if self
-            .session
-            .poll_transmit(&mut self.output, ONE_PACKET, now)
-            == 0
-        {
-            return None;
-        }
-        Some(self.output.split().freeze())
-    }
-
     pub(crate) fn transport_failed(&mut self, error: TransportError) {
         let end = match error.kind() {
             TransportErrorKind::Closed => TransportEnd::ClosedByPeer,
             _ => TransportEnd::Failed,
         };
         self.drop_transport(end, error.into());
-    }
-
-    /// Writes what the session has to send, as much as the transport takes now.
-    fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = self.timestamp;
-        let Link::Open(open) = &mut self.link else {
-            return false;
-        };
-        let mut written = 0;
-        let failure = loop {
-            if written == MAX_PACKETS_A_ROUND {
-                break None;
-            }
-            match open.transport.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => break Some(error),
-                Poll::Pending => break None,
-            }
-            if self.output.capacity() < OUTPUT_ROOM {
-                self.output.reserve(OUTPUT_BLOCK);
-            }
-            if self
-                .session
-                .poll_transmit(&mut self.output, ONE_PACKET, now)
-                == 0
-            {
-                break None;
-            }
-            let packet = self.output.split().freeze();
-            self.shared.counters.bytes_sent(packet.len());
-            if let Err(error) = open.transport.start_send(packet) {
-                break Some(error);
-            }
-            open.unflushed = true;
-            written += 1;
-        };
-        if let Some(error) = failure {
-            self.transport_failed(error);
-            return true;
-        }
-        written > 0
-    }
-
-    /// Hands what this poll has written to the operating system.
-    fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        let Link::Open(open) = &mut self.link else {
-            return false;
-        };
-        if open.unflushed {
-            match open.transport.poll_flush(cx) {
-                Poll::Ready(Ok(())) => open.unflushed = false,
-                Poll::Ready(Err(error)) => {
-                    self.transport_failed(error);
-                    return true;
-                }
-                Poll::Pending => return false,
-            }
-        }
-        self.settle_unflushed(Flush::Done);
-        false
     }
 
     /// Sleeps until the earliest deadline. Returns whether it has passed already.

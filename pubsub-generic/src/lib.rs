@@ -63,6 +63,7 @@ mod store;
 mod subscriptions;
 mod supervisor;
 mod tokens;
+mod transmit;
 mod transport;
 mod unclaimed;
 #[cfg(feature = "ws")]
