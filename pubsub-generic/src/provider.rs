@@ -53,6 +53,8 @@ use crate::stats::{Counters, Stats};
 pub struct MqttProvider {
     shared: Arc<Shared>,
     task: Mutex<TaskState>,
+    /// Set once the task was spawned, so that a publish need not take the lock.
+    is_started: AtomicBool,
     finished: watch::Receiver<Option<Result<(), ProviderError>>>,
 }
 
@@ -180,6 +182,7 @@ impl MqttProvider {
         Ok(Self {
             shared,
             task: Mutex::new(TaskState::Idle(task)),
+            is_started: AtomicBool::new(false),
             finished: watch,
         })
     }
@@ -246,6 +249,10 @@ impl MqttProvider {
 
     /// Sees to it that the task runs.
     fn start(&self) -> Result<(), ProviderError> {
+        // What the task shares with us has locks of its own.
+        if self.is_started.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut state = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*state, TaskState::Idle(_)) {
             return Ok(());
@@ -255,6 +262,7 @@ impl MqttProvider {
         if let TaskState::Idle(make) = std::mem::replace(&mut *state, TaskState::Taken) {
             // The task makes a timer, which it can only do inside the runtime.
             *state = TaskState::Running(runtime.spawn(async move { make().await }));
+            self.is_started.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
