@@ -2,8 +2,6 @@
 //!
 //! Source: "Create a signed AWS API request" in the IAM user guide, and what AWS's own signers do where it is silent.
 
-use sha2::{Digest, Sha256};
-
 use crate::error::Error;
 use crate::escape;
 use crate::headers::SignedNames;
@@ -13,6 +11,7 @@ use crate::request::Request;
 use crate::settings::{PathMode, Settings};
 use crate::stamp::Stamp;
 use crate::target::Target;
+use crate::text::Text;
 
 /// Where one encoded parameter lies in the text that holds the query.
 #[derive(Clone, Copy, Default)]
@@ -24,7 +23,7 @@ pub(crate) struct Parameter {
 
 impl Parameter {
     /// The parameter at the end of `text`, whose name starts at `start` and whose `=` is at `equals`.
-    pub(crate) fn ending(text: &str, start: usize, equals: usize) -> Self {
+    pub(crate) fn ending(text: &Text, start: usize, equals: usize) -> Self {
         Self {
             start,
             equals,
@@ -32,12 +31,12 @@ impl Parameter {
         }
     }
 
-    fn name<'t>(&self, text: &'t str) -> &'t str {
-        &text[self.start..self.equals]
+    fn name<'t>(&self, text: &'t Text) -> &'t [u8] {
+        &text.as_bytes()[self.start..self.equals]
     }
 
-    fn value<'t>(&self, text: &'t str) -> &'t str {
-        &text[self.equals + 1..self.end]
+    fn value<'t>(&self, text: &'t Text) -> &'t [u8] {
+        &text.as_bytes()[self.equals + 1..self.end]
     }
 }
 
@@ -47,7 +46,7 @@ pub(crate) type Query = List<Parameter>;
 ///
 /// Pieces between `&` that are empty are dropped; a name without `=` gets an empty value.
 pub(crate) fn write_query(
-    text: &mut String,
+    text: &mut Text,
     query: &str,
     parameters: &mut Query,
 ) -> Result<(), Error> {
@@ -55,21 +54,21 @@ pub(crate) fn write_query(
     for piece in query.split('&').filter(|piece| !piece.is_empty()) {
         let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
         if text.len() > first {
-            text.push('&');
+            text.push(b'&');
         }
         let start = text.len();
         escape::reencode(text, name);
         // The reserved names have no character that is escaped, so the encoded name will do. Some
         // services compare names without regard to case.
-        let encoded = &text[start..];
+        let encoded = &text.as_bytes()[start..];
         if let Some(reserved) = RESERVED
             .iter()
-            .find(|name| name.eq_ignore_ascii_case(encoded))
+            .find(|name| name.as_bytes().eq_ignore_ascii_case(encoded))
         {
             return Err(Error::ReservedParameter(reserved));
         }
         let equals = text.len();
-        text.push('=');
+        text.push(b'=');
         escape::reencode(text, value);
         parameters.push(Parameter::ending(text, start, equals));
     }
@@ -93,7 +92,7 @@ pub(crate) struct Canonical<'a> {
     pub(crate) target: &'a Target<'a>,
     pub(crate) path: PathMode,
     /// The text that `parameters` lie in.
-    pub(crate) query: &'a str,
+    pub(crate) query: &'a Text,
     /// In the order of their encoded names, then values.
     pub(crate) parameters: &'a [Parameter],
     pub(crate) headers: &'a SignedNames<'a>,
@@ -101,22 +100,22 @@ pub(crate) struct Canonical<'a> {
 
 impl Canonical<'_> {
     /// Appends the canonical request to `out`.
-    pub(crate) fn write(&self, out: &mut String) {
+    pub(crate) fn write(&self, out: &mut Text) {
         out.push_str(self.request.method);
-        out.push('\n');
+        out.push(b'\n');
         write_path(out, self.target.path, self.path);
-        out.push('\n');
+        out.push(b'\n');
         self.write_query(out);
-        out.push('\n');
+        out.push(b'\n');
         self.headers.write_canonical(out, self.target);
-        out.push('\n');
+        out.push(b'\n');
         self.headers.write_names(out, ";");
-        out.push('\n');
+        out.push(b'\n');
         self.request.payload.write_hash(out);
     }
 
     /// Parameters that follow one another in the text already, mostly all of them, are copied in one piece.
-    fn write_query(&self, out: &mut String) {
+    fn write_query(&self, out: &mut Text) {
         let mut rest = self.parameters;
         while let Some(first) = rest.first() {
             let mut end = first.end;
@@ -125,10 +124,10 @@ impl Canonical<'_> {
                 end = next.end;
                 run += 1;
             }
-            out.push_str(&self.query[first.start..end]);
+            out.push_bytes(&self.query.as_bytes()[first.start..end]);
             rest = &rest[run..];
             if !rest.is_empty() {
-                out.push('&');
+                out.push(b'&');
             }
         }
     }
@@ -149,56 +148,61 @@ impl Canonical<'_> {
 }
 
 /// Sorts by encoded name, then encoded value, in byte order.
-pub(crate) fn sort(parameters: &mut [Parameter], text: &str) {
+pub(crate) fn sort(parameters: &mut [Parameter], text: &Text) {
     parameters
         .sort_unstable_by(|a, b| (a.name(text), a.value(text)).cmp(&(b.name(text), b.value(text))));
 }
 
 /// Appends the canonical form of a path that is percent-encoded once.
-pub(crate) fn write_path(out: &mut String, path: &str, mode: PathMode) {
+pub(crate) fn write_path(out: &mut Text, path: &str, mode: PathMode) {
     let start = out.len();
     match mode {
         PathMode::AsSent => out.push_str(path),
         PathMode::Normalized => {
-            for segment in path.split('/') {
+            for segment in path.as_bytes().split(|&byte| byte == b'/') {
                 match segment {
-                    "" | "." => {}
-                    ".." => {
-                        let parent = out[start..].rfind('/').unwrap_or(0);
+                    b"" | b"." => {}
+                    b".." => {
+                        let parent = out.as_bytes()[start..]
+                            .iter()
+                            .rposition(|&byte| byte == b'/')
+                            .unwrap_or(0);
                         out.truncate(start + parent);
                     }
                     _ => {
-                        out.push('/');
-                        escape::encode(out, segment.as_bytes());
+                        out.push(b'/');
+                        escape::encode(out, segment);
                     }
                 }
             }
             // A path that ends in a dot segment loses its slash, unlike in RFC 3986. botocore and
             // the AWS CRT agree on that, and the services with them.
             if path.ends_with('/') && out.len() > start {
-                out.push('/');
+                out.push(b'/');
             }
         }
     }
     if out.len() == start {
-        out.push('/');
+        out.push(b'/');
     }
 }
 
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// Replaces the canonical request in `text` by the string to sign. The request is only ever needed as a hash, so one
-/// buffer serves both.
-pub(crate) fn into_string_to_sign(text: &mut String, stamp: &Stamp, settings: &Settings<'_>) {
-    let hash = Sha256::digest(text.as_bytes());
-    text.clear();
-    text.push_str(ALGORITHM);
-    text.push('\n');
-    text.push_str(stamp.as_str());
-    text.push('\n');
-    write_scope(text, stamp, settings, "/");
-    text.push('\n');
-    escape::push_hex(text, &hash.into());
+/// Appends the string to sign, given the hash of the canonical request.
+pub(crate) fn write_string_to_sign(
+    out: &mut Text,
+    hash: &[u8; 32],
+    stamp: &Stamp,
+    settings: &Settings<'_>,
+) {
+    out.push_str(ALGORITHM);
+    out.push(b'\n');
+    out.push_bytes(stamp.as_bytes());
+    out.push(b'\n');
+    write_scope(out, stamp, settings, "/");
+    out.push(b'\n');
+    escape::push_hex(out, hash);
 }
 
 /// An upper bound of the string to sign.
@@ -207,8 +211,8 @@ pub(crate) fn string_to_sign_len(settings: &Settings<'_>) -> usize {
 }
 
 /// Appends the credential scope, its parts joined by `slash`, which is escaped in a query.
-pub(crate) fn write_scope(out: &mut String, stamp: &Stamp, settings: &Settings<'_>, slash: &str) {
-    out.push_str(stamp.day_str());
+pub(crate) fn write_scope(out: &mut Text, stamp: &Stamp, settings: &Settings<'_>, slash: &str) {
+    out.push_bytes(&stamp.day());
     for part in [settings.region, settings.service, TERMINATOR] {
         out.push_str(slash);
         out.push_str(part);
@@ -225,9 +229,9 @@ mod tests {
     use super::*;
 
     fn path(path: &str, mode: PathMode) -> String {
-        let mut out = "before".to_owned();
+        let mut out = Text::from("before".to_owned());
         write_path(&mut out, path, mode);
-        out.split_off("before".len())
+        out.into_string().split_off("before".len())
     }
 
     #[test]
@@ -268,9 +272,10 @@ mod tests {
     }
 
     fn canonical_query(query: &str) -> Result<String, Error> {
-        let (mut text, mut parameters) = (String::new(), Query::new());
+        let (mut text, mut parameters) = (Text::default(), Query::new());
         write_query(&mut text, query, &mut parameters)?;
         sort(parameters.as_mut_slice(), &text);
+        let text = text.into_string();
         let sorted: Vec<&str> = parameters
             .as_slice()
             .iter()

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::escape;
+use crate::text::Text;
 
 /// An access key ID, its secret access key and, for temporary credentials, a session token.
 ///
@@ -62,12 +63,12 @@ impl Credentials {
         let plain = Zeroizing::new(session_token.into());
         self.session_token = (!plain.is_empty()).then(|| {
             // Reserved to the worst case: growing would leave a copy behind that nobody wipes.
-            let mut encoded = Zeroizing::new(String::with_capacity(plain.len() * 3));
+            let mut encoded = Text::with_capacity(plain.len() * 3);
             escape::encode(&mut encoded, plain.as_bytes());
             SessionToken {
                 has_control: has_control(&plain),
                 plain,
-                encoded,
+                encoded: Zeroizing::new(encoded.into_string()),
             }
         });
         self

@@ -1,17 +1,19 @@
 //! Percent-encoding as Signature Version 4 wants it: everything but the unreserved characters, in upper-case hex.
 
+use crate::text::Text;
+
 /// RFC 3986's unreserved characters, the only ones that are never escaped.
 pub(crate) const fn is_unreserved(byte: u8) -> bool {
     UNRESERVED[byte as usize]
 }
 
 /// Appends `bytes`, escaped.
-pub(crate) fn encode(out: &mut String, bytes: &[u8]) {
+pub(crate) fn encode(out: &mut Text, bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
         let plain = rest.iter().take_while(|&&byte| is_unreserved(byte)).count();
         let (run, tail) = rest.split_at(plain);
-        push_ascii(out, run);
+        out.push_bytes(run);
         rest = match tail.split_first() {
             Some((&byte, tail)) => {
                 push_escape(out, byte);
@@ -26,7 +28,7 @@ pub(crate) fn encode(out: &mut String, bytes: &[u8]) {
 ///
 /// Bytes stay bytes: an escape that is no UTF-8 survives. A `%` without two hexadecimal digits is taken for itself, and
 /// so is a `+`.
-pub(crate) fn reencode(out: &mut String, text: &str) {
+pub(crate) fn reencode(out: &mut Text, text: &str) {
     let mut rest = text.as_bytes();
     loop {
         let plain = rest.iter().take_while(|&&byte| byte != b'%').count();
@@ -47,36 +49,33 @@ pub(crate) fn reencode(out: &mut String, text: &str) {
 }
 
 /// Appends a hash in lower-case hexadecimal.
-pub(crate) fn push_hex(out: &mut String, hash: &[u8; 32]) {
+pub(crate) fn push_hex(out: &mut Text, hash: &[u8; 32]) {
+    // By arithmetic, of which the compiler makes vectors, unlike of a table.
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
     let mut digits = [0; 64];
     for (pair, byte) in digits.chunks_exact_mut(2).zip(hash) {
-        pair.copy_from_slice(&LOWER_HEX[*byte as usize]);
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
-    push_ascii(out, &digits);
+    out.push_bytes(&digits);
 }
 
 /// Appends `text` in lower case.
-pub(crate) fn push_lower_case(out: &mut String, text: &str) {
+pub(crate) fn push_lower_case(out: &mut Text, text: &str) {
     let start = out.len();
     out.push_str(text);
-    out[start..].make_ascii_lowercase();
+    // Mostly it is in lower case already.
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        out.as_mut_bytes()[start..].make_ascii_lowercase();
+    }
 }
 
-/// Appends bytes that are known to be ASCII; checking that is cheaper than appending them one by one.
-fn push_ascii(out: &mut String, bytes: &[u8]) {
-    out.push_str(str::from_utf8(bytes).unwrap_or_default());
-}
-
-fn push_escape(out: &mut String, byte: u8) {
+fn push_escape(out: &mut Text, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    push_ascii(
-        out,
-        &[
-            b'%',
-            DIGITS[(byte >> 4) as usize],
-            DIGITS[(byte & 15) as usize],
-        ],
-    );
+    out.push_bytes(&[
+        b'%',
+        DIGITS[(byte >> 4) as usize],
+        DIGITS[(byte & 15) as usize],
+    ]);
 }
 
 /// Of an ASCII hexadecimal digit.
@@ -98,31 +97,20 @@ const UNRESERVED: [bool; 256] = {
     table
 };
 
-const LOWER_HEX: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut table = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
-        byte += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn encoded(bytes: &[u8]) -> String {
-        let mut out = String::new();
+        let mut out = Text::default();
         encode(&mut out, bytes);
-        out
+        out.into_string()
     }
 
     fn reencoded(text: &str) -> String {
-        let mut out = String::new();
+        let mut out = Text::default();
         reencode(&mut out, text);
-        out
+        out.into_string()
     }
 
     #[test]
@@ -157,11 +145,12 @@ mod tests {
 
     #[test]
     fn hexadecimal_is_lower_case() {
-        let mut out = String::new();
+        let mut out = Text::default();
         push_hex(
             &mut out,
             &std::array::from_fn(|byte| (byte as u8).wrapping_mul(0x9f)),
         );
+        let out = out.into_string();
         assert!(out.starts_with("009f3edd7c1bba59"), "{out}");
         assert_eq!(out.len(), 64);
     }

@@ -9,6 +9,7 @@ use crate::escape;
 use crate::list::List;
 use crate::request::{Request, is_token};
 use crate::target::Target;
+use crate::text::Text;
 
 /// The headers of a signature, to be added to the request before it is sent.
 ///
@@ -129,28 +130,28 @@ impl<'a> SignedNames<'a> {
     }
 
     /// Appends `name:value` lines, repeated names joined by commas.
-    pub(crate) fn write_canonical(&self, out: &mut String, target: &Target<'_>) {
+    pub(crate) fn write_canonical(&self, out: &mut Text, target: &Target<'_>) {
         let mut previous: Option<&str> = None;
         for header in self.0.as_slice() {
             if previous.is_some_and(|name| name.eq_ignore_ascii_case(header.name)) {
                 // In place of the line end.
-                out.pop();
-                out.push(',');
+                out.truncate(out.len() - 1);
+                out.push(b',');
             } else {
                 escape::push_lower_case(out, header.name);
-                out.push(':');
+                out.push(b':');
             }
             match header.value {
                 Some(value) => push_folded(out, value),
                 None => target.write_host(out),
             }
-            out.push('\n');
+            out.push(b'\n');
             previous = Some(header.name);
         }
     }
 
     /// Appends the names, each once.
-    pub(crate) fn write_names(&self, out: &mut String, separator: &str) {
+    pub(crate) fn write_names(&self, out: &mut Text, separator: &str) {
         let mut previous: Option<&str> = None;
         for header in self.0.as_slice() {
             if previous.is_some_and(|name| name.eq_ignore_ascii_case(header.name)) {
@@ -194,13 +195,13 @@ impl<'a> Header<'a> {
 }
 
 /// Trims, and makes one space of each run of spaces and tabs.
-fn push_folded(out: &mut String, value: &str) {
+fn push_folded(out: &mut Text, value: &str) {
     let mut words = value.split([' ', '\t']).filter(|word| !word.is_empty());
     if let Some(first) = words.next() {
         out.push_str(first);
     }
     for word in words {
-        out.push(' ');
+        out.push(b' ');
         out.push_str(word);
     }
 }
@@ -237,11 +238,11 @@ mod tests {
         let target = Target::parse("https://Example.com:8443/").unwrap();
         let request = Request::new("GET", "").headers(headers);
         let signed = SignedNames::collect(&request, &target, &[], &[AUTHORIZATION])?;
-        let (mut lines, mut names) = (String::new(), String::new());
+        let (mut lines, mut names) = (Text::default(), Text::default());
         signed.write_canonical(&mut lines, &target);
         signed.write_names(&mut names, ";");
         assert!(lines.len() + names.len() <= signed.max_len(&target));
-        Ok((lines, names))
+        Ok((lines.into_string(), names.into_string()))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use crate::credentials::{Credentials, Fingerprint};
-use crate::mac::{MacKey, Wiped};
+use crate::mac::{MacKey, Pad, TextHash, Wiped};
 use crate::settings::Settings;
 use crate::stamp::Day;
 
@@ -16,7 +16,14 @@ use crate::stamp::Day;
 pub(crate) struct SigningKey(MacKey);
 
 impl SigningKey {
-    pub(crate) fn derive(credentials: &Credentials, day: Day, settings: &Settings<'_>) -> Self {
+    /// Of 18 blocks, most of which wait for one another, so that `text` is hashed between them.
+    pub(crate) fn derive(
+        credentials: &Credentials,
+        day: Day,
+        settings: &Settings<'_>,
+        text: &mut TextHash<'_>,
+        pad: &mut Pad,
+    ) -> Self {
         let secret = credentials.secret_access_key().as_bytes();
         let mut padded = Wiped([0; 64]);
         let secret_key = if let Some(key) = padded.0.get_mut(..PREFIX.len() + secret.len()) {
@@ -29,15 +36,20 @@ impl SigningKey {
             let hash = Sha256::new_with_prefix(PREFIX).chain_update(secret);
             MacKey::new(&Wiped::<32>(hash.finalize().into()).0)
         };
-        let date_key = secret_key.tag(&day);
-        let region_key = MacKey::new(&date_key.0).tag(settings.region.as_bytes());
-        let service_key = MacKey::new(&region_key.0).tag(settings.service.as_bytes());
-        let signing_key = MacKey::new(&service_key.0).tag(TERMINATOR.as_bytes());
+        let date_key = secret_key.tag(&day, pad);
+        let mut tag = |key: Wiped<32>, part: &[u8]| {
+            text.step();
+            MacKey::new(&key.0).tag(part, pad)
+        };
+        let region_key = tag(date_key, settings.region.as_bytes());
+        let service_key = tag(region_key, settings.service.as_bytes());
+        let signing_key = tag(service_key, TERMINATOR.as_bytes());
+        text.step();
         Self(MacKey::new(&signing_key.0))
     }
 
-    pub(crate) fn sign(self, string_to_sign: &[u8]) -> [u8; 32] {
-        self.0.tag(string_to_sign).0
+    pub(crate) fn sign(self, string_to_sign: &[u8], pad: &mut Pad) -> [u8; 32] {
+        self.0.tag(string_to_sign, pad).0
     }
 }
 
@@ -82,12 +94,14 @@ impl KeyCache {
         credentials: &Credentials,
         day: Day,
         settings: &Settings<'_>,
+        text: &mut TextHash<'_>,
+        pad: &mut Pad,
     ) -> SigningKey {
         if let Some(key) = self.find(credentials, day, settings) {
             return key;
         }
         // Outside the lock; two threads that derive the same key at once do no harm.
-        let key = SigningKey::derive(credentials, day, settings);
+        let key = SigningKey::derive(credentials, day, settings, text, pad);
         self.insert(Entry {
             fingerprint: credentials.fingerprint().clone(),
             day,
@@ -165,24 +179,43 @@ mod tests {
         Settings::new("us-east-1", "iam")
     }
 
+    fn derive(credentials: &Credentials, day: Day, settings: &Settings<'_>) -> SigningKey {
+        let mut text = TextHash::new(b"");
+        SigningKey::derive(credentials, day, settings, &mut text, &mut Pad::default())
+    }
+
+    fn cached(
+        cache: &KeyCache,
+        credentials: &Credentials,
+        day: Day,
+        settings: &Settings<'_>,
+    ) -> SigningKey {
+        let mut text = TextHash::new(b"");
+        cache.key(credentials, day, settings, &mut text, &mut Pad::default())
+    }
+
+    fn probe(key: SigningKey) -> [u8; 32] {
+        key.sign(b"probe", &mut Pad::default())
+    }
+
     /// The key that AWS's guide shows, by what it signs: HMAC under the key itself.
     fn assert_same_key(key: SigningKey, hex: &str) {
         let bytes: Vec<u8> = (0..hex.len())
             .step_by(2)
             .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
             .collect();
-        assert_eq!(key.sign(b"probe"), hmac(&bytes, b"probe").0);
+        assert_eq!(probe(key), hmac(&bytes, b"probe").0);
     }
 
     #[test]
     fn documented_signing_keys() {
         let credentials = Credentials::new("AKIDEXAMPLE", SECRET);
         assert_same_key(
-            SigningKey::derive(&credentials, *b"20120215", &iam()),
+            derive(&credentials, *b"20120215", &iam()),
             "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d",
         );
         assert_same_key(
-            SigningKey::derive(&credentials, *b"20150830", &iam()),
+            derive(&credentials, *b"20150830", &iam()),
             "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9",
         );
     }
@@ -196,8 +229,8 @@ mod tests {
             let region = hmac(&date.0, b"us-east-1");
             let service = hmac(&region.0, b"iam");
             let expected = hmac(&hmac(&service.0, b"aws4_request").0, b"probe");
-            let key = SigningKey::derive(&credentials, *b"20150830", &iam());
-            assert_eq!(key.sign(b"probe"), expected.0, "{length}");
+            let key = derive(&credentials, *b"20150830", &iam());
+            assert_eq!(probe(key), expected.0, "{length}");
         }
     }
 
@@ -216,8 +249,8 @@ mod tests {
         for _ in 0..2 {
             for (credentials, day, settings) in &cases {
                 assert_eq!(
-                    cache.key(credentials, *day, settings).sign(b"probe"),
-                    SigningKey::derive(credentials, *day, settings).sign(b"probe"),
+                    probe(cached(&cache, credentials, *day, settings)),
+                    probe(derive(credentials, *day, settings)),
                 );
             }
         }
@@ -230,13 +263,13 @@ mod tests {
         let credentials = Credentials::new("AKIDEXAMPLE", SECRET);
         let days = [*b"20150801", *b"20150802", *b"20150801", *b"20150803"];
         for day in days {
-            cache.key(&credentials, day, &iam());
+            cached(&cache, &credentials, day, &iam());
         }
         let kept: Vec<Day> = cache.lock().list.iter().map(|entry| entry.day).collect();
         assert_eq!(kept, [*b"20150801", *b"20150803"]);
 
         let none = KeyCache::new(0);
-        none.key(&credentials, *b"20150801", &iam());
+        cached(&none, &credentials, *b"20150801", &iam());
         assert_eq!(none.lock().list.len(), 0);
     }
 }

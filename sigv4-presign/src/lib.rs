@@ -47,6 +47,7 @@ mod request;
 mod settings;
 mod stamp;
 mod target;
+mod text;
 
 pub use credentials::Credentials;
 pub use error::Error;

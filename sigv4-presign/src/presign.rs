@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use zeroize::{Zeroizing, optimization_barrier};
+use zeroize::Zeroizing;
 
 use crate::canonical::{self, ALGORITHM, Canonical, Parameter, Query};
 use crate::credentials::Credentials;
@@ -13,10 +13,12 @@ use crate::headers::{
     AUTHORIZATION, CONTENT_SHA256, DATE, SECURITY_TOKEN, SignedHeaders, SignedNames,
 };
 use crate::key::{KeyCache, SigningKey};
+use crate::mac::{Pad, TextHash};
 use crate::request::Request;
 use crate::settings::{ContentSha256Header, SessionTokenMode, Settings};
 use crate::stamp::Stamp;
 use crate::target::{Target, push_decimal};
+use crate::text::Text;
 
 /// Signs a request in its query: whoever has the URL can send the request, until it expires.
 ///
@@ -54,9 +56,7 @@ pub fn presign(
     time: SystemTime,
     settings: &Settings<'_>,
 ) -> Result<SignedUrl, Error> {
-    presign_with(request, credentials, time, settings, |stamp| {
-        SigningKey::derive(credentials, stamp.day(), settings)
-    })
+    presign_with(request, credentials, time, settings, None)
 }
 
 /// Signs a request in its headers. Returns those that have to be added to it.
@@ -91,9 +91,7 @@ pub fn sign_headers(
     time: SystemTime,
     settings: &Settings<'_>,
 ) -> Result<SignedHeaders, Error> {
-    sign_headers_with(request, credentials, time, settings, |stamp| {
-        SigningKey::derive(credentials, stamp.day(), settings)
-    })
+    sign_headers_with(request, credentials, time, settings, None)
 }
 
 /// The URL that opens an MQTT connection to AWS IoT, as Amplify's client makes it: [`presign`] of a GET with
@@ -181,9 +179,7 @@ impl Signer {
         time: SystemTime,
         settings: &Settings<'_>,
     ) -> Result<SignedUrl, Error> {
-        presign_with(request, credentials, time, settings, |stamp| {
-            self.keys.key(credentials, stamp.day(), settings)
-        })
+        presign_with(request, credentials, time, settings, Some(&self.keys))
     }
 
     /// As [`sign_headers()`].
@@ -198,9 +194,7 @@ impl Signer {
         time: SystemTime,
         settings: &Settings<'_>,
     ) -> Result<SignedHeaders, Error> {
-        sign_headers_with(request, credentials, time, settings, |stamp| {
-            self.keys.key(credentials, stamp.day(), settings)
-        })
+        sign_headers_with(request, credentials, time, settings, Some(&self.keys))
     }
 
     /// As [`presign_iot()`].
@@ -263,7 +257,7 @@ impl fmt::Debug for SignedUrl {
 
 impl Drop for SignedUrl {
     fn drop(&mut self) {
-        wipe(std::mem::take(&mut self.0));
+        drop(Text::from(std::mem::take(&mut self.0)));
     }
 }
 
@@ -272,7 +266,7 @@ fn presign_with(
     credentials: &Credentials,
     time: SystemTime,
     settings: &Settings<'_>,
-    key: impl FnOnce(&Stamp) -> SigningKey,
+    keys: Option<&KeyCache>,
 ) -> Result<SignedUrl, Error> {
     request.check()?;
     settings.check()?;
@@ -294,7 +288,7 @@ fn presign_with(
         SessionTokenMode::Appended => (None, token),
     };
 
-    let mut url = String::with_capacity(
+    let mut url = Text::with_capacity(
         target.url_len()
             + 3 * target.query.len()
             + FIXED_QUERY.len()
@@ -305,13 +299,13 @@ fn presign_with(
     );
     let capacity = url.capacity();
     target.write_url(&mut url);
-    url.push('?');
+    url.push(b'?');
     let mut query = Query::new();
     let query_start = url.len();
     canonical::write_query(&mut url, target.query, &mut query)?;
     let has_own_parameters = url.len() > query_start;
     if has_own_parameters {
-        url.push('&');
+        url.push(b'&');
     }
     write_parameters(
         &mut url,
@@ -336,9 +330,10 @@ fn presign_with(
         parameters: query.as_slice(),
         headers: &headers,
     };
-    let signature = sign(&canonical, &stamp, settings, key(&stamp));
+    let signature = sign(&canonical, &stamp, credentials, settings, keys);
     url.push_str("&X-Amz-Signature=");
     escape::push_hex(&mut url, &signature);
+    let mut url = url.into_string();
     if let Some(token) = appended_token {
         url.push_str("&X-Amz-Security-Token=");
         url.push_str(token);
@@ -362,32 +357,32 @@ struct Parts<'a> {
 
 /// Appends the parameters of the signature, but for the signature itself: to the URL in the order that AWS's clients
 /// send them in, to the list in the order of their names.
-fn write_parameters(url: &mut String, query: &mut Query, parts: &Parts<'_>) {
+fn write_parameters(url: &mut Text, query: &mut Query, parts: &Parts<'_>) {
     query.push(write_parameter(url, "X-Amz-Algorithm", |url| {
         url.push_str(ALGORITHM);
     }));
-    url.push('&');
+    url.push(b'&');
     query.push(write_parameter(url, "X-Amz-Credential", |url| {
         escape::encode(url, parts.credentials.access_key_id().as_bytes());
         url.push_str("%2F");
         canonical::write_scope(url, parts.stamp, parts.settings, "%2F");
     }));
-    url.push('&');
+    url.push(b'&');
     query.push(write_parameter(url, "X-Amz-Date", |url| {
-        url.push_str(parts.stamp.as_str());
+        url.push_bytes(parts.stamp.as_bytes());
     }));
-    url.push('&');
+    url.push(b'&');
     if let Some(expires) = parts.settings.expires {
         query.push(write_parameter(url, "X-Amz-Expires", |url| {
             push_decimal(url, expires.as_secs());
         }));
-        url.push('&');
+        url.push(b'&');
     }
     let names = write_parameter(url, "X-Amz-SignedHeaders", |url| {
         parts.headers.write_names(url, "%3B");
     });
     if let Some(token) = parts.signed_token {
-        url.push('&');
+        url.push(b'&');
         query.push(write_parameter(url, "X-Amz-Security-Token", |url| {
             url.push_str(token);
         }));
@@ -395,11 +390,11 @@ fn write_parameters(url: &mut String, query: &mut Query, parts: &Parts<'_>) {
     query.push(names);
 }
 
-fn write_parameter(url: &mut String, name: &str, value: impl FnOnce(&mut String)) -> Parameter {
+fn write_parameter(url: &mut Text, name: &str, value: impl FnOnce(&mut Text)) -> Parameter {
     let start = url.len();
     url.push_str(name);
     let equals = url.len();
-    url.push('=');
+    url.push(b'=');
     value(url);
     Parameter::ending(url, start, equals)
 }
@@ -409,7 +404,7 @@ fn sign_headers_with(
     credentials: &Credentials,
     time: SystemTime,
     settings: &Settings<'_>,
-    key: impl FnOnce(&Stamp) -> SigningKey,
+    keys: Option<&KeyCache>,
 ) -> Result<SignedHeaders, Error> {
     request.check()?;
     settings.check()?;
@@ -426,9 +421,9 @@ fn sign_headers_with(
     let stamp = Stamp::new(time)?;
     let target = Target::parse(request.url)?;
     let content_sha256 = (settings.content_sha256 == ContentSha256Header::Send).then(|| {
-        let mut hash = String::with_capacity(64);
+        let mut hash = Text::with_capacity(64);
         request.payload.write_hash(&mut hash);
-        hash
+        hash.into_string()
     });
     let signed_token = match settings.session_token {
         SessionTokenMode::Signed => credentials.session_token(),
@@ -444,7 +439,7 @@ fn sign_headers_with(
         ],
         &[AUTHORIZATION, DATE, SECURITY_TOKEN, CONTENT_SHA256],
     )?;
-    let (mut text, mut query) = (String::with_capacity(3 * target.query.len()), Query::new());
+    let (mut text, mut query) = (Text::with_capacity(3 * target.query.len()), Query::new());
     canonical::write_query(&mut text, target.query, &mut query)?;
     canonical::sort(query.as_mut_slice(), &text);
 
@@ -456,20 +451,20 @@ fn sign_headers_with(
         parameters: query.as_slice(),
         headers: &headers,
     };
-    let signature = sign(&canonical, &stamp, settings, key(&stamp));
+    let signature = sign(&canonical, &stamp, credentials, settings, keys);
 
-    let mut authorization = Zeroizing::new(String::with_capacity(
+    let mut authorization = Text::with_capacity(
         ALGORITHM.len()
             + " Credential=/, SignedHeaders=, Signature=".len()
             + credentials.access_key_id().len()
             + canonical::scope_len(settings)
             + headers.names_len()
             + 64,
-    ));
+    );
     authorization.push_str(ALGORITHM);
     authorization.push_str(" Credential=");
     authorization.push_str(credentials.access_key_id());
-    authorization.push('/');
+    authorization.push(b'/');
     canonical::write_scope(&mut authorization, &stamp, settings, "/");
     authorization.push_str(", SignedHeaders=");
     headers.write_names(&mut authorization, ";");
@@ -477,7 +472,7 @@ fn sign_headers_with(
     escape::push_hex(&mut authorization, &signature);
     drop(headers);
     Ok(SignedHeaders {
-        authorization,
+        authorization: Zeroizing::new(authorization.into_string()),
         date: stamp.as_str().to_owned(),
         session_token: credentials
             .session_token()
@@ -489,33 +484,31 @@ fn sign_headers_with(
 fn sign(
     canonical: &Canonical<'_>,
     stamp: &Stamp,
+    credentials: &Credentials,
     settings: &Settings<'_>,
-    key: SigningKey,
+    keys: Option<&KeyCache>,
 ) -> [u8; 32] {
-    let mut text = String::with_capacity(
+    // The request is only ever needed as a hash, so one buffer serves both.
+    let mut text = Text::with_capacity(
         canonical
             .max_len()
             .max(canonical::string_to_sign_len(settings)),
     );
     let capacity = text.capacity();
     canonical.write(&mut text);
-    canonical::into_string_to_sign(&mut text, stamp, settings);
+    let mut pad = Pad::default();
+    let mut hash = TextHash::new(text.as_bytes());
+    let key = match keys {
+        Some(keys) => keys.key(credentials, stamp.day(), settings, &mut hash, &mut pad),
+        None => SigningKey::derive(credentials, stamp.day(), settings, &mut hash, &mut pad),
+    };
+    let hash = hash.finish(&mut pad);
+    text.truncate(0);
+    canonical::write_string_to_sign(&mut text, &hash, stamp, settings);
     debug_assert_eq!(
         text.capacity(),
         capacity,
         "the canonical request was copied"
     );
-    let signature = key.sign(text.as_bytes());
-    // A signed token is in it.
-    wipe(text);
-    signature
-}
-
-/// Overwrites the text, spare capacity and all. `zeroize` would do it a byte at a time, which for a URL with a token
-/// takes as long as signing it.
-fn wipe(text: String) {
-    let mut bytes = text.into_bytes();
-    bytes.clear();
-    bytes.resize(bytes.capacity(), 0);
-    optimization_barrier(bytes.as_slice());
+    key.sign(text.as_bytes(), &mut pad)
 }

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::escape;
+use crate::text::Text;
 
 /// A request as it will be sent. Borrows everything.
 ///
@@ -76,7 +77,7 @@ impl<'a> Request<'a> {
 }
 
 impl Payload<'_> {
-    pub(crate) fn write_hash(&self, out: &mut String) {
+    pub(crate) fn write_hash(&self, out: &mut Text) {
         match self {
             Self::Empty => {
                 out.push_str("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");

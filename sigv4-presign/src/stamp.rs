@@ -42,6 +42,10 @@ impl Stamp {
         Ok(Self(stamp))
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -49,10 +53,6 @@ impl Stamp {
     pub(crate) fn day(&self) -> Day {
         let [y1, y2, y3, y4, m1, m2, d1, d2, ..] = self.0;
         [y1, y2, y3, y4, m1, m2, d1, d2]
-    }
-
-    pub(crate) fn day_str(&self) -> &str {
-        &self.as_str()[..8]
     }
 }
 

@@ -4,19 +4,26 @@ use core::net::Ipv6Addr;
 
 use crate::error::Error;
 use crate::escape;
+use crate::text::Text;
 
 /// The parts of a URL, checked. Nothing is copied.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     /// In the caller's case.
     scheme: &'a str,
-    /// In the caller's case, an IPv6 address with its brackets.
-    host: &'a str,
+    host: Host<'a>,
     /// `None` where the scheme implies it.
     port: Option<u16>,
     /// Percent-encoded; empty or beginning with a slash.
     pub(crate) path: &'a str,
     pub(crate) query: &'a str,
+}
+
+#[derive(Clone, Copy)]
+struct Host<'a> {
+    /// In the caller's case, an IPv6 address with its brackets.
+    text: &'a str,
+    has_upper_case: bool,
 }
 
 impl<'a> Target<'a> {
@@ -31,14 +38,13 @@ impl<'a> Target<'a> {
         let (scheme, rest) = split_at_first(url, |byte| byte == b':');
         let rest = rest.strip_prefix("://").ok_or(Error::MalformedUrl)?;
         let default_port = default_port(scheme).ok_or(Error::UnsupportedScheme)?;
-        let (authority, rest) = split_at_first(rest, |byte| matches!(byte, b'/' | b'?' | b'#'));
+        let (host, port, rest) = split_authority(rest)?;
         let (path, rest) = split_at_first(rest, |byte| matches!(byte, b'?' | b'#'));
         let (query, fragment) = split_at_first(rest, |byte| byte == b'#');
         if !fragment.is_empty() {
             return Err(Error::FragmentInUrl);
         }
         let query = query.strip_prefix('?').unwrap_or_default();
-        let (host, port) = split_authority(authority)?;
         check_path(path)?;
         Ok(Self {
             scheme,
@@ -50,16 +56,20 @@ impl<'a> Target<'a> {
     }
 
     /// Appends what the `Host` header says: in lower case, without the port that the scheme implies.
-    pub(crate) fn write_host(&self, out: &mut String) {
-        escape::push_lower_case(out, self.host);
+    pub(crate) fn write_host(&self, out: &mut Text) {
+        if self.host.has_upper_case {
+            escape::push_lower_case(out, self.host.text);
+        } else {
+            out.push_str(self.host.text);
+        }
         if let Some(port) = self.port {
-            out.push(':');
+            out.push(b':');
             push_decimal(out, port.into());
         }
     }
 
     /// Appends everything up to and without the query. An empty path becomes `/`, as it is sent.
-    pub(crate) fn write_url(&self, out: &mut String) {
+    pub(crate) fn write_url(&self, out: &mut Text) {
         escape::push_lower_case(out, self.scheme);
         out.push_str("://");
         self.write_host(out);
@@ -69,16 +79,21 @@ impl<'a> Target<'a> {
     /// Whether this is what the `Host` header says, the implied port being optional.
     pub(crate) fn is_host(&self, header: &str) -> bool {
         let header = header.trim_matches([' ', '\t']);
-        let Ok((host, port)) = split_authority(header) else {
+        let Ok((host, port, "")) = split_authority(header) else {
             return false;
         };
         let port = port.filter(|&port| default_port(self.scheme) != Some(port));
-        host.eq_ignore_ascii_case(self.host) && port == self.port
+        host.text.eq_ignore_ascii_case(self.host.text) && port == self.port
     }
 
     /// An upper bound of what `write_url` appends.
     pub(crate) fn url_len(&self) -> usize {
-        self.scheme.len() + "://".len() + self.host.len() + ":65535".len() + self.path.len() + 1
+        self.scheme.len()
+            + "://".len()
+            + self.host.text.len()
+            + ":65535".len()
+            + self.path.len()
+            + 1
     }
 }
 
@@ -97,28 +112,67 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
-    let host_len = match authority.strip_prefix('[') {
-        Some(rest) => rest
-            .split_once(']')
-            .filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
-            .map(|(address, _)| address.len() + 2),
-        None => name_len(authority),
+/// Takes host and port off what follows the scheme, and gives the rest too, which begins with `/`, `?` or `#`.
+fn split_authority(text: &str) -> Result<(Host<'_>, Option<u16>, &str), Error> {
+    let host = if text.starts_with('[') {
+        split_address(text)
+    } else {
+        split_name(text)
     };
-    let split = host_len.ok_or(Error::InvalidHost).and_then(|len| {
-        let (host, port) = authority.split_at(len);
+    let split = host.ok_or(Error::InvalidHost).and_then(|(host, rest)| {
+        let (port, rest) = split_at_first(rest, ends_authority);
         let port = match port {
             // An empty port means none (RFC 3986, 3.2.3).
             "" | ":" => None,
             _ => Some(parse_port(port)?),
         };
-        Ok((host, port))
+        Ok((host, port, rest))
     });
     // Neither a host nor a port can hold the sign that ends user information.
-    if split.is_err() && authority.contains('@') {
+    if split.is_err() && split_at_first(text, ends_authority).0.contains('@') {
         return Err(Error::UserInfoInUrl);
     }
     split
+}
+
+fn ends_authority(byte: u8) -> bool {
+    matches!(byte, b'/' | b'?' | b'#')
+}
+
+/// An IPv6 address in brackets, and what follows it.
+fn split_address(text: &str) -> Option<(Host<'_>, &str)> {
+    let end = text.find(']')?;
+    text.get(1..end)?.parse::<Ipv6Addr>().ok()?;
+    let (text, rest) = text.split_at(end + 1);
+    let has_upper_case = text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let host = Host {
+        text,
+        has_upper_case,
+    };
+    Some((host, rest))
+}
+
+/// A DNS name (underscores occur) or IPv4 address, and what follows it. A dot may end it.
+fn split_name(text: &str) -> Option<(Host<'_>, &str)> {
+    let (mut label, mut len, mut seen) = (0, 0, 0);
+    for (at, byte) in text.bytes().enumerate() {
+        let class = NAME[byte as usize];
+        if class == OTHER {
+            match byte {
+                b'.' if at > label && at - label <= MAX_LABEL => label = at + 1,
+                b':' | b'/' | b'?' | b'#' => break,
+                _ => return None,
+            }
+        }
+        seen |= class;
+        len = at + 1;
+    }
+    let (text, rest) = text.split_at(len);
+    let host = Host {
+        text,
+        has_upper_case: seen & UPPER_CASE != 0,
+    };
+    (len - label <= MAX_LABEL && (1..=MAX_NAME).contains(&len)).then_some((host, rest))
 }
 
 fn parse_port(text: &str) -> Result<u16, Error> {
@@ -130,41 +184,33 @@ fn parse_port(text: &str) -> Result<u16, Error> {
         .ok_or(Error::InvalidPort)
 }
 
-/// The length of the DNS name (underscores occur) or IPv4 address before the port. A dot may end it.
-fn name_len(authority: &str) -> Option<usize> {
-    let mut label = 0;
-    let mut len = 0;
-    for (at, byte) in authority.bytes().enumerate() {
-        if !NAME[byte as usize] {
-            match byte {
-                b'.' if at > label && at - label <= MAX_LABEL => label = at + 1,
-                b':' => break,
-                _ => return None,
-            }
-        }
-        len = at + 1;
-    }
-    (len - label <= MAX_LABEL && (1..=MAX_NAME).contains(&len)).then_some(len)
-}
-
 /// RFC 1035, 2.3.4, with the final dot.
 const MAX_NAME: usize = 254;
 const MAX_LABEL: usize = 63;
 
-const NAME: [bool; 256] = table(b"-_");
-const PATH: [bool; 256] = table(b"-_.~/!$&'()*+,;=:@");
+/// What each byte is in a name. A set of two bits, so that one look at each byte tells of the whole name.
+const NAME: [u8; 256] = table(b"-_");
+const PATH: [u8; 256] = table(b"-_.~/!$&'()*+,;=:@");
+
+const OTHER: u8 = 0;
+const UPPER_CASE: u8 = 1;
+const ALLOWED: u8 = 2;
 
 /// Letters, digits and some more.
-const fn table(more: &[u8]) -> [bool; 256] {
-    let mut table = [false; 256];
+const fn table(more: &[u8]) -> [u8; 256] {
+    let mut table = [OTHER; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        table[byte] = match byte as u8 {
+            b'A'..=b'Z' => UPPER_CASE,
+            b'a'..=b'z' | b'0'..=b'9' => ALLOWED,
+            _ => OTHER,
+        };
         byte += 1;
     }
     let mut at = 0;
     while at < more.len() {
-        table[more[at] as usize] = true;
+        table[more[at] as usize] = ALLOWED;
         at += 1;
     }
     table
@@ -181,31 +227,26 @@ fn check_path(path: &str) -> Result<(), Error> {
                 tail
             }
             (b'%', _) => return Err(Error::InvalidPath),
-            _ if PATH[byte as usize] => tail,
+            _ if PATH[byte as usize] != OTHER => tail,
             _ => return Err(Error::InvalidPath),
         };
     }
     Ok(())
 }
 
-pub(crate) fn push_decimal(out: &mut String, number: u64) {
+pub(crate) fn push_decimal(out: &mut Text, number: u64) {
     let mut digits = [0; 20];
     let mut rest = number;
-    let mut len = 0;
+    let mut start = digits.len();
     loop {
-        digits[len] = (rest % 10) as u8;
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
         rest /= 10;
-        len += 1;
         if rest == 0 {
             break;
         }
     }
-    out.extend(
-        digits[..len]
-            .iter()
-            .rev()
-            .map(|digit| char::from(b'0' + digit)),
-    );
+    out.push_bytes(&digits[start..]);
 }
 
 #[cfg(test)]
@@ -214,10 +255,10 @@ mod tests {
 
     fn url(url: &str) -> Result<String, Error> {
         let target = Target::parse(url)?;
-        let mut out = String::new();
+        let mut out = Text::default();
         target.write_url(&mut out);
         assert!(out.len() <= target.url_len());
-        Ok(out)
+        Ok(out.into_string())
     }
 
     #[test]
@@ -290,10 +331,10 @@ mod tests {
 
     #[test]
     fn decimals() {
-        let mut out = String::new();
+        let mut out = Text::default();
         push_decimal(&mut out, 0);
         push_decimal(&mut out, 604_800);
         push_decimal(&mut out, u64::MAX);
-        assert_eq!(out, format!("0604800{}", u64::MAX));
+        assert_eq!(out.into_string(), format!("0604800{}", u64::MAX));
     }
 }
