@@ -24,7 +24,8 @@
 //! # Secrets
 //!
 //! Secret keys, session tokens, signing keys, signed URLs and headers are overwritten when they are dropped, and no
-//! `Debug`, `Display` or error shows them. Copies that the caller or its HTTP client makes are beyond reach.
+//! `Debug`, `Display` or error shows them. Beyond reach are copies that the caller or its HTTP client makes, and what is left on
+//! the stack of the block that the `hmac` crate pads a key in: it has no way to say that it should be overwritten.
 //!
 //! # What it does not do
 //!
