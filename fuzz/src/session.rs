@@ -10,7 +10,7 @@ use mqtt_codec::{
 };
 use mqtt_session::{
     AckToken, CleanStart, Config, Event, InputProgress, Publish, PublishId, PublishOutcome,
-    Session, Subscription, Timestamp, TransportEnd,
+    Published, Session, Subscription, Timestamp, TransportEnd,
 };
 
 use crate::input::Input;
@@ -107,6 +107,38 @@ impl Client {
         Some(id)
     }
 
+    /// Publishes, and takes the packet at once where there is one; where it is the end, there is no identifier.
+    fn publish_into(&mut self, qos: QoS, payload: &[u8]) -> (Option<PublishId>, Vec<Packet>) {
+        let publish = Publish::new("t/1", Bytes::copy_from_slice(payload), qos);
+        let mut out = BytesMut::new();
+        let Ok(published) = self.session.publish_into(publish, &mut out, self.now) else {
+            assert!(out.is_empty(), "what is refused is not written");
+            return (None, Vec::new());
+        };
+        let (id, is_written) = match published {
+            Published::Queued(id) => (Some(id), false),
+            Published::InFlight(id) => (Some(id), true),
+            Published::Done => (None, true),
+        };
+        if let Some(id) = id {
+            assert!(self.open.insert(id), "an id is given once");
+        }
+        assert!(
+            !is_written || self.transport == Some(Ended::No),
+            "not after the end"
+        );
+        let packets = self.read(&out);
+        assert_eq!(
+            packets.len(),
+            usize::from(is_written),
+            "one packet, or none"
+        );
+        if let Some(Packet::Publish(written)) = packets.first() {
+            assert_eq!((written.payload(), written.dup()), (payload, false));
+        }
+        (id, packets)
+    }
+
     /// Feeds bytes of the broker; an error ends the connection, and the events say so.
     fn input(&mut self, bytes: &[u8]) {
         let mut bytes = Bytes::copy_from_slice(bytes);
@@ -176,7 +208,13 @@ impl Client {
             self.transport.is_some() || out.is_empty(),
             "nothing to write to"
         );
-        self.unread.extend_from_slice(&out);
+        let packets = self.read(&out);
+        self.events();
+        packets
+    }
+
+    fn read(&mut self, out: &[u8]) -> Vec<Packet> {
+        self.unread.extend_from_slice(out);
         let mut packets = Vec::new();
         while let Some(packet) = self
             .connects
@@ -185,7 +223,6 @@ impl Client {
         {
             packets.push(packet);
         }
-        self.events();
         packets
     }
 
@@ -241,7 +278,7 @@ pub fn session_bytes(data: &[u8]) {
             4..=6 => client.input(input.bytes()),
             7 => {
                 let qos = input.qos();
-                let _ = client.publish(qos, input.bytes());
+                let _ = client.publish_into(qos, input.bytes());
             }
             8 => {
                 let subscription = Subscription::new("t/#", input.qos());
@@ -401,11 +438,20 @@ pub fn session_ops(data: &[u8]) {
                 client.close();
                 wire.clear();
             }
-            2 | 3 => {
+            2 => {
                 let qos = input.qos();
                 let payload = serial.to_be_bytes().to_vec();
                 if let Some(id) = client.publish(qos, &payload) {
                     accepted.insert(id, (qos, payload));
+                }
+            }
+            3 => {
+                let qos = input.qos();
+                let payload = serial.to_be_bytes().to_vec();
+                let (id, packets) = client.publish_into(qos, &payload);
+                accepted.extend(id.map(|id| (id, (qos, payload))));
+                for packet in packets {
+                    wire.extend(broker.take(&packet));
                 }
             }
             4 => {

@@ -30,6 +30,18 @@ impl Session {
     /// [`PublishError`], with the message in it. [`PublishErrorReason::is_temporary`] tells "not now" from "never".
     pub fn publish(&mut self, publish: Publish, now: Timestamp) -> Result<PublishId, PublishError> {
         self.advance(now);
+        let outgoing = self.accept(publish)?;
+        let id = outgoing.id;
+        self.next_publish += 1;
+        if outgoing.publish.qos != QoS::AtMostOnce {
+            self.persister.touch(RecordKey::Message(id));
+        }
+        self.waiting.push(outgoing);
+        Ok(id)
+    }
+
+    /// Checks a message. The identifier is the next one, and not taken yet.
+    pub(crate) fn accept(&mut self, publish: Publish) -> Result<Outgoing, PublishError> {
         let size = size_of_publish(&publish);
         if let Err(reason) = self.check_publish(&publish, size) {
             return Err(PublishError::new(reason, publish));
@@ -37,19 +49,12 @@ impl Session {
         if !self.is_checked(&publish.topic) {
             self.checked_topic = Some(publish.topic.clone());
         }
-        let id = PublishId(self.next_publish);
-        self.next_publish += 1;
-        if publish.qos != QoS::AtMostOnce {
-            self.persister.touch(RecordKey::Message(id));
-        }
-        let expires_at = publish.expiry.map(|expiry| self.now + expiry);
-        self.waiting.push(Outgoing {
-            id,
+        Ok(Outgoing {
+            id: PublishId(self.next_publish),
+            expires_at: publish.expiry.map(|expiry| self.now + expiry),
             publish,
-            expires_at,
             size,
-        });
-        Ok(id)
+        })
     }
 
     /// Takes back a message that was not sent yet; it is not reported on any more. `None` if it was sent or is not known: its

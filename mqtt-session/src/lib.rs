@@ -19,6 +19,7 @@ mod config;
 mod connack;
 mod connection;
 mod control;
+mod direct;
 mod encode;
 mod error;
 mod event;
@@ -46,6 +47,7 @@ pub use config::{
     InFlightOnLostSession, OversizedInbound, Persistence, ResponseInformation, Resubscribe,
     ResubscribeRetained, Will,
 };
+pub use direct::Published;
 pub use error::{
     ConnectionError, LocalLimit, ProtocolViolation, PublishError, PublishErrorReason, StateError,
     SubscribeError, Timeout,

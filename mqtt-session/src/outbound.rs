@@ -170,6 +170,18 @@ pub(crate) struct InFlightEntry {
 }
 
 impl InFlightEntry {
+    /// One that was never sent.
+    pub(crate) fn new(outgoing: Outgoing, stage: Stage) -> Self {
+        Self {
+            outgoing,
+            stage,
+            sent_before: false,
+            reported_written: false,
+            sent_on: None,
+            strikes: 0,
+        }
+    }
+
     /// Whether the broker hung up the last time that it had this, and may do so again.
     pub(crate) fn is_suspect(&self) -> bool {
         self.strikes > 0 && self.stage != Stage::Pubcomp
@@ -344,14 +356,7 @@ mod tests {
     }
 
     fn entry(id: u64) -> InFlightEntry {
-        InFlightEntry {
-            outgoing: outgoing(id, QoS::AtLeastOnce),
-            stage: Stage::Puback,
-            sent_before: false,
-            reported_written: false,
-            sent_on: None,
-            strikes: 0,
-        }
+        InFlightEntry::new(outgoing(id, QoS::AtLeastOnce), Stage::Puback)
     }
 
     #[test]

@@ -89,6 +89,9 @@ use crate::time::Timestamp;
 /// [`handle_persisted`](Self::handle_persisted). Ask for a batch after `poll_transmit` returned zero; when it is stored, drain
 /// again: what waited for it leaves now.
 ///
+/// A driver that has room for bytes when it is given a message may save the way through queue and events with
+/// [`publish_into`](Self::publish_into).
+///
 /// # Session and Network Connection
 ///
 /// | survives a reconnect | ends with the connection |

@@ -317,13 +317,13 @@ impl Session {
             self.finish(id, outcome);
             return Step::Done;
         }
-        self.write_in_flight(id, out);
+        self.write_and_report(id, out);
         Step::Done
     }
 
     /// The next publish that was never sent.
     fn write_new(&mut self, out: &mut BytesMut) -> Step {
-        let limit = self.in_flight_limit();
+        let limit = self.in_flight_limit(self.waiting.next_acknowledged());
         let Some(connection) = &mut self.connection else {
             return Step::Idle;
         };
@@ -353,21 +353,9 @@ impl Session {
             //= MQTT-4.3.1-1
             //= v3.1.1 MQTT-4.3.1-1
             QoS::AtMostOnce => {
-                let written = write_publish(
-                    &outgoing,
-                    None,
-                    connection,
-                    &mut self.scratch,
-                    self.now,
-                    self.config.version,
-                    out,
-                );
-                connection.on_publish_sent(self.now);
-                self.counters.publishes_sent += 1;
-                let outcome = written.map_or_else(
-                    |_| PublishOutcome::NotSent(PublishErrorReason::InvalidProperty),
-                    |()| PublishOutcome::Written,
-                );
+                let written = self.write_at_most_once(&outgoing, out);
+                let outcome =
+                    written.map_or_else(PublishOutcome::NotSent, |()| PublishOutcome::Written);
                 // Not `complete`: a QoS 0 publish has no records.
                 self.events
                     .push_back(Event::PublishCompleted { id, outcome });
@@ -376,18 +364,10 @@ impl Session {
             QoS::AtLeastOnce => Stage::Puback,
             QoS::ExactlyOnce => Stage::Pubrec,
         };
-        let entry = InFlightEntry {
-            outgoing,
-            stage,
-            sent_before: false,
-            reported_written: false,
-            sent_on: None,
-            strikes: 0,
-        };
-        match self.in_flight.push(entry) {
+        match self.in_flight.push(InFlightEntry::new(outgoing, stage)) {
             Ok(packet_id) => {
                 self.persister.touch_progress(id, packet_id);
-                self.write_in_flight(packet_id, out);
+                self.write_and_report(packet_id, out);
                 Step::Done
             }
             // `max_in_flight` is below the number of identifiers, so there is one.
@@ -401,10 +381,10 @@ impl Session {
         }
     }
 
-    /// How many may be in flight for the next QoS 1 or 2 publish to join them.
-    fn in_flight_limit(&self) -> usize {
+    /// How many may be in flight for one of this QoS to join them.
+    pub(crate) fn in_flight_limit(&self, qos: Option<QoS>) -> usize {
         let limit = self.config.max_in_flight;
-        let exactly_once = self.waiting.next_acknowledged() == Some(QoS::ExactlyOnce);
+        let exactly_once = qos == Some(QoS::ExactlyOnce);
         let limit = if exactly_once && self.config.version < ProtocolVersion::V5 {
             limit.min(self.config.max_in_flight_qos2)
         } else {
@@ -413,11 +393,26 @@ impl Session {
         usize::from(limit.get())
     }
 
-    /// Writes a PUBLISH that is in flight, for the first time on this connection.
-    fn write_in_flight(&mut self, id: PacketId, out: &mut BytesMut) {
+    fn write_and_report(&mut self, id: PacketId, out: &mut BytesMut) {
+        let is_reported = self
+            .in_flight
+            .entry(id)
+            .is_none_or(|entry| entry.reported_written);
+        if self.write_in_flight(id, out)
+            && !is_reported
+            && let Some(entry) = self.in_flight.entry(id)
+        {
+            let id = entry.outgoing.id;
+            self.events.push_back(Event::PublishWritten { id });
+        }
+    }
+
+    /// Writes a PUBLISH that is in flight, for the first time on this connection. `false`: it could not be encoded, and its
+    /// end is reported.
+    pub(crate) fn write_in_flight(&mut self, id: PacketId, out: &mut BytesMut) -> bool {
         let (Some(connection), Some(entry)) = (&mut self.connection, self.in_flight.entry_mut(id))
         else {
-            return;
+            return false;
         };
         connection.send_quota.take();
         connection.on_publish_sent(self.now);
@@ -447,17 +442,13 @@ impl Session {
                 id,
                 PublishOutcome::NotSent(PublishErrorReason::InvalidProperty),
             );
-            return;
+            return false;
         }
         self.counters.publishes_sent += 1;
         self.counters.publishes_resent += u64::from(entry.sent_before);
         entry.sent_before = true;
-        if !entry.reported_written {
-            entry.reported_written = true;
-            self.events.push_back(Event::PublishWritten {
-                id: entry.outgoing.id,
-            });
-        }
+        entry.reported_written = true;
+        true
     }
 }
 

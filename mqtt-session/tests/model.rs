@@ -13,6 +13,7 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 enum Step {
     Publish(QoS),
+    PublishInto(QoS),
     BrokerPublish(QoS),
     Subscribe(usize),
     Unsubscribe(usize),
@@ -48,7 +49,8 @@ fn qos() -> impl Strategy<Value = QoS> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => qos().prop_map(Step::Publish),
+        3 => qos().prop_map(Step::Publish),
+        3 => qos().prop_map(Step::PublishInto),
         6 => qos().prop_map(Step::BrokerPublish),
         2 => (0..3_usize).prop_map(Step::Subscribe),
         1 => (0..3_usize).prop_map(Step::Unsubscribe),
@@ -88,6 +90,7 @@ fn run(mut config: Config, receive_maximum: u16, replay_window: u16, steps: &[St
     for step in steps {
         match *step {
             Step::Publish(qos) => pair.publish(qos),
+            Step::PublishInto(qos) => pair.publish_into(qos),
             Step::BrokerPublish(qos) => pair.broker_publish(qos),
             Step::Subscribe(which) => pair.subscribe(FILTERS[which]),
             Step::Unsubscribe(which) => pair.unsubscribe(FILTERS[which]),

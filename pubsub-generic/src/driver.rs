@@ -101,7 +101,7 @@ pub(crate) struct Task {
     pub(crate) completed: Load,
     pub(crate) publishes: Pending<PendingPublish>,
     /// At QoS 0, taken by the transport, which may still have them in its buffer. Empty without one.
-    pub(crate) unflushed: Vec<PendingPublish>,
+    pub(crate) unflushed: Vec<Unflushed>,
     /// When which publish stops waiting for a connection. Empty while there is one.
     pub(crate) offline_deadlines: BTreeSet<(Instant, PublishId)>,
     pub(crate) subscriptions: Subscriptions,
@@ -170,6 +170,8 @@ pub(crate) struct Open {
     pub(crate) up_since: Option<Instant>,
     pub(crate) last_received: Instant,
     pub(crate) unflushed: bool,
+    /// It takes no more for the rest of this round.
+    pub(crate) is_full: bool,
 }
 
 /// A transport that is given up, and still has a DISCONNECT to write. It does not hold up its successor.
@@ -195,6 +197,12 @@ pub(crate) struct PendingPublish {
     /// Whether it has been handed to a transport.
     pub(crate) written: bool,
     pub(crate) kept: Kept,
+}
+
+/// A publish at QoS 0 that a transport has taken.
+pub(crate) struct Unflushed {
+    pub(crate) settler: PublishSettler,
+    pub(crate) bytes: usize,
 }
 
 impl Task {
@@ -299,7 +307,7 @@ impl Task {
     fn round(&mut self, cx: &mut Context<'_>) -> bool {
         self.now = Instant::now();
         self.timestamp = self.timestamp_now();
-        let mut more = self.take_requests();
+        let mut more = self.take_requests(cx);
         more |= self.drive_link(cx);
         more |= self.drive_renewal(cx);
         more |= self.follow_deadlines();
@@ -529,6 +537,7 @@ impl Open {
             up_since: None,
             last_received: now,
             unflushed: false,
+            is_full: false,
         }
     }
 }

@@ -78,10 +78,10 @@ mod real {
             self.messages_received.increment(messages as u64);
         }
 
-        pub(crate) fn publish_settled(&self, delivered: bool) {
+        pub(crate) fn publishes_settled(&self, delivered: bool, publishes: usize) {
             match delivered {
-                true => self.publishes_delivered.increment(1),
-                false => self.publishes_failed.increment(1),
+                true => self.publishes_delivered.increment(publishes as u64),
+                false => self.publishes_failed.increment(publishes as u64),
             }
         }
 
@@ -146,7 +146,7 @@ mod without {
 
         pub(crate) fn messages_received(&self, _: usize) {}
 
-        pub(crate) fn publish_settled(&self, _: bool) {}
+        pub(crate) fn publishes_settled(&self, _: bool, _: usize) {}
 
         pub(crate) fn bytes_received(&self, _: usize) {}
 

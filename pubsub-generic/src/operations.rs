@@ -1,18 +1,13 @@
 //! Publishes on their way out, messages on their way in, and their acknowledgements.
 
-use std::sync::Arc;
-
 use mqtt_session::{Dup, Event, Message as SessionMessage, PublishId, PublishOutcome};
 use pubsub_core::{
-    Delivered, Delivery, DeliveryReceipt, Demand, Message, OfflinePolicy, OutboundMessage,
-    ProviderError, ProviderErrorKind, PublishError, PublishSettler, PublishStage, Settlement,
-    TopicName,
+    Delivered, Delivery, DeliveryReceipt, Demand, Message, OfflinePolicy, ProviderError,
+    ProviderErrorKind, PublishError, PublishSettler, PublishStage, Settlement, TopicName,
 };
 
-use crate::convert::{
-    not_sent, outcome_of, properties_of, qos_of, reason_code_of, session_publish,
-};
-use crate::driver::{Link, PendingPublish, Task};
+use crate::convert::{outcome_of, properties_of, qos_of, reason_code_of};
+use crate::driver::{Link, PendingPublish, Task, Unflushed};
 use crate::inbox::{Command, displaced_error};
 use crate::keeper::Kept;
 
@@ -29,54 +24,7 @@ pub(crate) enum Flush {
 const UNFLUSHED_KEPT: usize = 128;
 
 impl Task {
-    pub(crate) fn publish(&mut self, message: OutboundMessage, settler: PublishSettler) {
-        self.demand();
-        let bytes = message.topic.len() + message.payload.len();
-        let offline = self.offline_policy(message.offline);
-        // A connection that is being replaced is as good as one.
-        let up = self.is_up() || self.renewing.is_between();
-        if !up && offline == OfflinePolicy::Fail {
-            return self.settle_publish(
-                bytes,
-                settler,
-                Err(PublishError::NotSent(self.not_connected())),
-            );
-        }
-        let topic = self.published_topic(&message.topic);
-        let publish = session_publish(message, topic, self.shared.options.session.version);
-        match self.session.publish(publish, self.timestamp) {
-            Ok(id) => {
-                self.publishes.insert(
-                    id,
-                    PendingPublish {
-                        settler,
-                        bytes,
-                        offline,
-                        written: false,
-                        kept: Kept::No,
-                    },
-                );
-                if !up {
-                    self.wait_offline(id, offline);
-                }
-            }
-            Err(error) => self.settle_publish(bytes, settler, Err(not_sent(error.reason()))),
-        }
-    }
-
-    /// The topic as the session wants it. Publishes on one topic share it.
-    fn published_topic(&mut self, topic: &TopicName) -> Arc<str> {
-        match &self.last_published {
-            Some(last) if **last == *topic.as_str() => Arc::clone(last),
-            _ => {
-                let text: Arc<str> = topic.as_str().into();
-                self.last_published = Some(Arc::clone(&text));
-                text
-            }
-        }
-    }
-
-    fn wait_offline(&mut self, id: PublishId, offline: OfflinePolicy) {
+    pub(crate) fn wait_offline(&mut self, id: PublishId, offline: OfflinePolicy) {
         if let OfflinePolicy::WaitUpTo(time) = offline
             && let Some(deadline) = self.now.checked_add(time)
         {
@@ -84,7 +32,7 @@ impl Task {
         }
     }
 
-    fn settle_publish(
+    pub(crate) fn settle_publish(
         &mut self,
         bytes: usize,
         settler: PublishSettler,
@@ -92,7 +40,7 @@ impl Task {
     ) {
         self.completed.messages += 1;
         self.completed.bytes += bytes;
-        self.shared.counters.publish_settled(outcome.is_ok());
+        self.shared.counters.publishes_settled(outcome.is_ok(), 1);
         settler.settle(outcome);
     }
 
@@ -110,14 +58,19 @@ impl Task {
             return;
         }
         let mut unflushed = std::mem::take(&mut self.unflushed);
-        for pending in unflushed.drain(..) {
-            let outcome = match flush {
+        let delivered = matches!(flush, Flush::Done);
+        self.shared
+            .counters
+            .publishes_settled(delivered, unflushed.len());
+        self.completed.messages += unflushed.len();
+        for Unflushed { settler, bytes } in unflushed.drain(..) {
+            self.completed.bytes += bytes;
+            settler.settle(match flush {
                 Flush::Done => Ok(Delivered::Sent),
                 Flush::Lost => Err(PublishError::Indeterminate(
                     ProviderErrorKind::ConnectionLost.into(),
                 )),
-            };
-            self.settle_pending(pending, outcome);
+            });
         }
         // Its memory serves the next burst, but not an idle connection.
         unflushed.shrink_to(UNFLUSHED_KEPT);
@@ -193,7 +146,7 @@ impl Task {
         }
     }
 
-    fn not_connected(&self) -> ProviderError {
+    pub(crate) fn not_connected(&self) -> ProviderError {
         self.because_of_last(ProviderErrorKind::NotConnected)
     }
 
@@ -252,8 +205,8 @@ impl Task {
                 id,
                 outcome: PublishOutcome::Written,
             } => {
-                if let Some(pending) = self.publishes.remove(id) {
-                    self.unflushed.push(pending);
+                if let Some(PendingPublish { settler, bytes, .. }) = self.publishes.remove(id) {
+                    self.unflushed.push(Unflushed { settler, bytes });
                     if !matches!(self.link, Link::Open(_) | Link::Closing { .. }) {
                         self.settle_unflushed(Flush::Lost);
                     }

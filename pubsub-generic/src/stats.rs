@@ -107,16 +107,16 @@ impl Counters {
         add(&self.copies_left_out, 1);
     }
 
-    pub(crate) fn publish_settled(&self, delivered: bool) {
+    pub(crate) fn publishes_settled(&self, delivered: bool, publishes: usize) {
         add(
             if delivered {
                 &self.publishes_delivered
             } else {
                 &self.publishes_failed
             },
-            1,
+            publishes as u64,
         );
-        self.meters.publish_settled(delivered);
+        self.meters.publishes_settled(delivered, publishes);
     }
 
     pub(crate) fn publishes_restored(&self, publishes: usize) {

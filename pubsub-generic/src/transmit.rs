@@ -1,11 +1,18 @@
 //! What the handles ask for, on its way out: from their queue through the session to the transport, and the flush.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use mqtt_session::Published;
+use pubsub_core::{
+    OfflinePolicy, OutboundMessage, PublishError, PublishSettler, PublishStage, TopicName,
+};
 
-use crate::driver::{Link, Task};
+use crate::convert::{not_sent, session_publish};
+use crate::driver::{Link, PendingPublish, Task, Unflushed};
 use crate::inbox::Command;
+use crate::keeper::Kept;
 use crate::operations::Flush;
 
 /// Commands of the handles that are carried out in one round.
@@ -22,7 +29,10 @@ const OUTPUT_ROOM: usize = 256;
 
 impl Task {
     /// Carries out what the handles have left.
-    pub(crate) fn take_requests(&mut self) -> bool {
+    pub(crate) fn take_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Link::Open(open) = &mut self.link {
+            open.is_full = false;
+        }
         self.shared.inbox.take(&mut self.batch, &mut self.completed);
         self.settle_deliveries();
         self.drop_the_oldest();
@@ -38,11 +48,15 @@ impl Task {
                 break;
             };
             more = true;
-            let Some(command) = self.refuse_while_stopped(command) else {
+            let command = if self.stopped.is_none() {
+                command
+            } else if let Some(command) = self.refuse_while_stopped(command) {
+                command
+            } else {
                 continue;
             };
             match command {
-                Command::Publish { message, settler } => self.publish(message, settler),
+                Command::Publish { message, settler } => self.publish(message, settler, cx),
                 Command::Operation(operation) => self.operation(operation),
                 Command::Connect { reply } => self.connect_asked(reply),
                 Command::Network(network) => self.network_changed(network),
@@ -53,6 +67,113 @@ impl Task {
             more = true;
         }
         more
+    }
+
+    /// Takes a message into the session and, where nothing is before it and the transport has room, hands its packet on at
+    /// once.
+    fn publish(&mut self, message: OutboundMessage, settler: PublishSettler, cx: &mut Context<'_>) {
+        self.demand();
+        let bytes = message.topic.len() + message.payload.len();
+        let offline = self.offline_policy(message.offline);
+        let has_room = self.has_room(cx);
+        // A connection that is being replaced is as good as one.
+        let up = self.is_up() || self.renewing.is_between();
+        if !up && offline == OfflinePolicy::Fail {
+            return self.settle_publish(
+                bytes,
+                settler,
+                Err(PublishError::NotSent(self.not_connected())),
+            );
+        }
+        let topic = self.published_topic(&message.topic);
+        let publish = session_publish(message, topic, self.shared.options.session.version);
+        let published = if has_room {
+            self.reserve_output();
+            self.session
+                .publish_into(publish, &mut self.output, self.timestamp)
+        } else {
+            let queued = self.session.publish(publish, self.timestamp);
+            queued.map(Published::Queued)
+        };
+        let (id, written) = match published {
+            Ok(Published::Done) => {
+                self.unflushed.push(Unflushed { settler, bytes });
+                return self.send_written();
+            }
+            Ok(Published::InFlight(id)) => (id, true),
+            Ok(Published::Queued(id)) => (id, false),
+            Err(error) => {
+                return self.settle_publish(bytes, settler, Err(not_sent(error.reason())));
+            }
+        };
+        if written {
+            settler.reached(PublishStage::Written);
+        }
+        let pending = PendingPublish {
+            settler,
+            bytes,
+            offline,
+            written,
+            kept: Kept::No,
+        };
+        self.publishes.insert(id, pending);
+        if written {
+            self.send_written();
+        } else if !up {
+            self.wait_offline(id, offline);
+        }
+    }
+
+    /// Whether the transport takes a packet. It is asked no more in this round once it has said no.
+    fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
+        let Link::Open(open) = &mut self.link else {
+            return false;
+        };
+        if open.is_full || open.up_since.is_none() {
+            return false;
+        }
+        match open.transport.poll_ready(cx) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => {
+                self.transport_failed(error);
+                false
+            }
+            Poll::Pending => {
+                open.is_full = true;
+                false
+            }
+        }
+    }
+
+    /// Hands the packet that the session has just written to the transport, which has room.
+    fn send_written(&mut self) {
+        let Link::Open(open) = &mut self.link else {
+            return;
+        };
+        let packet = self.output.split().freeze();
+        self.shared.counters.bytes_sent(packet.len());
+        open.unflushed = true;
+        if let Err(error) = open.transport.start_send(packet) {
+            self.transport_failed(error);
+        }
+    }
+
+    fn reserve_output(&mut self) {
+        if self.output.capacity() < OUTPUT_ROOM {
+            self.output.reserve(OUTPUT_BLOCK);
+        }
+    }
+
+    /// The topic as the session wants it. Publishes on one topic share it.
+    fn published_topic(&mut self, topic: &TopicName) -> Arc<str> {
+        match &self.last_published {
+            Some(last) if **last == *topic.as_str() => Arc::clone(last),
+            _ => {
+                let text: Arc<str> = topic.as_str().into();
+                self.last_published = Some(Arc::clone(&text));
+                text
+            }
+        }
     }
 
     /// Writes what the session has to send, as much as the transport takes now.

@@ -12,7 +12,7 @@ use mqtt_codec::{
 };
 use mqtt_session::{
     AckToken, Config, ConnectionError, DisconnectCause, Event, InputProgress, PersistBatch,
-    Persistence, Publish, PublishId, PublishOutcome, RecordKey, RecordValue, Session,
+    Persistence, Publish, PublishId, PublishOutcome, Published, RecordKey, RecordValue, Session,
     SessionPresence, SubscribeOutcome, Subscription, Timestamp, TransportEnd,
 };
 
@@ -534,6 +534,31 @@ impl Pair {
             self.published.insert(id, (payload, qos)).is_none(),
             "a publish id twice"
         );
+    }
+
+    /// As [`Self::publish`], written at once where nothing is before it.
+    pub fn publish_into(&mut self, qos: QoS) {
+        let payload = self.fresh_payload("up");
+        let mut out = BytesMut::new();
+        let publish = Publish::new("a", payload.clone(), qos);
+        let published = self.session.publish_into(publish, &mut out, self.now);
+        let (id, is_written) = match published.unwrap() {
+            Published::Queued(id) => (id, false),
+            Published::InFlight(id) => (id, true),
+            Published::Done => {
+                assert_eq!(qos, QoS::AtMostOnce);
+                // It has no identifier: one that the session will not reach.
+                let id = PublishId::from_value(u64::MAX - u64::from(self.next_payload));
+                self.outcomes.insert(id, PublishOutcome::Written);
+                (id, true)
+            }
+        };
+        assert_eq!(is_written, !out.is_empty());
+        self.check_dup(out.clone());
+        if let Some(link) = &mut self.link {
+            link.up.unsplit(out);
+        }
+        assert!(self.published.insert(id, (payload, qos)).is_none());
     }
 
     pub fn broker_publish(&mut self, qos: QoS) {

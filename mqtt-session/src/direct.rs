@@ -1,0 +1,136 @@
+//! A publish that need not wait: accepted and written in one step.
+
+use bytes::BytesMut;
+use mqtt_codec::QoS;
+
+use crate::connection::PingState;
+use crate::encode::write_publish;
+use crate::error::{PublishError, PublishErrorReason};
+use crate::event::PublishId;
+use crate::outbound::{InFlightEntry, Outgoing, Stage};
+use crate::publish::Publish;
+use crate::session::Session;
+use crate::time::Timestamp;
+
+/// What [`Session::publish_into`] has done with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "it says whether there is something to send now"]
+#[allow(clippy::exhaustive_enums, reason = "a driver must handle all")]
+pub enum Published {
+    /// Nothing was written, and events tell what becomes of it, as after [`Session::publish`].
+    Queued(PublishId),
+    /// Its packet was written, and at QoS 0 that is the end of it: no event follows.
+    Done,
+    /// Its packet was written. [`Event::PublishWritten`](crate::Event::PublishWritten) does not follow; what comes after it does.
+    InFlight(PublishId),
+}
+
+impl Session {
+    /// Accepts a message like [`publish`](Self::publish) and, if nothing else has to be written before it, appends its packet to
+    /// `out` at once, as the next [`poll_transmit`](Self::poll_transmit) would have: at most this one packet.
+    ///
+    /// It saves the way through the queue and the events, for a driver whose transport has room just now. With
+    /// [`persistence`](crate::Config::persistence) on, all messages wait. What is written counts as handed out.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish); nothing is written then.
+    pub fn publish_into(
+        &mut self,
+        publish: Publish,
+        out: &mut BytesMut,
+        now: Timestamp,
+    ) -> Result<Published, PublishError> {
+        self.advance(now);
+        if !self.may_write_at_once(publish.qos) {
+            return self.publish(publish, now).map(Published::Queued);
+        }
+        let outgoing = self.accept(publish)?;
+        let before = out.len();
+        let stage = match outgoing.publish.qos {
+            //= MQTT-4.3.1-1
+            //= v3.1.1 MQTT-4.3.1-1
+            QoS::AtMostOnce => {
+                self.write_at_most_once(&outgoing, out)
+                    .map_err(|reason| PublishError::new(reason, outgoing.publish))?;
+                self.on_written_directly(out.len() - before);
+                return Ok(Published::Done);
+            }
+            QoS::AtLeastOnce => Stage::Puback,
+            QoS::ExactlyOnce => Stage::Pubrec,
+        };
+        self.next_publish += 1;
+        let id = outgoing.id;
+        let entry = InFlightEntry::new(outgoing, stage);
+        match self.in_flight.push(entry) {
+            Ok(packet_id) if self.write_in_flight(packet_id, out) => {
+                self.on_written_directly(out.len() - before);
+                Ok(Published::InFlight(id))
+            }
+            // Its end has been reported.
+            Ok(_) => Ok(Published::Queued(id)),
+            // `max_in_flight` is below the number of identifiers, so there is one.
+            Err(entry) => Err(PublishError::new(
+                PublishErrorReason::TooManyQueued,
+                entry.outgoing.publish,
+            )),
+        }
+    }
+
+    /// Whether the next packet to write would be that of a new message of this QoS.
+    fn may_write_at_once(&mut self, qos: QoS) -> bool {
+        if self.persister.is_on || self.waiting.len() > 0 {
+            return false;
+        }
+        self.queue_decided();
+        let Some(connection) = self.connected() else {
+            return false;
+        };
+        let is_quiet = connection.replies.is_empty()
+            && connection.ping == PingState::Idle
+            && connection.auth.is_none()
+            && connection.disconnect.is_none()
+            && !connection.is_winding_down
+            && connection.replay.next.is_none()
+            && connection.replay.suspects == 0
+            && !self.control.can_send()
+            && !self.control.has_suspects()
+            //= MQTT-4.9.0-2
+            && connection.publish_free_at() <= self.now;
+        //= MQTT-3.3.4-8
+        is_quiet
+            && (qos == QoS::AtMostOnce
+                || (connection.send_quota.has_room()
+                    && self.in_flight.len() < self.in_flight_limit(Some(qos))))
+    }
+
+    fn on_written_directly(&mut self, bytes: usize) {
+        self.counters.bytes_sent += bytes as u64;
+        if let Some(connection) = &mut self.connection {
+            connection.keep_alive.on_sent(self.now);
+        }
+    }
+
+    /// Writes a QoS 0 PUBLISH, if it can be encoded.
+    pub(crate) fn write_at_most_once(
+        &mut self,
+        outgoing: &Outgoing,
+        out: &mut BytesMut,
+    ) -> Result<(), PublishErrorReason> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(());
+        };
+        let written = write_publish(
+            outgoing,
+            None,
+            connection,
+            &mut self.scratch,
+            self.now,
+            self.config.version,
+            out,
+        );
+        connection.on_publish_sent(self.now);
+        self.counters.publishes_sent += 1;
+        written.map_err(|_| PublishErrorReason::InvalidProperty)
+    }
+}
