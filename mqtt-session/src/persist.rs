@@ -84,8 +84,9 @@ pub enum SentProgress {
     Received,
 }
 
-/// Changes to be stored together: all of them or none may be seen after a crash.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Changes to be stored together: all of them or none may be seen after a crash. The default is none, numbered as no batch
+/// is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PersistBatch {
     /// Its number, for [`Session::handle_persisted`].

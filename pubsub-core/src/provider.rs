@@ -378,7 +378,7 @@ pub enum Settlement {
 #[non_exhaustive]
 pub struct Gap {
     /// How long messages could not arrive; `None` where nobody measured it, as when a provider is
-    /// replaced.
+    /// replaced, or the clock was set.
     pub length: Option<Duration>,
     /// Whether the other side kept what it should.
     pub continuity: Continuity,
@@ -405,7 +405,7 @@ impl Gap {
     }
 
     /// Two gaps with no message between them, seen as one. Its length is known if both are; it was meant if both
-    /// were.
+    /// were, and came from a restart if one did.
     #[must_use]
     pub fn merge(self, later: Self) -> Self {
         Self {
@@ -421,12 +421,14 @@ impl Gap {
 
 /// What a [`Gap`] comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(clippy::exhaustive_enums, reason = "two ways, closed")]
+#[allow(clippy::exhaustive_enums, reason = "three ways, closed")]
 pub enum GapCause {
     /// The provider replaced its connection ahead of a known limit, or the program replaced the provider.
     Planned,
     /// The connection was lost.
     Loss,
+    /// The process ended, and this one goes on with its session. The length is by the wall clock of both.
+    Restart,
 }
 
 /// Whether the other side remembered its client over a gap.
@@ -490,6 +492,12 @@ impl DeliverySink {
     /// known, and before the first message of the new connection is delivered.
     pub fn gap(&self, gap: Gap) {
         self.router.gap(self.epoch, gap);
+    }
+
+    /// Tells the subscribers of these filters of a gap, each of them once: of one that concerns nobody else, because it was
+    /// an earlier process that subscribed to them first. Filters that nobody has are ignored.
+    pub fn gap_of(&self, filters: &[TopicFilter], gap: Gap) {
+        self.router.gap_of(self.epoch, filters, gap);
     }
 
     /// A granted filter is no longer subscribed and the provider will not restore it.

@@ -398,6 +398,19 @@ impl Router {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    pub(crate) fn gap_of(&self, epoch: u64, filters: &[TopicFilter], gap: Gap) {
+        let routes = self.routes();
+        if routes.epoch != epoch {
+            return;
+        }
+        let wakers: Vec<Waker> = routes
+            .users_of(filters)
+            .filter_map(|queue| queue.gap(gap))
+            .collect();
+        drop(routes);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     pub(crate) fn subscription_lost(&self, epoch: u64, filter: &TopicFilter, reason: Refusal) {
         if self.routes().epoch == epoch {
             self.later(Task::Lose(filter.clone(), reason));

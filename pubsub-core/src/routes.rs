@@ -1,6 +1,6 @@
 //! What a delivery looks at: which subscription gets which message.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +181,15 @@ impl Routes {
             };
             slot.queue.as_ref().map(|queue| (key, queue))
         })
+    }
+
+    /// The queues of all who have one of these filters or more.
+    pub(crate) fn users_of(&self, filters: &[TopicFilter]) -> impl Iterator<Item = &Arc<Queue>> {
+        let members = filters.iter().filter_map(|filter| self.trie.get(filter));
+        let slots: BTreeSet<u32> = members.flatten().copied().collect();
+        slots
+            .into_iter()
+            .filter_map(|index| self.slots.get(index as usize)?.queue.as_ref())
     }
 
     pub(crate) fn set_rules(&mut self, rules: MatchingRules, filters: &[TopicFilter]) {

@@ -357,6 +357,19 @@ async fn asks_to_drop_the_connection_and_keeps_the_order() {
 }
 
 #[tokio::test]
+async fn a_gap_of_some_filters_is_told_to_those_who_have_them_once_each() {
+    let (pubsub, _, sink) = setup();
+    let mut both = pubsub.subscribe(["a", "b"]).await.unwrap().events();
+    let mut other = pubsub.subscribe("c").await.unwrap().events();
+    let filters = ["a", "b", "nobody's"].map(|filter| TopicFilter::new(filter).unwrap());
+    let gap = Gap::new(Duration::from_secs(1), Continuity::Kept).because_of(GapCause::Restart);
+    sink.gap_of(&filters, gap);
+    assert_eq!(told(&mut both), "gap");
+    assert_eq!(told(&mut other), "");
+    assert_eq!(both.subscription().stats().last_gap, Some(gap));
+}
+
+#[tokio::test]
 async fn holds_no_longer_than_allowed() {
     for (policy, demand, told_after, settled) in [
         (

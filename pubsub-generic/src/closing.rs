@@ -88,6 +88,8 @@ impl Task {
         let Link::Open(open) = std::mem::replace(&mut self.link, Link::Idle) else {
             return;
         };
+        self.heard(open.last_received);
+        self.stamp_now();
         self.shared.set_up(false);
         self.resubscribing_until = None;
         self.backoff.connection_ended(

@@ -466,6 +466,7 @@ impl Task {
             self.offline_deadlines.first().map(|(at, _)| *at),
             self.subscriptions.next_deadline(),
             self.unclaimed.as_ref().and_then(|kept| kept.deadline()),
+            self.stamp_due(),
             self.clock_due,
             self.resubscribing_until,
             self.ping_due,

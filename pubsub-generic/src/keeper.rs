@@ -14,6 +14,7 @@ use pubsub_core::{
     OfflinePolicy, ProviderError, PublishError, PublishReceipt, PublishStage, QoS, TopicName,
 };
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
 
 use crate::convert::qos_of;
 use crate::driver::{Link, PendingPublish, Task};
@@ -22,6 +23,13 @@ use crate::inbox::Load;
 use crate::store::record::{self, Loaded};
 use crate::store::{ClaimedStore, SessionStore, StillStored, StoreError, StoreErrorKind};
 use crate::unclaimed::Unclaimed;
+
+/// While a connection with subscriptions stands, and nothing else is to be stored, it is stored so often that the broker
+/// was heard. So after a crash the gap that subscribers are told of is too long by this at most. Once a minute is what flash
+/// and sleeping disks can bear.
+const STAMP_INTERVAL: Duration = Duration::from_secs(60);
+/// With other records it goes along when it is newer by this.
+const STAMP_STEP: Duration = Duration::from_secs(1);
 
 /// A publish of an earlier process, or of an earlier start of this provider, that its store still had.
 ///
@@ -47,12 +55,34 @@ pub(crate) struct Keeper {
     work: Work,
     /// Whether the store knows whose session it has.
     has_header: bool,
+    heard: Heard,
     /// The session at hand is not the stored one: the provider has stopped, and begins with what the store has.
     must_reload: bool,
     /// Taken back, and told so once their records are gone: else they might be sent by a later process all the same.
     withdrawn: Vec<(PendingPublish, ProviderError)>,
     /// Why the store is not used any more.
     failure: Option<ProviderError>,
+}
+
+/// When the broker was last heard, by the wall clock, and how much of that the store knows.
+#[derive(Default)]
+struct Heard {
+    at: Option<SystemTime>,
+    stored: Option<SystemTime>,
+    /// When it was stored, or it was tried.
+    stored_at: Option<Instant>,
+    /// Whether it is to be stored though nothing else is.
+    is_due: bool,
+}
+
+impl Heard {
+    fn is_news(&self) -> bool {
+        match (self.at, self.stored) {
+            // However the clock was set.
+            (Some(at), Some(stored)) => at >= stored + STAMP_STEP || at + STAMP_STEP <= stored,
+            (at, stored) => at != stored,
+        }
+    }
 }
 
 enum Work {
@@ -80,6 +110,7 @@ pub(crate) enum Kept {
 #[derive(Default)]
 pub(crate) struct Restored {
     has_header: bool,
+    heard: Option<SystemTime>,
     publishes: Vec<(PublishId, PendingPublish)>,
     pub(crate) handles: Vec<RestoredPublish>,
     pub(crate) load: Load,
@@ -100,6 +131,7 @@ pub(crate) fn restore(
 ) -> Result<(Session, Restored), StoreError> {
     let mut restored = Restored {
         has_header: loaded.has_header,
+        heard: loaded.heard,
         ..Restored::default()
     };
     for (key, value) in &loaded.records {
@@ -147,6 +179,7 @@ impl Keeper {
             store,
             work: Work::Idle,
             has_header: false,
+            heard: Heard::default(),
             must_reload: false,
             withdrawn: Vec::new(),
             failure: None,
@@ -174,9 +207,15 @@ impl Keeper {
         self.failure.as_ref()
     }
 
-    fn write(&mut self, batch: PersistBatch, client_id: &str) {
+    fn write(&mut self, batch: PersistBatch, client_id: &str, now: Instant) {
         let store = Arc::clone(&self.store);
-        let header = (!self.has_header).then(|| record::header(client_id));
+        let is_wanted = !self.has_header || batch.changes.is_empty() || self.heard.is_news();
+        let header = is_wanted.then(|| {
+            self.heard.stored = self.heard.at;
+            record::header(client_id, self.heard.at)
+        });
+        self.heard.stored_at = Some(now);
+        self.heard.is_due = false;
         let sequence = batch.sequence;
         let task = spawn_blocking(move || {
             let now = SystemTime::now();
@@ -222,8 +261,16 @@ impl Task {
     }
 
     fn begin_write(&mut self) -> bool {
-        let Some(batch) = self.session.poll_persist() else {
-            return false;
+        if let Link::Open(open) = &self.link
+            && open.up_since.is_some()
+        {
+            let last_received = open.last_received;
+            self.heard(last_received);
+        }
+        let batch = match self.session.poll_persist() {
+            Some(batch) => batch,
+            None if self.is_stamp_due() => PersistBatch::default(),
+            None => return false,
         };
         for (key, value) in &batch.changes {
             if let (RecordKey::Message(id), Some(_)) = (key, value)
@@ -233,7 +280,7 @@ impl Task {
             }
         }
         if let Some(keeper) = &mut self.keeper {
-            keeper.write(batch, &self.shared.client_id);
+            keeper.write(batch, &self.shared.client_id, self.now);
         }
         true
     }
@@ -267,6 +314,51 @@ impl Task {
                 self.store_failed(error);
             }
         }
+    }
+
+    /// This is when the broker was last heard, so far.
+    pub(crate) fn heard(&mut self, last_received: Instant) {
+        let ago = self.now.duration_since(last_received);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.heard.at = SystemTime::now().checked_sub(ago);
+        }
+    }
+
+    /// A gap begins, or one has been told of and is not to be told again.
+    pub(crate) fn stamp_now(&mut self) {
+        let has_subscriptions = self.session.subscriptions().len() > 0;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.heard.is_due |= has_subscriptions;
+        }
+    }
+
+    /// Whether it is to be stored now, with nothing else, when the broker was heard.
+    fn is_stamp_due(&mut self) -> bool {
+        if self.stamp_due().is_none_or(|at| at > self.now) {
+            return false;
+        }
+        let Some(keeper) = &mut self.keeper else {
+            return false;
+        };
+        let heard = &mut keeper.heard;
+        let is_asked = std::mem::take(&mut heard.is_due);
+        heard.stored_at = Some(self.now);
+        (is_asked && heard.at != heard.stored) || heard.is_news()
+    }
+
+    /// When it is to be stored that the broker was heard, if nothing else is before.
+    pub(crate) fn stamp_due(&self) -> Option<Instant> {
+        let keeper = self.keeper.as_ref()?;
+        let may_write = matches!(keeper.work, Work::Idle) && !keeper.must_reload;
+        if !may_write {
+            return None;
+        }
+        if keeper.heard.is_due {
+            return Some(self.now);
+        }
+        let is_heard = self.is_up() && self.session.subscriptions().len() > 0;
+        let last = keeper.heard.stored_at.filter(|_| is_heard)?;
+        last.checked_add(STAMP_INTERVAL)
     }
 
     /// Nothing that depends on a record can be sent any more, and it is not known which records there are.
@@ -307,9 +399,10 @@ impl Task {
             let end = self.closing.as_ref().map(|closing| closing.end);
             end.is_some_and(|end| end <= self.now)
         };
-        self.keeper
-            .as_ref()
-            .is_none_or(|keeper| matches!(keeper.work, Work::Idle) || out_of_time())
+        self.keeper.as_ref().is_none_or(|keeper| {
+            let is_idle = matches!(keeper.work, Work::Idle);
+            (is_idle && self.stamp_due().is_none_or(|at| at > self.now)) || out_of_time()
+        })
     }
 
     fn begin_reload(&mut self) -> bool {
@@ -349,6 +442,11 @@ impl Task {
     pub(crate) fn adopt(&mut self, restored: Restored) {
         if let Some(keeper) = &mut self.keeper {
             keeper.has_header = restored.has_header;
+            keeper.heard = Heard {
+                at: restored.heard,
+                stored: restored.heard,
+                ..Heard::default()
+            };
             keeper.must_reload = false;
             keeper.failure = None;
         }
@@ -365,7 +463,7 @@ impl Task {
             .into_iter()
             .map(|(filter, _)| filter)
             .collect();
-        self.unclaimed = Unclaimed::new(&filters, self.shared.options.matching);
+        self.unclaimed = Unclaimed::new(&filters, self.shared.options.matching, restored.heard);
         self.shared.counters.subscriptions(filters.len());
     }
 }

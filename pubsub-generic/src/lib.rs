@@ -26,7 +26,7 @@
 //! | `pubsub_mqtt_connections_total` | counter | connections that the broker accepted |
 //! | `pubsub_mqtt_connection_failures_total` | counter | attempts that failed, and connections that were lost |
 //! | `pubsub_mqtt_renewals_total` | counter | connections [replaced](Renewal) ahead of their end |
-//! | `pubsub_mqtt_gap_seconds` | histogram | time without connection while subscribed; label `cause`: `planned` or `loss` |
+//! | `pubsub_mqtt_gap_seconds` | histogram | time without connection while subscribed; label `cause`: `planned`, `loss` or `restart` |
 //! | `pubsub_mqtt_round_trip_seconds` | histogram | from PINGREQ to PINGRESP |
 //! | `pubsub_mqtt_messages_received_total` | counter | messages that arrived |
 //! | `pubsub_mqtt_publishes_total` | counter | publishes settled; label `outcome`: `delivered` or `failed` |

@@ -32,6 +32,7 @@ mod real {
         round_trip: Histogram,
         planned_gap: Histogram,
         loss_gap: Histogram,
+        restart_gap: Histogram,
     }
 
     impl Meters {
@@ -55,6 +56,7 @@ mod real {
                 round_trip: histogram!("pubsub_mqtt_round_trip_seconds", "provider" => name()),
                 planned_gap: gap("planned"),
                 loss_gap: gap("loss"),
+                restart_gap: gap("restart"),
             }
         }
 
@@ -110,6 +112,7 @@ mod real {
             match cause {
                 GapCause::Planned => self.planned_gap.record(length.as_secs_f64()),
                 GapCause::Loss => self.loss_gap.record(length.as_secs_f64()),
+                GapCause::Restart => self.restart_gap.record(length.as_secs_f64()),
             }
         }
     }

@@ -481,6 +481,12 @@ impl MqttOptions {
     /// [`MqttProvider::take_restored`](crate::MqttProvider::take_restored). What was received at QoS 2 and confirmed is not
     /// delivered again by the next process.
     ///
+    /// Who subscribes to a stored filter again is told of the [`Gap`](pubsub_core::Gap) before the first message: whether the
+    /// broker kept the session, and how long nobody was there, by the wall clock, from when the broker was last heard to the
+    /// CONNACK. After a crash up to a minute too long, since an idle connection has that stored once a minute; unknown where
+    /// either process ran before its clock was set, or the clock was set back beyond the start of the gap. A clock that was
+    /// set forward, or back by less, cannot be told from time that passed.
+    ///
     /// It needs [`SessionMode::Persistent`], with a time to expiry above zero, or the broker would forget its half of the
     /// session. Beside it [`OfflinePolicy::Queue`] is worth a thought: with another one, a publish that is stored is taken
     /// back when its time to wait for a connection is over.

@@ -133,7 +133,7 @@ impl Task {
                     let filters = subscriptions.iter().map(|asked| Arc::clone(&asked.filter));
                     self.claim(&filters.collect::<Vec<_>>());
                 }
-                Operation::Unsubscribe { filters, .. } => self.claim(filters),
+                Operation::Unsubscribe { filters, .. } => self.let_go(filters),
             }
         }
         let state = &mut self.subscriptions;

@@ -225,9 +225,6 @@ impl Task {
         self.freshness = CredentialFreshness::Any;
         self.last_error = None;
         self.offline_deadlines.clear();
-        if let Some(unclaimed) = &mut self.unclaimed {
-            unclaimed.connected(self.now.checked_add(self.shared.options.claim_timeout));
-        }
         self.shared.set_up(true);
         self.shared.counters.connected();
         tracing::info!(
@@ -235,17 +232,20 @@ impl Task {
             session_resumed = connected.session == SessionPresence::Resumed,
             "connected"
         );
-        if let Some(away) = self.away.take() {
-            let continuity = match connected.session {
-                SessionPresence::Resumed => Continuity::Kept,
-                _ => Continuity::Lost,
-            };
+        let continuity = match connected.session {
+            SessionPresence::Resumed => Continuity::Kept,
+            _ => Continuity::Lost,
+        };
+        let gap = self.away.take().map(|away| {
             let length = self.now.duration_since(away.since);
             self.shared.counters.meters.gap(length, away.cause);
-            if let Some(sink) = self.shared.sink.get() {
-                sink.gap(Gap::new(length, continuity).because_of(away.cause));
-            }
+            Gap::new(length, continuity).because_of(away.cause)
+        });
+        if let (Some(gap), Some(sink)) = (gap, self.shared.sink.get()) {
+            sink.gap(gap);
         }
+        self.unclaimed_connected(continuity, gap);
+        self.stamp_now();
         if connected.session != SessionPresence::Resumed {
             self.subscriptions.overlaps.session_lost();
         }
@@ -349,6 +349,8 @@ impl Task {
             return self.attempt_failed(error);
         };
         let up = self.now.duration_since(up_since);
+        self.heard(was.last_received);
+        self.stamp_now();
         self.shared.set_up(false);
         self.resubscribing_until = None;
         if self.session.subscriptions().len() > 0 {

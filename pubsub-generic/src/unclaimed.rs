@@ -2,18 +2,29 @@
 //!
 //! The broker goes on with a stored session the moment that it is resumed. The application's subscriptions, which are made
 //! one after another, would come too late for the first messages: these would be confirmed and dropped. So what comes for a
-//! stored subscription waits until the application has subscribed to the same filter, or has had its time to.
+//! stored subscription waits until the application has subscribed to the same filter, or has had its time to. Before it the
+//! subscriber hears of the gap: how long nobody was there, by the wall clock, and whether the broker kept the session.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use pubsub_core::{Delivery, MatchingRules, QoS, TopicFilter};
+use pubsub_core::{Continuity, Delivery, Gap, GapCause, MatchingRules, QoS, TopicFilter};
 use tokio::time::Instant;
 
 use crate::driver::Task;
 use crate::inbox::{Command, Operation};
 
+/// 2026 began at this time. A clock that shows less has not been set, as on a device that has just been switched on.
+const CLOCK_IS_SET: Duration = Duration::from_secs(1_767_225_600);
+
 pub(crate) struct Unclaimed {
     filters: Vec<TopicFilter>,
+    /// Subscribed to again, and not told of the gap yet.
+    claimed: Vec<TopicFilter>,
+    /// When the broker was last heard.
+    heard: Option<SystemTime>,
+    /// Known from the first connection on.
+    gap: Option<Gap>,
     rules: MatchingRules,
     /// In the order in which they came. Not confirmed, so bounded by what the session lets be unconfirmed.
     held: Vec<Delivery>,
@@ -22,7 +33,11 @@ pub(crate) struct Unclaimed {
 }
 
 impl Unclaimed {
-    pub(crate) fn new(filters: &[Arc<str>], rules: MatchingRules) -> Option<Box<Self>> {
+    pub(crate) fn new(
+        filters: &[Arc<str>],
+        rules: MatchingRules,
+        heard: Option<SystemTime>,
+    ) -> Option<Box<Self>> {
         let filters: Vec<_> = filters
             .iter()
             .filter_map(|filter| TopicFilter::new(filter.as_ref()).ok())
@@ -30,6 +45,9 @@ impl Unclaimed {
         (!filters.is_empty()).then(|| {
             Box::new(Self {
                 filters,
+                claimed: Vec::new(),
+                heard,
+                gap: None,
                 rules,
                 held: Vec::new(),
                 deadline: None,
@@ -54,10 +72,17 @@ impl Unclaimed {
             .any(|filter| filter.matches_with(topic, self.rules))
     }
 
-    pub(crate) fn connected(&mut self, deadline: Option<Instant>) {
-        if self.deadline.is_none() {
-            self.deadline = deadline;
-        }
+    /// There is a connection: the first of this process, or one after another gap.
+    fn connected(&mut self, deadline: Option<Instant>, continuity: Continuity, later: Option<Gap>) {
+        self.gap = match (self.gap, later) {
+            (None, _) => {
+                self.deadline = deadline;
+                let length = self.heard.and_then(|heard| away(heard, SystemTime::now()));
+                Some(Gap::new(length, continuity).because_of(GapCause::Restart))
+            }
+            (Some(gap), Some(later)) => Some(gap.merge(later)),
+            (gap, None) => gap,
+        };
     }
 
     /// What was not confirmed at QoS 1 comes again, and cannot be confirmed any more as it is.
@@ -71,9 +96,65 @@ impl Unclaimed {
     }
 }
 
+/// How long nobody was there, if the clock was not set back, or for the first time, meanwhile.
+fn away(heard: SystemTime, now: SystemTime) -> Option<Duration> {
+    let is_set = heard >= SystemTime::UNIX_EPOCH + CLOCK_IS_SET;
+    is_set.then(|| now.duration_since(heard).ok()).flatten()
+}
+
 impl Task {
-    /// The application subscribes to these, or will not: what was held for them alone goes its way.
+    /// Connected; `later` is a gap since the first time.
+    pub(crate) fn unclaimed_connected(&mut self, continuity: Continuity, later: Option<Gap>) {
+        let deadline = self.now.checked_add(self.shared.options.claim_timeout);
+        if let Some(unclaimed) = &mut self.unclaimed {
+            unclaimed.connected(deadline, continuity, later);
+            if later.is_none() {
+                if let Some(Gap {
+                    length: Some(length),
+                    cause,
+                    ..
+                }) = unclaimed.gap
+                {
+                    self.shared.counters.meters.gap(length, cause);
+                }
+                self.tell_claimed();
+            }
+        }
+    }
+
+    /// Who has subscribed again hears how long nobody was there.
+    fn tell_claimed(&mut self) {
+        let Some(unclaimed) = &mut self.unclaimed else {
+            return;
+        };
+        let Some(gap) = unclaimed.gap else {
+            return;
+        };
+        if !unclaimed.claimed.is_empty()
+            && let Some(sink) = self.shared.sink.get()
+        {
+            sink.gap_of(&unclaimed.claimed, gap);
+        }
+        unclaimed.claimed.clear();
+        if unclaimed.filters.is_empty() {
+            self.unclaimed = None;
+        }
+    }
+
+    /// The application subscribes to these: what was held for them alone goes its way, after the gap.
     pub(crate) fn claim(&mut self, filters: &[Arc<str>]) {
+        if let Some(unclaimed) = &mut self.unclaimed {
+            let is_asked =
+                |known: &TopicFilter| filters.iter().any(|filter| **filter == *known.as_str());
+            let claimed = unclaimed.filters.iter().filter(|known| is_asked(known));
+            unclaimed.claimed.extend(claimed.cloned());
+        }
+        self.tell_claimed();
+        self.let_go(filters);
+    }
+
+    /// Nothing is held for these alone any more.
+    pub(crate) fn let_go(&mut self, filters: &[Arc<str>]) {
         let Some(unclaimed) = &mut self.unclaimed else {
             return;
         };
@@ -87,7 +168,7 @@ impl Task {
             .partition(|delivery| unclaimed.concerns(delivery));
         unclaimed.held = held;
         self.deliveries.extend(free);
-        if unclaimed.filters.is_empty() {
+        if unclaimed.filters.is_empty() && unclaimed.claimed.is_empty() {
             self.unclaimed = None;
         }
     }
@@ -109,5 +190,29 @@ impl Task {
                 }));
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_or_not_set_tells_no_length() {
+        let at = |secs| SystemTime::UNIX_EPOCH + CLOCK_IS_SET + Duration::from_secs(secs);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(away(at(0), at(3600)), Some(hour));
+        assert_eq!(away(at(3600), at(3600)), Some(Duration::ZERO));
+        assert_eq!(away(at(3600), at(0)), None, "set back");
+        assert_eq!(
+            away(SystemTime::UNIX_EPOCH + hour, at(0)),
+            None,
+            "not set then"
+        );
+        assert_eq!(
+            away(at(0), SystemTime::UNIX_EPOCH + hour),
+            None,
+            "not set now"
+        );
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | record | key | value |
 //! |---|---|---|
-//! | the header | `00` | the [format](FORMAT), the client identifier |
+//! | the header | `00` | the [format](FORMAT), when the broker was last heard (8, or none in format 1), the client identifier |
 //! | session | `01` | the assigned client identifier, after `01`; or `00` |
 //! | message | `02`, its number (8) | flags, topic, expiry, properties, payload |
 //! | progress | `03`, its number (8) | stage, packet identifier (2) |
@@ -25,7 +25,9 @@ use mqtt_session::{
 use super::{Change, Record, StoreError, StoreErrorKind};
 
 /// The version of all this.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The version before: its header does not say when the broker was last heard.
+const FORMAT_WITHOUT_TIME: u8 = 1;
 
 const HEADER: u8 = 0;
 const SESSION: u8 = 1;
@@ -34,10 +36,12 @@ const PROGRESS: u8 = 3;
 const RECEIVED: u8 = 4;
 const SUBSCRIPTION: u8 = 5;
 
-/// The record that says whose session this is. It goes into the first group.
-pub(crate) fn header(client_id: &str) -> Change {
-    let mut value = BytesMut::with_capacity(1 + client_id.len());
+/// The record that says whose session this is, and when the broker was last heard, by the wall clock: only this one goes
+/// on while no process does. It goes into the first group.
+pub(crate) fn header(client_id: &str, heard: Option<SystemTime>) -> Change {
+    let mut value = BytesMut::with_capacity(9 + client_id.len());
     value.put_u8(FORMAT);
+    value.put_u64(heard.map_or(0, unix_millis));
     value.put_slice(client_id.as_bytes());
     Change {
         key: Bytes::from_static(&[HEADER]),
@@ -203,6 +207,8 @@ fn encode_properties(properties: &PublishProperties, out: &mut BytesMut) {
 pub(crate) struct Loaded {
     /// Whether it had a header: without one the first group has to bring it.
     pub(crate) has_header: bool,
+    /// When the broker was last heard, where that is known.
+    pub(crate) heard: Option<SystemTime>,
     pub(crate) records: Vec<(RecordKey, RecordValue)>,
 }
 
@@ -221,13 +227,18 @@ pub(crate) fn decode_all(
         // Each group is stored as a whole, and the first one has the header.
         [] => return Err(StoreErrorKind::Foreign.into()),
         [header] => {
-            let (format, id) = header.value.split_first().ok_or(StoreErrorKind::Corrupt)?;
-            if *format != FORMAT {
-                return Err(StoreErrorKind::Version.into());
-            }
-            if id != client_id.as_bytes() {
+            let mut header = Reader(header.value.clone());
+            let millis = match header.u8().ok_or(StoreErrorKind::Corrupt)? {
+                FORMAT => header.u64().ok_or(StoreErrorKind::Corrupt)?,
+                FORMAT_WITHOUT_TIME => 0,
+                _ => return Err(StoreErrorKind::Version.into()),
+            };
+            if header.rest() != client_id.as_bytes() {
                 return Err(StoreErrorKind::OtherClient.into());
             }
+            loaded.heard = (millis > 0)
+                .then(|| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis)))
+                .flatten();
         }
         _ => return Err(StoreErrorKind::Corrupt.into()),
     }
@@ -613,19 +624,42 @@ mod tests {
         };
         let (key, value) = &samples()[0];
         let session = stored(key, value, NOW);
-        let header = record(header("me"));
+        let heard = NOW + Duration::from_millis(0x0102_0304_0506);
+        let header = record(header("me", Some(heard)));
+        assert_eq!(&header.value[..], b"\x02\0\0\x01\x02\x03\x04\x05\x06me");
         assert_eq!(load(vec![]), Ok(false));
         assert_eq!(load(vec![session.clone(), header.clone()]), Ok(true));
         assert_eq!(load(vec![session]), Err(StoreErrorKind::Foreign));
         assert_eq!(
-            load(vec![record(super::header("you"))]),
+            load(vec![record(super::header("you", None))]),
             Err(StoreErrorKind::OtherClient)
         );
-        let mut newer = header.clone();
-        newer.value = b"\x02me"[..].into();
-        assert_eq!(load(vec![newer]), Err(StoreErrorKind::Version));
-        let mut empty = header;
-        empty.value = Bytes::new();
-        assert_eq!(load(vec![empty]), Err(StoreErrorKind::Corrupt));
+        for (value, kind) in [
+            (&b"\x03\0\0\0\0\0\0\0\0me"[..], StoreErrorKind::Version),
+            (b"\x02\0\0\0\0\0\0\0", StoreErrorKind::Corrupt),
+            (b"", StoreErrorKind::Corrupt),
+        ] {
+            let mut other = header.clone();
+            other.value = value.into();
+            assert_eq!(load(vec![other]), Err(kind), "{value:02x?}");
+        }
+    }
+
+    #[test]
+    fn the_header_says_when_the_broker_was_last_heard_if_that_is_known() {
+        let heard = |value: &[u8]| {
+            let key = Bytes::from_static(&[HEADER]);
+            let value = Bytes::copy_from_slice(value);
+            decode_all(vec![Record { key, value }], "me", NOW)
+                .unwrap()
+                .heard
+        };
+        let at = NOW + Duration::from_millis(1500);
+        for (time, expected) in [(Some(at), Some(at)), (None, None)] {
+            assert_eq!(heard(&header("me", time).value.unwrap()), expected);
+        }
+        assert_eq!(heard(b"\x01me"), None, "as the first format had it");
+        // No time that a clock can show, and no panic.
+        let _ = heard(b"\x02\xff\xff\xff\xff\xff\xff\xff\xffme");
     }
 }
