@@ -23,12 +23,12 @@ pub struct WebSocketConfig {
 }
 
 impl WebSocketConfig {
-    /// The defaults: 8 KiB to read into, 16 KiB to collect writes, messages of at most 1 MiB, sends split at
+    /// The defaults: reads of up to 256 KiB, 16 KiB to collect writes, messages of at most 1 MiB, sends split at
     /// 16 KiB, one frame a send, text refused, 2 s for closing.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            read_buffer_len: 8 * 1024,
+            read_buffer_len: 256 * 1024,
             write_buffer_len: 16 * 1024,
             max_message_len: 1024 * 1024,
             split_len: 16 * 1024,
@@ -38,12 +38,12 @@ impl WebSocketConfig {
         }
     }
 
-    /// The most that one read takes from the connection, in bytes. Default 8 KiB; at least 256 bytes, at most
+    /// The most that one read takes from the connection, in bytes. Default 256 KiB; at least 256 bytes, at most
     /// 1 MiB.
     ///
-    /// Held for as long as the connection lives, and cleared before every read: larger makes small messages
-    /// dearer and an idle connection heavier, and gains little. A received message keeps the buffer that it
-    /// lies in alive; copy what is to be kept for long.
+    /// Taken only by a connection whose peer sends more than it reads, in steps, and given back when nothing more has
+    /// arrived. What it holds while idle is a buffer of 2 KiB, or of this length where that is less; messages are
+    /// handed out as parts of such a buffer and keep it alive, so copy what is to be kept for long.
     #[must_use]
     pub fn read_buffer_len(mut self, len: usize) -> Self {
         self.read_buffer_len = len.clamp(256, 1024 * 1024);
@@ -107,9 +107,12 @@ impl WebSocketConfig {
     /// Header and mask of a client's frame at most (RFC 6455 section 5.2).
     const FRAME_HEADER_LEN: usize = 14;
 
+    /// What tungstenite reads into: held by every connection and by messages, and cleared before every read.
+    const FRAME_BUFFER_LEN: usize = 2 * 1024;
+
     pub(crate) fn tungstenite(&self) -> Tungstenite {
         Tungstenite::default()
-            .read_buffer_size(self.read_buffer_len)
+            .read_buffer_size(self.read_buffer_len.min(Self::FRAME_BUFFER_LEN))
             .write_buffer_size(self.write_buffer_len)
             .max_write_buffer_size(
                 self.write_buffer_len

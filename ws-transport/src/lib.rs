@@ -27,6 +27,7 @@ mod endpoint;
 mod error;
 mod http1;
 mod proxy;
+mod read_ahead;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;

@@ -33,7 +33,10 @@ pub use self::{
     close::{CloseFrame, CloseOutcome},
     error::{ProtocolViolation, WebSocketError},
 };
-use crate::{FramePacking, Io, Stream, TextMessages, WebSocketConfig, upgrade::Upgraded};
+use crate::{
+    FramePacking, Io, Stream, TextMessages, WebSocketConfig, read_ahead::ReadAhead,
+    upgrade::Upgraded,
+};
 
 /// An open WebSocket that carries a stream of bytes, in binary messages.
 ///
@@ -74,12 +77,12 @@ use crate::{FramePacking, Io, Stream, TextMessages, WebSocketConfig, upgrade::Up
 /// ```
 ///
 /// Pings are answered while the socket is polled for receiving. At most the write buffer, one split and the
-/// rest of one send are held when the peer does not read; and at most two messages of the maximum length when
-/// it sends (see [`WebSocketConfig`]).
+/// rest of one send are held when the peer does not read; and at most two messages of the maximum length and one
+/// read when it sends (see [`WebSocketConfig`]).
 ///
 /// Dropping it drops the connection without a close frame; [`close`](Self::close) says goodbye first.
 pub struct WebSocket {
-    inner: WebSocketStream<Stream>,
+    inner: WebSocketStream<ReadAhead<Stream>>,
     config: WebSocketConfig,
     subprotocol: Option<HeaderValue>,
     /// Payload accepted but not yet given to tungstenite. Not empty only while the peer does not read: at
@@ -126,13 +129,12 @@ impl WebSocket {
         upgraded: Upgraded,
         config: &WebSocketConfig,
     ) -> Self {
-        let inner = WebSocketStream::from_partially_read(
-            stream,
-            upgraded.read_ahead.into(),
-            Role::Client,
-            Some(config.tungstenite()),
-        )
-        .await;
+        let stream = ReadAhead::new(stream, upgraded.read_ahead, config.read_buffer_len);
+        // Not `from_partially_read`: the buffer that it makes does not remember its size, so that the next one, made
+        // while messages keep it alive, is as small as can be.
+        let inner =
+            WebSocketStream::from_raw_socket(stream, Role::Client, Some(config.tungstenite()))
+                .await;
         Self {
             inner,
             config: config.clone(),
@@ -159,19 +161,11 @@ impl WebSocket {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, WebSocketError>>> {
-        for _ in 0..MAX_SKIPPED_FRAMES_PER_POLL {
-            let payload = match ready!(self.poll_recv_message(cx)) {
-                Some(Ok(Message::Binary(payload))) => payload,
-                Some(Ok(Message::Text(text))) => text.into(),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            };
-            if !payload.is_empty() {
-                return Poll::Ready(Some(Ok(payload)));
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        self.poll_data(cx, |frame| match frame {
+            Frame::Binary(payload) if !payload.is_empty() => Some(payload),
+            Frame::Text(text) if !text.is_empty() => Some(text.into()),
+            _ => None,
+        })
     }
 
     /// Like [`poll_recv`](Self::poll_recv), but delivers messages as they were sent: empty ones too, and text
@@ -181,25 +175,36 @@ impl WebSocket {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, WebSocketError>>> {
+        self.poll_data(cx, |frame| match frame {
+            Frame::Binary(payload) => Some(Message::Binary(payload)),
+            Frame::Text(text) => Some(Message::Text(text.as_str().to_owned())),
+            _ => None,
+        })
+    }
+
+    /// The next message of which `take` makes something; it passes over the others, and control frames.
+    #[inline]
+    fn poll_data<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl Fn(Frame) -> Option<T>,
+    ) -> Poll<Option<Result<T, WebSocketError>>> {
         if !matches!(self.state, State::Open) {
             return Poll::Ready(None);
         }
         // A peer that sends nothing but control frames must not hold the task for ever.
         for _ in 0..MAX_SKIPPED_FRAMES_PER_POLL {
             let error = match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
-                Some(Ok(Frame::Binary(payload))) => {
-                    return Poll::Ready(Some(Ok(Message::Binary(payload))));
+                Some(Ok(Frame::Text(_))) if self.config.text == TextMessages::Refuse => {
+                    WebSocketError::Text
                 }
-                Some(Ok(Frame::Text(text))) => match self.config.text {
-                    TextMessages::Deliver => {
-                        return Poll::Ready(Some(Ok(Message::Text(text.as_str().to_owned()))));
-                    }
-                    TextMessages::Refuse => WebSocketError::Text,
-                },
                 Some(Ok(Frame::Close(frame))) => {
                     WebSocketError::ClosedByPeer(frame.map(CloseFrame::from))
                 }
-                Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => continue,
+                Some(Ok(frame)) => match take(frame) {
+                    Some(taken) => return Poll::Ready(Some(Ok(taken))),
+                    None => continue,
+                },
                 Some(Err(error)) => translate(error),
                 None => WebSocketError::Disconnected,
             };

@@ -114,8 +114,8 @@ fn a_connection_and_a_message_are_cheap() {
         assert!(socket.poll_recv(&mut cx).is_pending());
     }
     let idle = (LIVE.load(Ordering::Relaxed) - before) / SOCKETS;
-    // The read buffer of 8 KiB and the socket itself.
-    assert!(idle <= 8 * 1024 + 1024, "{idle} bytes an idle connection");
+    // The read buffer of 2 KiB and the socket itself.
+    assert!(idle <= 2 * 1024 + 1024, "{idle} bytes an idle connection");
     drop(sockets);
     assert!(LIVE.load(Ordering::Relaxed) <= before + 1024);
 
