@@ -44,8 +44,10 @@ const MAX_ROUNDS: usize = 16;
 /// Messages handed to subscribers in one poll before these get a turn to take them. On a runtime with one thread they could
 /// not otherwise, and their queues would run over in a burst that they are well able to follow.
 const MAX_MESSAGES_A_POLL: usize = 256;
+/// Bytes received in one poll before that turn: of large messages fewer are in the cache, and in memory, at a time.
+const MAX_BYTES_A_POLL: usize = 128 * 1024;
 /// What a small message is taken to keep alive: a transport's read buffer, which its chunk is a slice of.
-const READ_BUFFER: usize = 8 * 1024;
+const READ_BUFFER: usize = 2 * 1024;
 /// How often core is told the time while it holds receipts.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
 
@@ -114,6 +116,8 @@ pub(crate) struct Task {
     pub(crate) deliveries: Vec<Delivery>,
     /// How many messages this poll has handed on.
     pub(crate) delivered: usize,
+    /// How many bytes this poll has received.
+    received: usize,
     /// The topic of the last message: a stream of messages on one topic shares one name.
     pub(crate) last_topic: Option<TopicName>,
     /// The topic of the last publish, as the session wants it.
@@ -267,6 +271,7 @@ impl Task {
             tokens: Tokens::default(),
             deliveries: Vec::new(),
             delivered: 0,
+            received: 0,
             last_topic: None,
             last_published: None,
             clock_due: None,
@@ -396,9 +401,9 @@ impl Task {
         match received {
             Ok(Received::Chunks) => {
                 open.last_received = self.now;
-                self.shared
-                    .counters
-                    .bytes_received(self.chunks.iter().map(Bytes::len).sum());
+                let len = self.chunks.iter().map(Bytes::len).sum();
+                self.received += len;
+                self.shared.counters.bytes_received(len);
                 self.handle_chunks();
             }
             Ok(Received::End) => {
@@ -550,13 +555,14 @@ impl Future for Task {
         let this = self.get_mut();
         let _entered = this.span.clone().entered();
         this.delivered = 0;
+        this.received = 0;
         for _ in 0..MAX_ROUNDS {
             if this.round(cx) || this.flush(cx) {
                 if this.is_finished() {
                     this.finish();
                     return Poll::Ready(());
                 }
-                if this.delivered >= MAX_MESSAGES_A_POLL {
+                if this.delivered >= MAX_MESSAGES_A_POLL || this.received >= MAX_BYTES_A_POLL {
                     break;
                 }
                 continue;
