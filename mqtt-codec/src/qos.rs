@@ -1,6 +1,7 @@
 /// Quality of service of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
+// Four bytes, so that a view of a PUBLISH has no padding: padding is moved like a field.
+#[repr(u32)]
 #[allow(
     clippy::exhaustive_enums,
     reason = "the two bits have no other legal value"

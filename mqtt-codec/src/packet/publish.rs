@@ -56,7 +56,7 @@ impl<'a> PublishRef<'a> {
         let parts = Parts::decode(first, body, version)?;
         Ok(Self {
             dup: first & DUP != 0,
-            qos: qos_of(first),
+            qos: parts.qos,
             retain: first & RETAIN != 0,
             topic: parts.topic,
             packet_id: parts.packet_id,
@@ -279,6 +279,7 @@ pub struct Publish {
 
 /// A checked PUBLISH in the pieces that the view and the owned packet are both made of.
 struct Parts<'a> {
+    qos: QoS,
     topic: TopicName<'a>,
     packet_id: Option<PacketId>,
     /// The properties, without their length.
@@ -291,15 +292,13 @@ impl<'a> Parts<'a> {
     fn decode(first: u8, body: &'a [u8], version: ProtocolVersion) -> Result<Self, DecodeError> {
         //= MQTT-3.3.1-4
         //= v3.1.1 MQTT-3.3.1-4
-        if first & QOS == QOS {
-            return Err(Malformed::QoS.into());
-        }
+        let qos = QoS::from_u8((first & QOS) >> 1).ok_or(Malformed::QoS)?;
         let mut reader = Reader::new(body);
         let topic = TopicName::decode_or_empty(reader.binary()?)?;
         //= MQTT-2.2.1-2
         //= v3.1.1 MQTT-2.3.1-5
         let mut packet_id = None;
-        if first & QOS != 0 {
+        if qos != QoS::AtMostOnce {
             packet_id = Some(reader.packet_id()?);
         } else if first & DUP != 0 {
             //= MQTT-3.3.1-2
@@ -311,6 +310,7 @@ impl<'a> Parts<'a> {
             check_no_name(version, block)?;
         }
         Ok(Self {
+            qos,
             topic,
             packet_id,
             block,

@@ -8,37 +8,38 @@ use crate::PacketType;
 ///
 /// PINGREQ and PINGRESP have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
+// A word, since it is the tag of every decoded view: what is smaller drags seven bytes of padding along.
+#[repr(usize)]
 #[non_exhaustive]
 pub enum PropertyScope {
     /// The Will Properties in the payload of a CONNECT.
     Will = 0,
     /// CONNECT.
-    Connect = PacketType::Connect as u8,
+    Connect = PacketType::Connect as usize,
     /// CONNACK.
-    Connack = PacketType::Connack as u8,
+    Connack = PacketType::Connack as usize,
     /// PUBLISH.
-    Publish = PacketType::Publish as u8,
+    Publish = PacketType::Publish as usize,
     /// PUBACK.
-    Puback = PacketType::Puback as u8,
+    Puback = PacketType::Puback as usize,
     /// PUBREC.
-    Pubrec = PacketType::Pubrec as u8,
+    Pubrec = PacketType::Pubrec as usize,
     /// PUBREL.
-    Pubrel = PacketType::Pubrel as u8,
+    Pubrel = PacketType::Pubrel as usize,
     /// PUBCOMP.
-    Pubcomp = PacketType::Pubcomp as u8,
+    Pubcomp = PacketType::Pubcomp as usize,
     /// SUBSCRIBE.
-    Subscribe = PacketType::Subscribe as u8,
+    Subscribe = PacketType::Subscribe as usize,
     /// SUBACK.
-    Suback = PacketType::Suback as u8,
+    Suback = PacketType::Suback as usize,
     /// UNSUBSCRIBE.
-    Unsubscribe = PacketType::Unsubscribe as u8,
+    Unsubscribe = PacketType::Unsubscribe as usize,
     /// UNSUBACK.
-    Unsuback = PacketType::Unsuback as u8,
+    Unsuback = PacketType::Unsuback as usize,
     /// DISCONNECT.
-    Disconnect = PacketType::Disconnect as u8,
+    Disconnect = PacketType::Disconnect as usize,
     /// AUTH.
-    Auth = PacketType::Auth as u8,
+    Auth = PacketType::Auth as usize,
 }
 
 impl PropertyScope {
