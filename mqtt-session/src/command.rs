@@ -30,31 +30,33 @@ impl Session {
     /// [`PublishError`], with the message in it. [`PublishErrorReason::is_temporary`] tells "not now" from "never".
     pub fn publish(&mut self, publish: Publish, now: Timestamp) -> Result<PublishId, PublishError> {
         self.advance(now);
-        let outgoing = self.accept(publish)?;
-        let id = outgoing.id;
+        let size = match self.accept(&publish) {
+            Ok(size) => size,
+            Err(reason) => return Err(PublishError::new(reason, publish)),
+        };
+        let id = PublishId(self.next_publish);
         self.next_publish += 1;
-        if outgoing.publish.qos != QoS::AtMostOnce {
+        if publish.qos != QoS::AtMostOnce {
             self.persister.touch(RecordKey::Message(id));
         }
-        self.waiting.push(outgoing);
+        self.waiting.push(Outgoing {
+            id,
+            expires_at: self.expiry_of(&publish),
+            publish,
+            size,
+        });
         Ok(id)
     }
 
-    /// Checks a message. The identifier is the next one, and not taken yet.
-    pub(crate) fn accept(&mut self, publish: Publish) -> Result<Outgoing, PublishError> {
-        let size = size_of_publish(&publish);
-        if let Err(reason) = self.check_publish(&publish, size) {
-            return Err(PublishError::new(reason, publish));
-        }
+    /// Checks a message, and says how large its packet is.
+    #[inline]
+    pub(crate) fn accept(&mut self, publish: &Publish) -> Result<usize, PublishErrorReason> {
+        let size = size_of_publish(publish);
+        self.check_publish(publish, size)?;
         if !self.is_checked(&publish.topic) {
             self.checked_topic = Some(publish.topic.clone());
         }
-        Ok(Outgoing {
-            id: PublishId(self.next_publish),
-            expires_at: publish.expiry.map(|expiry| self.now + expiry),
-            publish,
-            size,
-        })
+        Ok(size)
     }
 
     /// Takes back a message that was not sent yet; it is not reported on any more. `None` if it was sent or is not known: its
@@ -324,6 +326,10 @@ impl Session {
             return Err(SubscribeError::TooManyPending);
         }
         Ok(())
+    }
+
+    pub(crate) fn expiry_of(&self, publish: &Publish) -> Option<Timestamp> {
+        publish.expiry.map(|expiry| self.now + expiry)
     }
 
     /// Whether this is the very topic of the last publish.

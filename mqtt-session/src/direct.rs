@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use mqtt_codec::QoS;
 
 use crate::connection::PingState;
-use crate::encode::write_publish;
+use crate::encode::{Content, write_publish};
 use crate::error::{PublishError, PublishErrorReason};
 use crate::event::PublishId;
 use crate::outbound::{InFlightEntry, Outgoing, Stage};
@@ -45,24 +45,39 @@ impl Session {
         if !self.may_write_at_once(publish.qos) {
             return self.publish(publish, now).map(Published::Queued);
         }
-        let outgoing = self.accept(publish)?;
         let before = out.len();
-        let stage = match outgoing.publish.qos {
+        let size = match self.accept(&publish) {
+            Ok(size) => size,
+            Err(reason) => return Err(PublishError::new(reason, publish)),
+        };
+        let expires_at = self.expiry_of(&publish);
+        let stage = match publish.qos {
             //= MQTT-4.3.1-1
             //= v3.1.1 MQTT-4.3.1-1
             QoS::AtMostOnce => {
-                self.write_at_most_once(&outgoing, out)
-                    .map_err(|reason| PublishError::new(reason, outgoing.publish))?;
+                let content = Content {
+                    publish: &publish,
+                    expires_at,
+                    size,
+                };
+                if let Err(reason) = self.write_at_most_once(content, out) {
+                    return Err(PublishError::new(reason, publish));
+                }
                 self.on_written_directly(out.len() - before);
                 return Ok(Published::Done);
             }
             QoS::AtLeastOnce => Stage::Puback,
             QoS::ExactlyOnce => Stage::Pubrec,
         };
+        let id = PublishId(self.next_publish);
         self.next_publish += 1;
-        let id = outgoing.id;
-        let entry = InFlightEntry::new(outgoing, stage);
-        match self.in_flight.push(entry) {
+        let outgoing = Outgoing {
+            id,
+            publish,
+            expires_at,
+            size,
+        };
+        match self.in_flight.push(InFlightEntry::new(outgoing, stage)) {
             Ok(packet_id) if self.write_in_flight(packet_id, out) => {
                 self.on_written_directly(out.len() - before);
                 Ok(Published::InFlight(id))
@@ -114,14 +129,14 @@ impl Session {
     /// Writes a QoS 0 PUBLISH, if it can be encoded.
     pub(crate) fn write_at_most_once(
         &mut self,
-        outgoing: &Outgoing,
+        content: Content<'_>,
         out: &mut BytesMut,
     ) -> Result<(), PublishErrorReason> {
         let Some(connection) = &mut self.connection else {
             return Ok(());
         };
         let written = write_publish(
-            outgoing,
+            content,
             None,
             connection,
             &mut self.scratch,

@@ -15,7 +15,6 @@ use crate::command::{Disconnect, WillOnDisconnect};
 use crate::config::{Config, ResponseInformation, Will};
 use crate::connection::Connection;
 use crate::job::{Batch, PacketKind, Request};
-use crate::outbound::Outgoing;
 use crate::publish::{Publish, PublishProperties};
 use crate::subscribe::{NoLocal, RetainAsPublished, Subscription};
 use crate::time::Timestamp;
@@ -27,8 +26,17 @@ pub(crate) struct Repetition {
     pub(crate) dup: bool,
 }
 
+/// What is written of a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'a> {
+    pub(crate) publish: &'a Publish,
+    pub(crate) expires_at: Option<Timestamp>,
+    /// As `size_of_publish` has it.
+    pub(crate) size: usize,
+}
+
 pub(crate) fn write_publish(
-    outgoing: &Outgoing,
+    content: Content<'_>,
     repetition: Option<Repetition>,
     connection: &mut Connection,
     scratch: &mut PropertyBuf,
@@ -43,7 +51,7 @@ pub(crate) fn write_publish(
         retain,
         properties,
         ..
-    } = &outgoing.publish;
+    } = content.publish;
     // Accepted only with a valid Topic Name.
     let name = TopicName::new(topic).unwrap_or(TopicName::EMPTY);
     let alias = if version == ProtocolVersion::V5 {
@@ -53,7 +61,7 @@ pub(crate) fn write_publish(
     };
     let (name, alias) = match alias {
         OutboundAlias::None => (name, None),
-        OutboundAlias::Bind(alias) if alias_overflows(outgoing, connection) => {
+        OutboundAlias::Bind(alias) if alias_overflows(content, connection) => {
             // The packet would grow past what the broker takes. The binding was never sent, so it must not be used.
             connection.outbound_aliases.forget(alias, topic);
             (name, None)
@@ -66,7 +74,7 @@ pub(crate) fn write_publish(
         if let Some(alias) = alias {
             scratch.push(Property::TopicAlias(alias))?;
         }
-        if let Some(at) = outgoing.expires_at {
+        if let Some(at) = content.expires_at {
             let left = at.saturating_duration_since(now);
             scratch.push(Property::MessageExpiryInterval(
                 whole_seconds_up(left).max(1),
@@ -89,8 +97,8 @@ pub(crate) fn write_publish(
 }
 
 /// Whether three more bytes are too many (and one more each for the lengths).
-pub(crate) fn alias_overflows(outgoing: &Outgoing, connection: &Connection) -> bool {
-    outgoing.size + 5 > connection.limits.maximum_packet_size as usize
+pub(crate) fn alias_overflows(content: Content<'_>, connection: &Connection) -> bool {
+    content.size + 5 > connection.limits.maximum_packet_size as usize
 }
 
 pub(crate) fn write_connect(

@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use bytes::Bytes;
 use mqtt_codec::{PacketId, QoS};
 
+use crate::encode::Content;
 use crate::event::PublishId;
 use crate::packet_id::PublishIds;
 use crate::publish::Publish;
@@ -19,6 +20,16 @@ pub(crate) struct Outgoing {
     pub(crate) expires_at: Option<Timestamp>,
     /// What it counts for against `max_outbound_bytes`.
     pub(crate) size: usize,
+}
+
+impl Outgoing {
+    pub(crate) const fn content(&self) -> Content<'_> {
+        Content {
+            publish: &self.publish,
+            expires_at: self.expires_at,
+            size: self.size,
+        }
+    }
 }
 
 /// Publishes that were never sent, in order of acceptance.

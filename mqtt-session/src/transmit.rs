@@ -353,7 +353,7 @@ impl Session {
             //= MQTT-4.3.1-1
             //= v3.1.1 MQTT-4.3.1-1
             QoS::AtMostOnce => {
-                let written = self.write_at_most_once(&outgoing, out);
+                let written = self.write_at_most_once(outgoing.content(), out);
                 let outcome =
                     written.map_or_else(PublishOutcome::NotSent, |()| PublishOutcome::Written);
                 // Not `complete`: a QoS 0 publish has no records.
@@ -429,7 +429,7 @@ impl Session {
             dup: entry.sent_before,
         };
         let written = write_publish(
-            &entry.outgoing,
+            entry.outgoing.content(),
             Some(repetition),
             connection,
             &mut self.scratch,

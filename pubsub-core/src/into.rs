@@ -10,7 +10,7 @@ pub trait IntoTopics {
     ///
     /// # Errors
     /// A text is not a valid topic name.
-    fn for_each_topic(self, add: &mut dyn FnMut(TopicName)) -> Result<(), TopicError>;
+    fn for_each_topic(self, add: &mut impl FnMut(TopicName)) -> Result<(), TopicError>;
 }
 
 /// One filter to subscribe to, or several: text, [`TopicFilter`]s, [`FilterRequest`]s, or lists of them.
@@ -19,13 +19,14 @@ pub trait IntoFilters {
     ///
     /// # Errors
     /// A text is not a valid topic filter.
-    fn for_each_filter(self, add: &mut dyn FnMut(FilterRequest)) -> Result<(), TopicError>;
+    fn for_each_filter(self, add: &mut impl FnMut(FilterRequest)) -> Result<(), TopicError>;
 }
 
 macro_rules! single {
     ($trait:ident, $method:ident, $item:ident: $($type:ty => $value:expr;)*) => {
         $(impl $trait for $type {
-            fn $method(self, add: &mut dyn FnMut($item)) -> Result<(), TopicError> {
+            #[inline]
+            fn $method(self, add: &mut impl FnMut($item)) -> Result<(), TopicError> {
                 let make: fn($type) -> Result<$item, TopicError> = $value;
                 add(make(self)?);
                 Ok(())
@@ -37,19 +38,19 @@ macro_rules! single {
 macro_rules! several {
     ($trait:ident, $method:ident, $item:ident) => {
         impl<T: $trait, const N: usize> $trait for [T; N] {
-            fn $method(self, add: &mut dyn FnMut($item)) -> Result<(), TopicError> {
+            fn $method(self, add: &mut impl FnMut($item)) -> Result<(), TopicError> {
                 self.into_iter().try_for_each(|one| one.$method(add))
             }
         }
 
         impl<T: $trait> $trait for Vec<T> {
-            fn $method(self, add: &mut dyn FnMut($item)) -> Result<(), TopicError> {
+            fn $method(self, add: &mut impl FnMut($item)) -> Result<(), TopicError> {
                 self.into_iter().try_for_each(|one| one.$method(add))
             }
         }
 
         impl<T: $trait + Clone> $trait for &[T] {
-            fn $method(self, add: &mut dyn FnMut($item)) -> Result<(), TopicError> {
+            fn $method(self, add: &mut impl FnMut($item)) -> Result<(), TopicError> {
                 self.iter().try_for_each(|one| one.clone().$method(add))
             }
         }

@@ -90,7 +90,7 @@ pub use provider::{
 };
 pub use publish::{Publish, PublishOutcome, PublishTicket, Publishing};
 pub use pubsub::{PubSub, RoutingStats};
-pub use receipt::{Delivered, PublishReceipt, PublishSettler, PublishStage};
+pub use receipt::{Delivered, PublishReceipt, PublishSettler, PublishStage, Receipts};
 pub use subscribe::Subscribe;
 pub use subscription::{Deliveries, Event, Events, Subscription, Typed, TypedMessage};
 pub use topic::{MAX_TOPIC_LEN, TopicFilter, TopicName};

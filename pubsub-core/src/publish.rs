@@ -12,6 +12,7 @@ use crate::error::{ProviderErrorKind, PublishError};
 use crate::into::IntoTopics;
 use crate::message::{OfflinePolicy, OutboundMessage, Properties, ProviderName, QoS};
 use crate::payload::{IntoPayload, PayloadError};
+use crate::provider::Provider;
 use crate::pubsub::Registry;
 use crate::receipt::{Delivered, PublishReceipt};
 use crate::router::Router;
@@ -23,7 +24,7 @@ use crate::topic_error::TopicError;
 #[derive(Debug)]
 pub struct Publish<'a> {
     registry: &'a Registry,
-    topics: Result<Topics, TopicError>,
+    topics: Topics,
     payload: Result<Bytes, PayloadError>,
     qos: QoS,
     retain: bool,
@@ -39,10 +40,12 @@ impl<'a> Publish<'a> {
         payload: impl IntoPayload,
     ) -> Self {
         let mut targets = Topics::None;
-        let checked = topics.for_each_topic(&mut |topic| targets.push(topic));
+        if let Err(error) = topics.for_each_topic(&mut |topic| targets.push(topic)) {
+            targets = Topics::Invalid(error);
+        }
         Self {
             registry,
-            topics: checked.map(|()| targets),
+            topics: targets,
             payload: payload.into_payload(),
             qos: QoS::default(),
             retain: false,
@@ -103,17 +106,17 @@ impl<'a> Publish<'a> {
 
     /// Sends it now, without waiting for anything. Messages sent one after another go out in that order.
     pub fn send(self) -> Publishing {
-        let first = match self.only_router() {
-            Ok(Some(router)) => {
+        let tickets = match self.only_provider() {
+            Ok(Some(provider)) => {
                 return Publishing::one(match self.into_message() {
-                    Ok(message) => publish_on(&router, message),
+                    Ok(message) => provider.publish(message),
                     Err(error) => PublishReceipt::ready(Err(error)),
                 });
             }
             Ok(None) => self.send_each(),
             Err(error) => Err(error),
         };
-        match first {
+        match tickets {
             Ok(tickets) => Publishing(Targets::Many(
                 tickets
                     .into_iter()
@@ -137,9 +140,9 @@ impl<'a> Publish<'a> {
             return Err(PublishError::NoProviders);
         }
         let topics = match &self.topics {
-            Ok(Topics::Many(topics)) => topics.clone(),
-            Ok(Topics::One(topic)) => vec![topic.clone()],
-            _ => Vec::new(),
+            Topics::Many(topics) => topics.clone(),
+            Topics::One(topic) => vec![topic.clone()],
+            Topics::None | Topics::Invalid(_) => Vec::new(),
         };
         let message = self.into_message()?;
         let mut tickets = Vec::with_capacity(topics.len() * routers.len());
@@ -160,27 +163,36 @@ impl<'a> Publish<'a> {
     }
 
     /// The usual case, one topic through one provider, without the lists of the general one.
-    fn only_router(&self) -> Result<Option<Arc<Router>>, PublishError> {
-        let Ok(Topics::One(_)) = &self.topics else {
+    fn only_provider(&self) -> Result<Option<Arc<dyn Provider>>, PublishError> {
+        let Topics::One(_) = &self.topics else {
             return Ok(None);
         };
-        if let Some(name) = &self.provider {
-            let router = self.registry.router(name);
-            return router.map(Some).map_err(PublishError::UnknownProvider);
-        }
-        Ok(self.registry.read(|routers| match &routers[..] {
-            [one] => Some(Arc::clone(one)),
-            _ => None,
-        }))
+        let provider = match &self.provider {
+            Some(name) => {
+                let router = self.registry.router(name);
+                router.map_err(PublishError::UnknownProvider)?.provider()
+            }
+            None => {
+                let only = self.registry.read(|routers| match &routers[..] {
+                    [one] => Some(one.provider()),
+                    _ => None,
+                });
+                match only {
+                    Some(provider) => provider,
+                    None => return Ok(None),
+                }
+            }
+        };
+        provider.map(Some).ok_or_else(closed)
     }
 
     /// The message for the only topic, or the first.
     fn into_message(self) -> Result<OutboundMessage, PublishError> {
         let topic = match self.topics {
-            Ok(Topics::One(topic)) => topic,
-            Ok(Topics::Many(topics)) => topics.into_iter().next().ok_or(PublishError::NoTopics)?,
-            Ok(Topics::None) => return Err(PublishError::NoTopics),
-            Err(error) => return Err(PublishError::Topic(error)),
+            Topics::One(topic) => topic,
+            Topics::Many(topics) => topics.into_iter().next().ok_or(PublishError::NoTopics)?,
+            Topics::None => return Err(PublishError::NoTopics),
+            Topics::Invalid(error) => return Err(PublishError::Topic(error)),
         };
         Ok(OutboundMessage {
             qos: self.qos,
@@ -195,8 +207,12 @@ impl<'a> Publish<'a> {
 fn publish_on(router: &Router, message: OutboundMessage) -> PublishReceipt {
     match router.provider() {
         Some(provider) => provider.publish(message),
-        None => PublishReceipt::ready(Err(PublishError::NotSent(ProviderErrorKind::Closed.into()))),
+        None => PublishReceipt::ready(Err(closed())),
     }
+}
+
+fn closed() -> PublishError {
+    PublishError::NotSent(ProviderErrorKind::Closed.into())
 }
 
 impl IntoFuture for Publish<'_> {
@@ -312,9 +328,11 @@ enum Topics {
     None,
     One(TopicName),
     Many(Vec<TopicName>),
+    Invalid(TopicError),
 }
 
 impl Topics {
+    #[inline]
     fn push(&mut self, topic: TopicName) {
         *self = match std::mem::replace(self, Self::None) {
             Self::None => Self::One(topic),
@@ -323,6 +341,7 @@ impl Topics {
                 topics.push(topic);
                 Self::Many(topics)
             }
+            invalid @ Self::Invalid(_) => invalid,
         };
     }
 }

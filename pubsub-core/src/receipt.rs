@@ -21,23 +21,15 @@ pub struct PublishReceipt(Fate);
 enum Fate {
     /// Known from the start: no allocation.
     Known(Result<Delivered, PublishError>),
-    Open(Arc<Slot>),
+    Open(Handle),
     Told,
 }
 
 impl PublishReceipt {
-    /// A receipt whose fate is told later, and the end that tells it. One allocation for both.
+    /// A receipt whose fate is told later, and the end that tells it. One allocation for both; a provider that makes many
+    /// of them has [`Receipts`].
     pub fn pair() -> (PublishSettler, Self) {
-        let slot = Arc::new(Slot(Mutex::new(Progress {
-            stage: PublishStage::Accepted,
-            outcome: None,
-            waker: None,
-            watched: true,
-        })));
-        (
-            PublishSettler(Some(Arc::clone(&slot))),
-            Self(Fate::Open(slot)),
-        )
+        Handle::pair(Arc::new([Slot::new()]), 0)
     }
 
     /// A receipt whose fate is known. No allocation.
@@ -116,7 +108,10 @@ impl Drop for PublishReceipt {
         if let Fate::Open(slot) = &self.0 {
             let mut progress = slot.lock();
             progress.watched = false;
-            progress.waker = None;
+            // The block may live on.
+            let forgotten = (progress.waker.take(), progress.outcome.take());
+            drop(progress);
+            drop(forgotten);
         }
     }
 }
@@ -133,7 +128,7 @@ impl fmt::Debug for PublishReceipt {
 ///
 /// Dropped without [`settle`](Self::settle), it tells that the outcome is indeterminate, with kind
 /// [`Closed`](ProviderErrorKind::Closed).
-pub struct PublishSettler(Option<Arc<Slot>>);
+pub struct PublishSettler(Option<Handle>);
 
 impl PublishSettler {
     /// The message got this far. Stages only go forward; an earlier one than the last is ignored.
@@ -162,7 +157,9 @@ impl PublishSettler {
         if let Some(slot) = self.0.take() {
             let mut progress = slot.lock();
             progress.stage = PublishStage::Settled;
-            progress.outcome = Some(outcome);
+            if progress.watched {
+                progress.outcome = Some(outcome);
+            }
             Progress::wake(progress);
         }
     }
@@ -179,6 +176,54 @@ impl Drop for PublishSettler {
 impl fmt::Debug for PublishSettler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PublishSettler").finish_non_exhaustive()
+    }
+}
+
+/// Makes [pairs](PublishReceipt::pair) that share allocations, sixteen in each, for a provider that is given one message
+/// after another.
+///
+/// An allocation lasts as long as any of its receipts or settlers: about a kilobyte for one that is kept.
+#[derive(Default)]
+pub struct Receipts {
+    block: Option<Arc<[Slot; BLOCK]>>,
+    /// How many of the block's places are given away.
+    used: usize,
+}
+
+/// Enough that an allocation costs a message next to nothing.
+const BLOCK: usize = 16;
+
+impl Receipts {
+    /// Nothing is allocated before the first pair.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            block: None,
+            used: 0,
+        }
+    }
+
+    /// A receipt whose fate is told later, and the end that tells it.
+    pub fn pair(&mut self) -> (PublishSettler, PublishReceipt) {
+        let block = match self.block.take() {
+            Some(block) => block,
+            None => {
+                self.used = 0;
+                Arc::new(std::array::from_fn(|_| Slot::new()))
+            }
+        };
+        let place = self.used;
+        self.used += 1;
+        if self.used < BLOCK {
+            self.block = Some(Arc::clone(&block));
+        }
+        Handle::pair(block, place)
+    }
+}
+
+impl fmt::Debug for Receipts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipts").finish_non_exhaustive()
     }
 }
 
@@ -210,11 +255,42 @@ pub enum Delivered {
     Confirmed,
 }
 
+/// What the two ends of a pair share.
 struct Slot(Mutex<Progress>);
 
 impl Slot {
+    const fn new() -> Self {
+        Self(Mutex::new(Progress {
+            stage: PublishStage::Accepted,
+            outcome: None,
+            waker: None,
+            watched: true,
+        }))
+    }
+}
+
+/// One end's hold on a slot.
+struct Handle {
+    block: Arc<[Slot]>,
+    /// Within the block.
+    place: usize,
+}
+
+impl Handle {
+    fn pair(block: Arc<[Slot]>, place: usize) -> (PublishSettler, PublishReceipt) {
+        let other = Self {
+            block: Arc::clone(&block),
+            place,
+        };
+        (
+            PublishSettler(Some(other)),
+            PublishReceipt(Fate::Open(Self { block, place })),
+        )
+    }
+
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let Slot(progress) = &self.block[self.place];
+        progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,6 +321,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ProviderError;
     use futures_util::FutureExt as _;
 
     #[test]
@@ -294,6 +371,53 @@ mod tests {
         drop(receipt);
         assert!(!settler.is_watched());
         settler.settle(Ok(Delivered::Sent));
+    }
+
+    #[test]
+    fn receipts_of_one_block_know_nothing_of_each_other() {
+        let mut receipts = Receipts::new();
+        let mut pairs: Vec<_> = (0..3 * BLOCK).map(|_| receipts.pair()).collect();
+        drop(receipts);
+        // Every third is settled, every third dropped on one side or the other.
+        let mut waiting = Vec::new();
+        for (at, (settler, receipt)) in pairs.drain(..).enumerate() {
+            match at % 3 {
+                0 => settler.settle(Ok(Delivered::Sent)),
+                1 => drop(settler),
+                _ => {
+                    waiting.push((settler, receipt));
+                    continue;
+                }
+            }
+            let outcome = receipt.now_or_never().unwrap();
+            assert_eq!(outcome.is_ok(), at % 3 == 0);
+        }
+        assert_eq!(waiting.len(), BLOCK);
+        for (settler, mut receipt) in waiting {
+            assert!((&mut receipt).now_or_never().is_none());
+            settler.settle(Ok(Delivered::Confirmed));
+            assert_eq!(
+                receipt.now_or_never().unwrap().unwrap(),
+                Delivered::Confirmed
+            );
+        }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_kept_by_its_neighbours() {
+        let kept = Arc::new(std::io::Error::other("kept"));
+        let error = || -> PublishError {
+            let error = ProviderError::new(ProviderErrorKind::Other).with_source(Arc::clone(&kept));
+            PublishError::NotSent(error)
+        };
+        let mut receipts = Receipts::new();
+        let (settler, receipt) = receipts.pair();
+        settler.settle(Err(error()));
+        drop(receipt);
+        let (settler, receipt) = receipts.pair();
+        drop(receipt);
+        settler.settle(Err(error()));
+        assert_eq!(Arc::strong_count(&kept), 1);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::task::{Context, Waker};
 
 use mqtt_session::Subscription;
 use pubsub_core::{
-    Network, OutboundMessage, ProviderError, ProviderErrorKind, PublishError, PublishSettler, QoS,
-    Refusal, Settlement,
+    Network, OutboundMessage, ProviderError, ProviderErrorKind, PublishError, PublishReceipt,
+    PublishSettler, QoS, Receipts, Refusal, Settlement,
 };
 use tokio::sync::oneshot;
 
@@ -74,6 +74,7 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     commands: VecDeque<Command>,
+    receipts: Receipts,
     settlements: Vec<(u64, Settlement)>,
     /// Set only while the task sleeps: whoever takes it has to wake it.
     sleeper: Option<Waker>,
@@ -148,21 +149,18 @@ impl Inbox {
         &self,
         message: OutboundMessage,
         overflow: OfflineOverflow,
-        settler: PublishSettler,
-    ) -> Result<(), (ProviderError, PublishSettler)> {
+    ) -> Result<PublishReceipt, ProviderError> {
         let size = message.topic.len() + message.payload.len();
         let mut displaced = Vec::new();
         let mut state = self.lock();
-        if let Err(error) = state.admit() {
-            return Err((error, settler));
-        }
+        state.admit()?;
         let load = state.load;
         if load.messages > 0
             && (load.messages >= self.max_messages
                 || load.bytes.saturating_add(size) > self.max_bytes)
         {
             if overflow == OfflineOverflow::Refuse || size > self.max_bytes {
-                return Err((ProviderErrorKind::QueueFull.into(), settler));
+                return Err(ProviderErrorKind::QueueFull.into());
             }
             displaced = state.make_room(size, self.max_messages, self.max_bytes);
             state.is_over = true;
@@ -171,6 +169,7 @@ impl Inbox {
         state.load.bytes = state.load.bytes.saturating_add(size);
         state.fresh.messages += 1;
         state.fresh.bytes = state.fresh.bytes.saturating_add(size);
+        let (settler, receipt) = state.receipts.pair();
         state
             .commands
             .push_back(Command::Publish { message, settler });
@@ -178,7 +177,7 @@ impl Inbox {
         for settler in displaced {
             settler.settle(Err(PublishError::NotSent(displaced_error())));
         }
-        Ok(())
+        Ok(receipt)
     }
 
     /// Accepts a call that a caller waits for.
@@ -344,7 +343,7 @@ pub(crate) fn displaced_error() -> ProviderError {
 
 #[cfg(test)]
 mod tests {
-    use pubsub_core::{PublishReceipt, PublishStage, TopicName};
+    use pubsub_core::{PublishStage, TopicName};
 
     use super::*;
 
@@ -358,9 +357,8 @@ mod tests {
     fn publish(inbox: &Inbox, size: usize) -> Result<(), ProviderErrorKind> {
         let topic = TopicName::new("t").unwrap();
         let message = OutboundMessage::new(topic, vec![0; size - 1]);
-        let (settler, _receipt) = PublishReceipt::pair();
-        let accepted = inbox.publish(message, OfflineOverflow::Refuse, settler);
-        accepted.map_err(|(error, _)| error.kind())
+        let accepted = inbox.publish(message, OfflineOverflow::Refuse);
+        accepted.map(drop).map_err(|error| error.kind())
     }
 
     #[test]
@@ -399,11 +397,10 @@ mod tests {
         let mut push = |size: usize| {
             let topic = TopicName::new("t").unwrap();
             let message = OutboundMessage::new(topic, vec![0; size - 1]);
-            let (settler, receipt) = PublishReceipt::pair();
-            receipts.push(receipt);
-            inbox
-                .publish(message, OfflineOverflow::DropOldest, settler)
-                .map_err(|(error, _)| error.kind())
+            let accepted = inbox.publish(message, OfflineOverflow::DropOldest);
+            accepted
+                .map(|receipt| receipts.push(receipt))
+                .map_err(|error| error.kind())
         };
         for _ in 0..10 {
             push(30).unwrap();
@@ -425,7 +422,7 @@ mod tests {
         let settled = receipts
             .iter()
             .filter(|receipt| receipt.stage() == PublishStage::Settled);
-        assert_eq!(settled.count(), 11, "ten made room, one was refused");
+        assert_eq!(settled.count(), 10, "they made room");
     }
 
     #[test]

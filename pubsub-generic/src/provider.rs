@@ -356,18 +356,14 @@ impl Provider for MqttProvider {
         if let Err(error) = self.start() {
             return failed(error);
         }
-        let (settler, receipt) = PublishReceipt::pair();
         let overflow = match self.shared.is_up() {
             true => OfflineOverflow::Refuse,
             false => self.shared.options.offline_overflow,
         };
-        match self.shared.inbox.publish(message, overflow, settler) {
-            Ok(()) => receipt,
-            Err((error, settler)) => {
-                settler.settle(Err(PublishError::NotSent(error)));
-                receipt
-            }
-        }
+        self.shared
+            .inbox
+            .publish(message, overflow)
+            .unwrap_or_else(failed)
     }
 
     /// Resolves when the broker has answered for every filter, or the subscribe timeout has passed.
