@@ -9,7 +9,7 @@ use crate::header::{Frame, FrameLen};
 use crate::packet::{Checked, PublishLayout};
 use crate::{
     Ack, AckRef, Packet, PacketId, PacketRef, PacketType, Properties, PropertyScope,
-    ProtocolVersion, PublishRef,
+    ProtocolVersion, Publish, PublishRef,
 };
 
 /// The largest packet that MQTT can express, in bytes: five of fixed header and 268,435,455 more.
@@ -124,6 +124,21 @@ impl Decoder {
     #[inline(always)]
     pub fn decode_bytes(&mut self, chunk: &mut Bytes) -> Result<Option<Packet>, DecodeError> {
         self.take(chunk)
+    }
+
+    /// Takes the next packet off `chunk` if it is a whole and valid PUBLISH.
+    ///
+    /// Otherwise nothing is taken: [`Decoder::decode_bytes`] says then what there is, or what is wrong with it. For who
+    /// receives little but messages, and spares the way through [`Packet`].
+    #[inline(always)]
+    pub fn decode_publish(&mut self, chunk: &mut Bytes) -> Option<Publish> {
+        let frame = self.next_frame(chunk).ok()??;
+        let len = frame.len();
+        if !frame.is_publish() {
+            return None;
+        }
+        let layout = PublishLayout::decode(frame, self.version).ok()?;
+        Some(layout.with_frame(chunk.split_frame(len)))
     }
 
     /// Decodes the packet at the front of `buf` in place: the view and its length; `None` until it is complete.
@@ -313,6 +328,10 @@ impl Source for BytesMut {
 impl Source for Bytes {
     #[inline(always)]
     fn split_frame(&mut self, len: usize) -> Bytes {
+        if len == self.len() {
+            // The last one takes the handle along instead of counting one up and one down.
+            return core::mem::take(self);
+        }
         self.split_to(len)
     }
 }

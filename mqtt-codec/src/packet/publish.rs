@@ -448,6 +448,7 @@ impl Publish {
     }
 
     /// The whole packet.
+    #[inline]
     pub const fn frame(&self) -> &Bytes {
         &self.frame
     }
@@ -465,6 +466,7 @@ impl Publish {
         }
     }
 
+    #[inline]
     fn part(&self, range: Range<usize>) -> &[u8] {
         // The layout was made for this frame; empty is unreachable, and better than a panic.
         self.frame.get(range).unwrap_or_default()

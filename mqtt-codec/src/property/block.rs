@@ -108,6 +108,7 @@ impl<'a> Properties<'a> {
     }
 
     /// Whether there are none.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         match self.0 {
             Repr::Block { bytes, .. } => bytes.is_empty(),

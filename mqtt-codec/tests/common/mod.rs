@@ -127,6 +127,18 @@ pub(crate) fn decode_all_ways(
     let shared = Decoder::new(version).decode_bytes(&mut chunk);
     assert_eq!(shared, owned);
 
+    let mut chunk = Bytes::copy_from_slice(bytes);
+    let publish = Decoder::new(version).decode_publish(&mut chunk);
+    match (publish, &owned) {
+        (Some(publish), Ok(Some(owned @ Packet::Publish(_)))) => {
+            assert_eq!(PacketRef::Publish(publish.as_ref()), owned.as_ref());
+            assert_eq!(chunk.len(), bytes.len() - len);
+        }
+        (Some(publish), _) => panic!("{publish:?} and {owned:?}"),
+        (None, Ok(Some(Packet::Publish(_)))) => panic!("none, and {owned:?}"),
+        (None, _) => assert_eq!(chunk.len(), bytes.len(), "nothing is taken"),
+    }
+
     let view = Decoder::new(version).decode_ref(bytes);
     match (&view, &owned) {
         (Ok(Some((packet, view_len))), Ok(Some(owned))) => {
