@@ -1,12 +1,13 @@
 //! What each packet does.
 
 use bytes::{Buf, Bytes, BytesMut};
-use mqtt_codec::{DisconnectRef, Packet, ProtocolVersion, ReasonCode, SubackRef};
+use mqtt_codec::{DisconnectRef, Packet, ProtocolVersion, Publish, ReasonCode, SubackRef};
 
 use crate::connack::{owned, user_properties};
 use crate::connection::Phase;
 use crate::error::{ConnectionError, ProtocolViolation};
-use crate::event::{DisconnectCause, Event, ServerDisconnect};
+use crate::event::{DisconnectCause, Event, Message, ServerDisconnect};
+use crate::receive::Accepted;
 use crate::session::{InputProgress, Session};
 use crate::skip::Recovery;
 use crate::time::Timestamp;
@@ -28,47 +29,148 @@ impl Session {
         input: &mut Bytes,
         now: Timestamp,
     ) -> Result<InputProgress, ConnectionError> {
+        self.begin_input(input, now);
+        while self.events.len() < self.config.max_pending_events {
+            if self.handle_next(input)? == Next::NeedsMoreInput {
+                return Ok(InputProgress::NeedsMoreInput);
+            }
+        }
+        Ok(self.pause_input(input))
+    }
+
+    /// As [`handle_input`](Self::handle_input), but hands each message straight on, in place of an [`Event::Message`] that is
+    /// put into a queue and taken out again.
+    ///
+    /// A message goes to `on_message` if no event waits, and is an event behind the others if one does. So what
+    /// `on_message` was given came before every event that there is when this returns, and the order is that of
+    /// `handle_input` if those messages are handled before the next [`poll_event`](Self::poll_event). At most
+    /// [`Config::max_pending_events`](crate::Config::max_pending_events) messages are handed on in one call: then it
+    /// returns [`InputProgress::DrainEvents`], as it does with as many events.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use mqtt_session::{ConnectionError, Event, InputProgress, Message, Session, Timestamp};
+    /// # fn on_message(_: Message) {}
+    /// # fn on_event(_: Event) {}
+    /// fn received(session: &mut Session, mut input: Bytes, now: Timestamp) -> Result<(), ConnectionError> {
+    ///     loop {
+    ///         let progress = session.handle_input_with(&mut input, now, on_message);
+    ///         while let Some(event) = session.poll_event() {
+    ///             on_event(event); // messages, too, that came behind another event
+    ///         }
+    ///         if progress? == InputProgress::NeedsMoreInput {
+    ///             return Ok(());
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`handle_input`](Self::handle_input).
+    #[inline]
+    pub fn handle_input_with(
+        &mut self,
+        input: &mut Bytes,
+        now: Timestamp,
+        mut on_message: impl FnMut(Message),
+    ) -> Result<InputProgress, ConnectionError> {
+        self.begin_input(input, now);
+        let mut handed_on = 0;
+        while self.events.len() + handed_on < self.config.max_pending_events {
+            if self.events.is_empty()
+                && let Some(publish) = self.next_publish(input)
+            {
+                match self.accept(&publish) {
+                    Ok(Accepted::New { alias_topic, ack }) => on_message(Message {
+                        publish,
+                        alias_topic,
+                        ack,
+                    }),
+                    Ok(Accepted::Known) => {}
+                    Err(error) => return Err(self.give_up(error)),
+                }
+                handed_on += 1;
+                if input.is_empty() {
+                    // The usual end: a packet a chunk.
+                    return Ok(InputProgress::NeedsMoreInput);
+                }
+            } else if self.handle_next(input)? == Next::NeedsMoreInput {
+                return Ok(InputProgress::NeedsMoreInput);
+            }
+        }
+        Ok(self.pause_input(input))
+    }
+
+    #[inline]
+    fn begin_input(&mut self, input: &Bytes, now: Timestamp) {
         self.advance(now);
         if !input.is_empty()
             && let Some(connection) = &mut self.connection
         {
             connection.keep_alive.on_received(self.now);
         }
-        loop {
-            if self.events.len() >= self.config.max_pending_events && self.connection.is_some() {
-                return Ok(InputProgress::DrainEvents);
+    }
+
+    /// Enough was reported for one call.
+    fn pause_input(&self, input: &mut Bytes) -> InputProgress {
+        if self.connection.is_none() {
+            input.clear();
+            return InputProgress::NeedsMoreInput;
+        }
+        InputProgress::DrainEvents
+    }
+
+    /// The next packet, if it is a whole PUBLISH in its place. Whatever else it is, is left to
+    /// [`handle_next`](Self::handle_next).
+    #[inline(always)]
+    fn next_publish(&mut self, input: &mut Bytes) -> Option<Publish> {
+        let connection = self.connection.as_mut()?;
+        if connection.phase != Phase::Connected
+            || connection.discard > 0
+            || !connection.partial.is_empty()
+        {
+            return None;
+        }
+        let publish = connection.decoder.decode_publish(input)?;
+        self.counters.bytes_received += publish.frame().len() as u64;
+        Some(publish)
+    }
+
+    /// Handles one packet, if there is a whole one.
+    #[inline(never)]
+    fn handle_next(&mut self, input: &mut Bytes) -> Result<Next, ConnectionError> {
+        let Some(connection) = &mut self.connection else {
+            input.clear();
+            return Ok(Next::NeedsMoreInput);
+        };
+        let before = input.len() + connection.partial.len();
+        let packet = match connection.decode(input) {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Ok(Next::NeedsMoreInput),
+            Err(error) => {
+                return match self.recover(error, input) {
+                    Ok(Recovery::Skipped) => Ok(Next::Handled),
+                    Ok(Recovery::NeedsMoreInput) => Ok(Next::NeedsMoreInput),
+                    Err(error) => Err(self.give_up(error)),
+                };
             }
-            let Some(connection) = &mut self.connection else {
-                input.clear();
-                return Ok(InputProgress::NeedsMoreInput);
-            };
-            let before = input.len() + connection.partial.len();
-            let packet = match connection.decode(input) {
-                Ok(Some(packet)) => packet,
-                Ok(None) => return Ok(InputProgress::NeedsMoreInput),
-                Err(error) => match self.recover(error, input) {
-                    Ok(Recovery::Skipped) => continue,
-                    Ok(Recovery::NeedsMoreInput) => return Ok(InputProgress::NeedsMoreInput),
-                    Err(error) => return self.give_up(error),
-                },
-            };
-            self.counters.bytes_received += (before - input.len()) as u64;
-            if let Err(error) = self.handle_packet(packet) {
-                return self.give_up(error);
-            }
-            if input.is_empty() {
-                // The usual end: a packet a chunk.
-                return Ok(InputProgress::NeedsMoreInput);
-            }
+        };
+        self.counters.bytes_received += (before - input.len()) as u64;
+        match self.handle_packet(packet) {
+            Ok(()) if input.is_empty() => Ok(Next::NeedsMoreInput),
+            Ok(()) => Ok(Next::Handled),
+            Err(error) => Err(self.give_up(error)),
         }
     }
 
     //= MQTT-4.13.1-1
     //= v3.1.1 MQTT-4.8.0-1
     //= v3.1.1 MQTT-4.8.0-2
-    fn give_up(&mut self, error: ConnectionError) -> Result<InputProgress, ConnectionError> {
+    #[cold]
+    fn give_up(&mut self, error: ConnectionError) -> ConnectionError {
         self.fail(error);
-        Err(error)
+        error
     }
 
     /// The table of what each packet does in each state. Rows: packets. Columns: how far the connection has come.
@@ -220,6 +322,14 @@ impl crate::connection::Connection {
         }
         Ok(packet)
     }
+}
+
+/// How the input goes on after a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// There may be another.
+    Handled,
+    NeedsMoreInput,
 }
 
 /// Whether a DISCONNECT with this reason says that something which we sent is why. Whoever sends that again is disconnected

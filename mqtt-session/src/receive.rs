@@ -17,7 +17,38 @@ impl Session {
         &mut self,
         publish: mqtt_codec::Publish,
     ) -> Result<(), ConnectionError> {
-        let alias_topic = self.resolve_alias(&publish)?;
+        if let Accepted::New { alias_topic, ack } = self.accept(&publish)? {
+            self.events.push_back(Event::Message(Message {
+                publish,
+                alias_topic,
+                ack,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Takes a PUBLISH in, and says whether it is to be reported.
+    #[inline(always)]
+    pub(crate) fn accept(
+        &mut self,
+        publish: &mqtt_codec::Publish,
+    ) -> Result<Accepted, ConnectionError> {
+        if publish.qos() == QoS::AtMostOnce && publish.properties().is_empty() {
+            // Nearly all: nothing to be answered, nothing to be looked up.
+            self.counters.messages_received += 1;
+            return Ok(Accepted::New {
+                alias_topic: None,
+                ack: None,
+            });
+        }
+        self.accept_with_care(publish)
+    }
+
+    fn accept_with_care(
+        &mut self,
+        publish: &mqtt_codec::Publish,
+    ) -> Result<Accepted, ConnectionError> {
+        let alias_topic = self.resolve_alias(publish)?;
         let bytes = || {
             let topic = alias_topic
                 .as_ref()
@@ -33,7 +64,7 @@ impl Session {
                 let bytes = bytes();
                 self.hold(bytes)?;
                 let Some(connection) = &mut self.connection else {
-                    return Ok(());
+                    return Ok(Accepted::Known);
                 };
                 let sequence = connection.held_qos1.push(id, bytes);
                 Some(AckToken {
@@ -44,20 +75,15 @@ impl Session {
                 })
             }
             (QoS::ExactlyOnce, Some(id)) => {
-                match self.on_qos2(id, bytes(), fingerprint(&publish, alias_topic.as_deref()))? {
+                match self.on_qos2(id, bytes(), fingerprint(publish, alias_topic.as_deref()))? {
                     Some(token) => Some(token),
-                    None => return Ok(()),
+                    None => return Ok(Accepted::Known),
                 }
             }
             _ => None,
         };
         self.counters.messages_received += 1;
-        self.events.push_back(Event::Message(Message {
-            publish,
-            alias_topic,
-            ack,
-        }));
-        Ok(())
+        Ok(Accepted::New { alias_topic, ack })
     }
 
     /// The topic that an alias stands for, if one does. Learns the alias otherwise.
@@ -247,6 +273,18 @@ impl Session {
             connection.owed_pubrecs.pop_front();
         }
     }
+}
+
+/// What becomes of a PUBLISH that breaks no rule.
+pub(crate) enum Accepted {
+    /// It is reported.
+    New {
+        /// The topic, where an alias stands for it.
+        alias_topic: Option<Arc<str>>,
+        ack: Option<AckToken>,
+    },
+    /// It was reported before.
+    Known,
 }
 
 /// Forgets a QoS 2 message and gives its place in the peer's window back.

@@ -31,7 +31,8 @@ use crate::time::Timestamp;
 /// # Driving it
 ///
 /// Inputs: [`transport_opened`](Self::transport_opened), [`transport_closed`](Self::transport_closed),
-/// [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout). Commands: `publish`, `subscribe`, and so on.
+/// [`handle_input`](Self::handle_input) (or [`handle_input_with`](Self::handle_input_with), which spares messages the queue of
+/// events), [`handle_timeout`](Self::handle_timeout). Commands: `publish`, `subscribe`, and so on.
 /// Outputs: [`poll_event`](Self::poll_event), [`poll_transmit`](Self::poll_transmit), [`poll_timeout`](Self::poll_timeout).
 ///
 /// After any input or command, drain the outputs **in this order**: events until `None`, then bytes until zero, then
@@ -142,7 +143,7 @@ pub struct Session {
 pub enum InputProgress {
     /// All whole packets were handled. What is left is the beginning of one.
     NeedsMoreInput,
-    /// [`Config::max_pending_events`] was reached. Take the events, then call again with what is left.
+    /// [`Config::max_pending_events`] was reached. Take the events, if any, then call again with what is left.
     DrainEvents,
 }
 

@@ -450,6 +450,119 @@ fn any_cut_of_the_input_gives_the_same_messages() {
     }
 }
 
+/// What a driver sees that handles messages as they are handed to it, and events after that.
+fn received_directly(
+    client: &mut Client,
+    chunk: &[u8],
+) -> (Vec<String>, Result<(), ConnectionError>) {
+    let mut seen = Vec::new();
+    let mut input = Bytes::copy_from_slice(chunk);
+    loop {
+        let mut direct = 0;
+        let progress = client
+            .session
+            .handle_input_with(&mut input, client.now, |message| {
+                direct += 1;
+                seen.push(format!("{message:?}"));
+            });
+        let events = client.events();
+        assert!(direct + events.len() <= client.session.config().max_pending_events + 1);
+        seen.extend(events.iter().map(|event| match event {
+            Event::Message(message) => format!("{message:?}"),
+            event => format!("{event:?}"),
+        }));
+        match progress {
+            Ok(InputProgress::DrainEvents) => assert!(direct + events.len() > 0),
+            Ok(InputProgress::NeedsMoreInput) => return (seen, Ok(())),
+            Err(error) => return (seen, Err(error)),
+        }
+    }
+}
+
+#[test]
+fn messages_handed_straight_on_keep_their_place_among_the_events() {
+    for version in VERSIONS {
+        let mut wire = BytesMut::new();
+        for number in 0..9_u8 {
+            let payload = [number; 10];
+            let publish = PublishRef {
+                qos: QoS::from_u8(number % 3).unwrap(),
+                packet_id: (number % 3 > 0).then(|| id(u16::from(number))),
+                ..PublishRef::new(TopicName::new("t").unwrap(), &payload)
+            };
+            publish.encode(version, &mut wire).unwrap();
+            if number % 4 == 3 {
+                let ack = AckRef::new(id(u16::from(number / 4 + 1)));
+                PacketRef::Puback(ack).encode(version, &mut wire).unwrap();
+            }
+        }
+        // And an end that is an error, behind messages that are none.
+        PacketRef::Pingreq.encode(version, &mut wire).unwrap();
+        for step in [1, 2, 3, 7, 20, wire.len()] {
+            let connected = || {
+                let mut config = config(version);
+                config.max_pending_events = 3;
+                let mut client = Client::connected(config);
+                client.publish("first", QoS::AtLeastOnce);
+                client.publish("second", QoS::AtLeastOnce);
+                client.sent_words();
+                client.events();
+                client
+            };
+            let (mut queued, mut direct) = (connected(), connected());
+            let (mut expected, mut seen) = (Vec::new(), Vec::new());
+            for chunk in wire.chunks(step) {
+                let mut input = Bytes::copy_from_slice(chunk);
+                let ended = loop {
+                    let progress = queued.session.handle_input(&mut input, queued.now);
+                    expected.extend(queued.events().iter().map(|event| match event {
+                        Event::Message(message) => format!("{message:?}"),
+                        event => format!("{event:?}"),
+                    }));
+                    match progress {
+                        Ok(InputProgress::DrainEvents) => {}
+                        Ok(InputProgress::NeedsMoreInput) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
+                };
+                let (now_seen, error) = received_directly(&mut direct, chunk);
+                seen.extend(now_seen);
+                assert_eq!(error, ended);
+            }
+            assert_eq!(seen, expected, "{version:?}, in steps of {step}");
+            assert!(seen.iter().any(|event| event.starts_with("Disconnected")));
+            assert_eq!(direct.session.stats(), queued.session.stats());
+        }
+    }
+}
+
+#[test]
+fn messages_handed_straight_on_are_bounded_as_events_are() {
+    let mut config = config(ProtocolVersion::V311);
+    config.max_pending_events = 4;
+    let mut client = Client::connected(config);
+    client.events();
+    let mut wire = BytesMut::new();
+    for _ in 0..10 {
+        PublishRef::new(TopicName::new("t").unwrap(), b"")
+            .encode(ProtocolVersion::V311, &mut wire)
+            .unwrap();
+    }
+    let mut input = wire.freeze();
+    let mut calls = Vec::new();
+    loop {
+        let mut handed = 0;
+        let progress = client
+            .session
+            .handle_input_with(&mut input, client.now, |_| handed += 1);
+        calls.push(handed);
+        if progress == Ok(InputProgress::NeedsMoreInput) {
+            break;
+        }
+    }
+    assert_eq!(calls, [4, 4, 2]);
+}
+
 #[test]
 fn whole_packets_are_not_copied() {
     let mut client = Client::connected(config(ProtocolVersion::V5));

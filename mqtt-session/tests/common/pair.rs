@@ -11,8 +11,9 @@ use mqtt_codec::{
     ProtocolVersion, PublishRef, QoS, ReasonCode, ReasonCodes, SubackRef, TopicName,
 };
 use mqtt_session::{
-    AckToken, Config, ConnectionError, DisconnectCause, Event, InputProgress, PersistBatch,
-    Persistence, Publish, PublishId, PublishOutcome, Published, RecordKey, RecordValue, Session,
+    AckToken, Config, ConnectionError, DisconnectCause, Event, InputProgress, Message,
+    PersistBatch, Persistence, Publish, PublishId, PublishOutcome, Published, RecordKey,
+    RecordValue, Session,
     SessionPresence, SubscribeOutcome, Subscription, Timestamp, TransportEnd,
 };
 
@@ -648,16 +649,20 @@ impl Pair {
         let mut chunk = link.down.split_to(bytes.min(link.down.len())).freeze();
         let len = chunk.len();
         self.bytes_down += len;
-        while self
-            .session
-            .handle_input(&mut chunk, self.now)
-            .expect("a broker that keeps the rules")
-            == InputProgress::DrainEvents
-        {
+        loop {
+            let mut messages = Vec::new();
+            let progress = self
+                .session
+                .handle_input_with(&mut chunk, self.now, |message| messages.push(message))
+                .expect("a broker that keeps the rules");
+            for message in messages {
+                self.take_message(message);
+            }
             self.take_events();
+            if progress == InputProgress::NeedsMoreInput {
+                return len;
+            }
         }
-        self.take_events();
-        len
     }
 
     /// Carries until nothing is under way and nobody has anything to say.
@@ -702,16 +707,16 @@ impl Pair {
         }
     }
 
+    fn take_message(&mut self, mut message: Message) {
+        let payload = Bytes::copy_from_slice(message.payload());
+        *self.delivered.entry(payload).or_default() += 1;
+        self.tokens.extend(message.take_ack_token());
+    }
+
     pub fn take_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Message(mut message) => {
-                    *self
-                        .delivered
-                        .entry(Bytes::copy_from_slice(message.payload()))
-                        .or_default() += 1;
-                    self.tokens.extend(message.take_ack_token());
-                }
+                Event::Message(message) => self.take_message(message),
                 Event::Connected(connected) => {
                     self.accepted += 1;
                     assert!(
