@@ -7,7 +7,7 @@ use crate::connack::{owned, user_properties};
 use crate::connection::Phase;
 use crate::error::{ConnectionError, ProtocolViolation};
 use crate::event::{DisconnectCause, Event, Message, ServerDisconnect};
-use crate::receive::Accepted;
+use crate::receive::TakenIn;
 use crate::session::{InputProgress, Session};
 use crate::skip::Recovery;
 use crate::time::Timestamp;
@@ -81,13 +81,13 @@ impl Session {
             if self.events.is_empty()
                 && let Some(publish) = self.next_publish(input)
             {
-                match self.accept(&publish) {
-                    Ok(Accepted::New { alias_topic, ack }) => on_message(Message {
+                match self.take_in(&publish) {
+                    Ok(TakenIn::New { alias_topic, ack }) => on_message(Message {
                         publish,
                         alias_topic,
                         ack,
                     }),
-                    Ok(Accepted::Known) => {}
+                    Ok(TakenIn::Known) => {}
                     Err(error) => return Err(self.give_up(error)),
                 }
                 handed_on += 1;

@@ -17,7 +17,7 @@ impl Session {
         &mut self,
         publish: mqtt_codec::Publish,
     ) -> Result<(), ConnectionError> {
-        if let Accepted::New { alias_topic, ack } = self.accept(&publish)? {
+        if let TakenIn::New { alias_topic, ack } = self.take_in(&publish)? {
             self.events.push_back(Event::Message(Message {
                 publish,
                 alias_topic,
@@ -29,25 +29,25 @@ impl Session {
 
     /// Takes a PUBLISH in, and says whether it is to be reported.
     #[inline(always)]
-    pub(crate) fn accept(
+    pub(crate) fn take_in(
         &mut self,
         publish: &mqtt_codec::Publish,
-    ) -> Result<Accepted, ConnectionError> {
+    ) -> Result<TakenIn, ConnectionError> {
         if publish.qos() == QoS::AtMostOnce && publish.properties().is_empty() {
             // Nearly all: nothing to be answered, nothing to be looked up.
             self.counters.messages_received += 1;
-            return Ok(Accepted::New {
+            return Ok(TakenIn::New {
                 alias_topic: None,
                 ack: None,
             });
         }
-        self.accept_with_care(publish)
+        self.take_in_with_care(publish)
     }
 
-    fn accept_with_care(
+    fn take_in_with_care(
         &mut self,
         publish: &mqtt_codec::Publish,
-    ) -> Result<Accepted, ConnectionError> {
+    ) -> Result<TakenIn, ConnectionError> {
         let alias_topic = self.resolve_alias(publish)?;
         let bytes = || {
             let topic = alias_topic
@@ -64,7 +64,7 @@ impl Session {
                 let bytes = bytes();
                 self.hold(bytes)?;
                 let Some(connection) = &mut self.connection else {
-                    return Ok(Accepted::Known);
+                    return Ok(TakenIn::Known);
                 };
                 let sequence = connection.held_qos1.push(id, bytes);
                 Some(AckToken {
@@ -77,13 +77,13 @@ impl Session {
             (QoS::ExactlyOnce, Some(id)) => {
                 match self.on_qos2(id, bytes(), fingerprint(publish, alias_topic.as_deref()))? {
                     Some(token) => Some(token),
-                    None => return Ok(Accepted::Known),
+                    None => return Ok(TakenIn::Known),
                 }
             }
             _ => None,
         };
         self.counters.messages_received += 1;
-        Ok(Accepted::New { alias_topic, ack })
+        Ok(TakenIn::New { alias_topic, ack })
     }
 
     /// The topic that an alias stands for, if one does. Learns the alias otherwise.
@@ -276,7 +276,7 @@ impl Session {
 }
 
 /// What becomes of a PUBLISH that breaks no rule.
-pub(crate) enum Accepted {
+pub(crate) enum TakenIn {
     /// It is reported.
     New {
         /// The topic, where an alias stands for it.

@@ -53,10 +53,15 @@ pub(crate) fn session_publish(
     publish
 }
 
+#[inline]
 pub(crate) fn properties_of(received: &mqtt_codec::Properties<'_>) -> Properties {
     if received.is_empty() {
         return Properties::default();
     }
+    copy_of_properties(received)
+}
+
+fn copy_of_properties(received: &mqtt_codec::Properties<'_>) -> Properties {
     let mut properties = Properties::default();
     if received.payload_format_indicator() == Some(mqtt_codec::PayloadFormat::Utf8) {
         properties.payload_format = PayloadFormat::Text;

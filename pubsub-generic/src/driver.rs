@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mqtt_codec::ProtocolVersion;
-use mqtt_session::{InputProgress, PublishId, Session, Timestamp, TransportEnd};
+use mqtt_session::{PublishId, Session, Timestamp, TransportEnd};
 use pubsub_core::{
-    BoxFuture, ConnectionFacts, Delivery, GapCause, OfflinePolicy, ProviderError, PublishSettler,
-    TopicName,
+    BoxFuture, ConnectionFacts, GapCause, OfflinePolicy, ProviderError, PublishSettler,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
@@ -27,6 +26,7 @@ use crate::connect::{Connect, ConnectError, CredentialFreshness, Opened};
 use crate::endpoints::Rounds;
 use crate::error::ConnectionError;
 use crate::inbox::{Batch, Load};
+use crate::intake::Incoming;
 use crate::keeper::{Keeper, Kept, Restored};
 use crate::operations::Flush;
 use crate::overlap::Overlaps;
@@ -46,10 +46,8 @@ const MAX_ROUNDS: usize = 16;
 const MAX_MESSAGES_A_POLL: usize = 256;
 /// Bytes received in one poll before that turn: of large messages fewer are in the cache, and in memory, at a time.
 const MAX_BYTES_A_POLL: usize = 128 * 1024;
-/// What a small message is taken to keep alive: a transport's read buffer, which its chunk is a slice of.
-const READ_BUFFER: usize = 2 * 1024;
 /// How often core is told the time while it holds receipts.
-const CLOCK_TICK: Duration = Duration::from_secs(1);
+pub(crate) const CLOCK_TICK: Duration = Duration::from_secs(1);
 
 pub(crate) struct Task {
     pub(crate) shared: Arc<Shared>,
@@ -113,19 +111,15 @@ pub(crate) struct Task {
     pub(crate) unclaimed: Option<Box<Unclaimed>>,
 
     pub(crate) tokens: Tokens,
-    pub(crate) deliveries: Vec<Delivery>,
+    pub(crate) incoming: Incoming,
     /// How many messages this poll has handed on.
     pub(crate) delivered: usize,
     /// How many bytes this poll has received.
     received: usize,
-    /// The topic of the last message: a stream of messages on one topic shares one name.
-    pub(crate) last_topic: Option<TopicName>,
     /// The topic of the last publish, as the session wants it.
     pub(crate) last_published: Option<Arc<str>>,
     pub(crate) clock_due: Option<Instant>,
-    /// The size of the buffer that the messages at hand lie in, as far as it is known.
-    pub(crate) chunk_len: usize,
-    chunks: Vec<Bytes>,
+    pub(crate) chunks: Vec<Bytes>,
     pub(crate) output: BytesMut,
     sleep: Pin<Box<Sleep>>,
 }
@@ -269,13 +263,11 @@ impl Task {
             keeper: None,
             unclaimed: None,
             tokens: Tokens::default(),
-            deliveries: Vec::new(),
+            incoming: Incoming::default(),
             delivered: 0,
             received: 0,
-            last_topic: None,
             last_published: None,
             clock_due: None,
-            chunk_len: 0,
             chunks: Vec::new(),
             output: BytesMut::new(),
             sleep: Box::pin(tokio::time::sleep_until(now)),
@@ -299,13 +291,6 @@ impl Task {
     /// Whether MQTT is connected.
     pub(crate) fn is_up(&self) -> bool {
         matches!(&self.link, Link::Open(open) if open.up_since.is_some())
-    }
-
-    /// Core counts how long its subscribers hold receipts back, by our clock.
-    pub(crate) fn start_clock(&mut self) {
-        if self.clock_due.is_none() {
-            self.clock_due = Some(self.now + CLOCK_TICK);
-        }
     }
 
     /// One round. Returns whether there may be more to do at once.
@@ -413,19 +398,6 @@ impl Task {
             Err(error) => self.transport_failed(error),
         }
         true
-    }
-
-    /// Feeds the session. Errors come back as events, and so do messages: those are handed on in between when there are many.
-    fn handle_chunks(&mut self) {
-        let now = self.timestamp;
-        let mut chunks = std::mem::take(&mut self.chunks);
-        for mut chunk in chunks.drain(..) {
-            self.chunk_len = chunk.len().max(READ_BUFFER);
-            while let Ok(InputProgress::DrainEvents) = self.session.handle_input(&mut chunk, now) {
-                self.handle_events();
-            }
-        }
-        self.chunks = chunks;
     }
 
     pub(crate) fn transport_failed(&mut self, error: TransportError) {

@@ -46,6 +46,7 @@ mod driver;
 mod endpoints;
 mod error;
 mod inbox;
+mod intake;
 mod keeper;
 mod login;
 mod meters;

@@ -1,12 +1,12 @@
 //! Publishes on their way out, messages on their way in, and their acknowledgements.
 
-use mqtt_session::{Dup, Event, Message as SessionMessage, PublishId, PublishOutcome};
+use mqtt_session::{Event, PublishId, PublishOutcome};
 use pubsub_core::{
-    Delivered, Delivery, DeliveryReceipt, Demand, Message, OfflinePolicy, ProviderError,
-    ProviderErrorKind, PublishError, PublishSettler, PublishStage, Settlement, TopicName,
+    Delivered, Demand, OfflinePolicy, ProviderError, ProviderErrorKind, PublishError,
+    PublishSettler, PublishStage, Settlement,
 };
 
-use crate::convert::{outcome_of, properties_of, qos_of, reason_code_of};
+use crate::convert::{outcome_of, reason_code_of};
 use crate::driver::{Link, PendingPublish, Task, Unflushed};
 use crate::inbox::{Command, displaced_error};
 use crate::keeper::Kept;
@@ -157,8 +157,15 @@ impl Task {
         }
     }
 
-    /// Hands on what the session has to report. Returns whether there was anything.
+    /// Hands on what the session has to report, and the messages that came. Returns whether there was anything.
     pub(crate) fn handle_events(&mut self) -> bool {
+        let more = self.drain_events() | !self.incoming.deliveries.is_empty();
+        self.deliver();
+        more
+    }
+
+    /// Handles what the session has to report; its messages join the batch that is about to be delivered.
+    pub(crate) fn drain_events(&mut self) -> bool {
         let mut more = false;
         while let Some(event) = self.session.poll_event() {
             more = true;
@@ -175,7 +182,6 @@ impl Task {
             }
             self.handle_event(event);
         }
-        self.deliver();
         more
     }
 
@@ -226,69 +232,18 @@ impl Task {
         }
     }
 
-    /// Puts a message into the batch that is about to be delivered.
-    fn take_message(&mut self, mut message: SessionMessage) {
-        let Some(topic) = self.topic_of(message.topic_bytes()) else {
-            return;
-        };
-        let properties = message.properties();
-        // A retained message comes because of its very subscription, and has no copies.
-        if !message.retain().is_yes()
-            && self
-                .subscriptions
-                .overlaps
-                .is_copy(&topic, message.payload(), &properties, self.now)
-        {
-            self.shared.counters.copy_left_out();
-            if let Some(token) = message.take_ack_token() {
-                let _ = self.session.acknowledge(token);
-            }
-            return;
-        }
-        let receipt = message.take_ack_token().and_then(|token| {
-            let receipts = self.shared.receipts()?;
-            let number = self.tokens.insert(token);
-            self.start_clock();
-            Some(DeliveryReceipt::new(receipts, number))
-        });
-        let qos = qos_of(message.qos());
-        let retain = message.retain().is_yes();
-        let duplicate = message.dup() == Dup::Yes;
-        let properties = properties_of(&message.properties());
-        let mut delivered = Message::new(topic, message.into_payload());
-        delivered.qos = qos;
-        delivered.retain = retain;
-        delivered.duplicate = duplicate;
-        delivered.properties = properties;
-        let mut delivery = Delivery::new(delivered).with_buffer_len(self.chunk_len);
-        delivery.receipt = receipt;
-        match &mut self.unclaimed {
-            None => self.deliveries.push(delivery),
-            Some(unclaimed) => self.deliveries.extend(unclaimed.hold(delivery)),
-        }
-    }
-
-    fn topic_of(&mut self, topic: &[u8]) -> Option<TopicName> {
-        match &self.last_topic {
-            Some(last) if last.as_bytes() == topic => {}
-            // The session lets none in that is not valid.
-            _ => self.last_topic = Some(TopicName::new(std::str::from_utf8(topic).ok()?).ok()?),
-        }
-        self.last_topic.clone()
-    }
-
     fn deliver(&mut self) {
-        if self.deliveries.is_empty() {
+        if self.incoming.deliveries.is_empty() {
             return;
         }
-        self.delivered += self.deliveries.len();
+        self.delivered += self.incoming.deliveries.len();
         self.shared
             .counters
-            .messages_received(self.deliveries.len());
+            .messages_received(self.incoming.deliveries.len());
         let demand = match self.shared.sink.get() {
-            Some(sink) => sink.deliver(&mut self.deliveries),
+            Some(sink) => sink.deliver(&mut self.incoming.deliveries),
             None => {
-                self.deliveries.clear();
+                self.incoming.deliveries.clear();
                 Demand::Continue
             }
         };

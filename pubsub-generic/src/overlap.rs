@@ -119,6 +119,12 @@ impl Overlaps {
         self.session_lost();
     }
 
+    /// Whether a message can be a copy of another at all: a question that costs nothing, to be asked first.
+    #[inline]
+    pub(crate) fn may_have_copies(&self) -> bool {
+        self.granted.len() >= 2
+    }
+
     /// Whether a message is a copy of one that was delivered, or is about to be.
     pub(crate) fn is_copy(
         &mut self,

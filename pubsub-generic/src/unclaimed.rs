@@ -167,7 +167,7 @@ impl Task {
             .into_iter()
             .partition(|delivery| unclaimed.concerns(delivery));
         unclaimed.held = held;
-        self.deliveries.extend(free);
+        self.incoming.deliveries.extend(free);
         if unclaimed.filters.is_empty() && unclaimed.claimed.is_empty() {
             self.unclaimed = None;
         }
@@ -180,7 +180,7 @@ impl Task {
             return false;
         }
         if let Some(unclaimed) = self.unclaimed.take() {
-            self.deliveries.extend(unclaimed.held);
+            self.incoming.deliveries.extend(unclaimed.held);
             let filters = unclaimed.filters.iter();
             self.shared
                 .inbox

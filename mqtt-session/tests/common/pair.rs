@@ -13,8 +13,7 @@ use mqtt_codec::{
 use mqtt_session::{
     AckToken, Config, ConnectionError, DisconnectCause, Event, InputProgress, Message,
     PersistBatch, Persistence, Publish, PublishId, PublishOutcome, Published, RecordKey,
-    RecordValue, Session,
-    SessionPresence, SubscribeOutcome, Subscription, Timestamp, TransportEnd,
+    RecordValue, Session, SessionPresence, SubscribeOutcome, Subscription, Timestamp, TransportEnd,
 };
 
 /// What the broker remembers of the client between connections.

@@ -129,6 +129,7 @@ impl<V> TopicTrie<V> {
 
     /// How many filters it holds.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -1,0 +1,154 @@
+//! The way in: from a batch of the transport, through the session, into the batch for the subscribers.
+
+use mqtt_session::{AckToken, Dup, InputProgress, Message as SessionMessage, Session};
+use pubsub_core::{Delivery, DeliveryReceipt, Message, TopicName};
+use tokio::time::Instant;
+
+use crate::convert::{properties_of, qos_of};
+use crate::driver::{CLOCK_TICK, Task};
+use crate::overlap::Overlaps;
+use crate::provider::Shared;
+use crate::tokens::Tokens;
+use crate::unclaimed::Unclaimed;
+
+/// What a small message is taken to keep alive: a transport's read buffer, which its chunk is a slice of.
+const READ_BUFFER: usize = 2 * 1024;
+
+/// What is on its way to the subscribers.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    pub(crate) deliveries: Vec<Delivery>,
+    /// The topic of the last message: a stream of messages on one topic shares one name.
+    last_topic: Option<TopicName>,
+    /// The size of the buffer that the messages at hand lie in, as far as it is known.
+    buffer_len: usize,
+    /// Of copies that nobody gets.
+    unwanted: Vec<AckToken>,
+}
+
+/// The parts of the task that a message passes, while the session is busy with handing it over.
+struct Intake<'a> {
+    incoming: &'a mut Incoming,
+    overlaps: &'a mut Overlaps,
+    tokens: &'a mut Tokens,
+    unclaimed: Option<&'a mut Unclaimed>,
+    clock_due: &'a mut Option<Instant>,
+    shared: &'a Shared,
+    now: Instant,
+}
+
+impl Task {
+    /// Feeds the session with a batch. Errors come back as events. What else it reports is handled chunk by chunk, since
+    /// messages behind an event take the longer way; the messages are handed on at the end, or in between when there are many.
+    pub(crate) fn handle_chunks(&mut self) {
+        let now = self.timestamp;
+        let mut chunks = std::mem::take(&mut self.chunks);
+        for mut chunk in chunks.drain(..) {
+            self.incoming.buffer_len = chunk.len().max(READ_BUFFER);
+            loop {
+                let (session, mut intake) = self.intake();
+                let progress = session.handle_input_with(&mut chunk, now, |message| {
+                    intake.take(message);
+                });
+                if let Ok(InputProgress::DrainEvents) = progress {
+                    self.handle_events();
+                } else {
+                    self.drain_events();
+                    break;
+                }
+            }
+        }
+        self.chunks = chunks;
+        self.acknowledge_unwanted();
+    }
+
+    /// Puts a message that came as an event into the batch that is about to be delivered.
+    pub(crate) fn take_message(&mut self, message: SessionMessage) {
+        self.intake().1.take(message);
+        self.acknowledge_unwanted();
+    }
+
+    fn intake(&mut self) -> (&mut Session, Intake<'_>) {
+        let intake = Intake {
+            incoming: &mut self.incoming,
+            overlaps: &mut self.subscriptions.overlaps,
+            tokens: &mut self.tokens,
+            unclaimed: self.unclaimed.as_deref_mut(),
+            clock_due: &mut self.clock_due,
+            shared: &self.shared,
+            now: self.now,
+        };
+        (&mut self.session, intake)
+    }
+
+    fn acknowledge_unwanted(&mut self) {
+        for token in self.incoming.unwanted.drain(..) {
+            let _ = self.session.acknowledge(token);
+        }
+    }
+}
+
+impl Intake<'_> {
+    /// Puts a message into the batch that is about to be delivered.
+    #[inline]
+    fn take(&mut self, mut message: SessionMessage) {
+        let Some(topic) = self.incoming.topic_of(message.topic_bytes()) else {
+            return;
+        };
+        let retain = message.retain().is_yes();
+        // A retained message comes because of its very subscription, and has no copies.
+        if !retain
+            && self.overlaps.may_have_copies()
+            && self
+                .overlaps
+                .is_copy(&topic, message.payload(), &message.properties(), self.now)
+        {
+            self.shared.counters.copy_left_out();
+            self.incoming.unwanted.extend(message.take_ack_token());
+            return;
+        }
+        let receipt = match message.take_ack_token() {
+            Some(token) => self.receipt(token),
+            None => None,
+        };
+        let qos = qos_of(message.qos());
+        let duplicate = message.dup() == Dup::Yes;
+        let properties = properties_of(&message.properties());
+        let mut delivered = Message::new(topic, message.into_payload());
+        delivered.qos = qos;
+        delivered.retain = retain;
+        delivered.duplicate = duplicate;
+        delivered.properties = properties;
+        let mut delivery = Delivery::new(delivered).with_buffer_len(self.incoming.buffer_len);
+        delivery.receipt = receipt;
+        match &mut self.unclaimed {
+            None => self.incoming.deliveries.push(delivery),
+            Some(unclaimed) => self.incoming.deliveries.extend(unclaimed.hold(delivery)),
+        }
+    }
+
+    fn receipt(&mut self, token: AckToken) -> Option<DeliveryReceipt> {
+        let receipts = self.shared.receipts()?;
+        let number = self.tokens.insert(token);
+        // Core counts how long its subscribers hold receipts back, by our clock.
+        self.clock_due.get_or_insert(self.now + CLOCK_TICK);
+        Some(DeliveryReceipt::new(receipts, number))
+    }
+}
+
+impl Incoming {
+    #[inline]
+    fn topic_of(&mut self, topic: &[u8]) -> Option<TopicName> {
+        match &self.last_topic {
+            Some(last) if last.as_bytes() == topic => {}
+            _ => self.learn_topic(topic)?,
+        }
+        self.last_topic.clone()
+    }
+
+    /// The session lets none in that is not valid.
+    fn learn_topic(&mut self, topic: &[u8]) -> Option<()> {
+        self.last_topic = Some(TopicName::new(std::str::from_utf8(topic).ok()?).ok()?);
+        Some(())
+    }
+}
