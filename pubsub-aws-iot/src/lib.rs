@@ -73,8 +73,10 @@ pub use topics::{JobRequest, Jobs, ServiceTopicError, Shadow, ShadowRequest, bas
 
 // What a program needs beside these.
 pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
+#[cfg(feature = "durable")]
+pub use pubsub_generic::FileSessionStore;
 pub use pubsub_generic::{
-    ProtocolVersion, ReasonCode, Reconnect, Renewal, SessionMode, Stats, Will,
+    ProtocolVersion, ReasonCode, Reconnect, Renewal, RestoredPublish, SessionMode, Stats, Will,
 };
 
 // Its examples take these features.

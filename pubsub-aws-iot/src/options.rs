@@ -179,6 +179,31 @@ impl AwsIotOptions {
     ///     .configure_mqtt(|mqtt| mqtt.will(Will::new("presence/kitchen", "gone")).reconnect(Reconnect::never()));
     /// # let _ = options;
     /// ```
+    ///
+    /// A session that outlives the process, in a file (feature `durable`; any other
+    /// [`SessionStore`](pubsub_generic::SessionStore) without it):
+    ///
+    #[cfg_attr(feature = "durable", doc = "```no_run")]
+    #[cfg_attr(not(feature = "durable"), doc = "```ignore")]
+    /// use std::time::Duration;
+    /// use pubsub_aws_iot::{
+    ///     AwsIotOptions, AwsIotProvider, EnvironmentCredentials, FileSessionStore, OfflinePolicy, SessionMode,
+    /// };
+    ///
+    /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = FileSessionStore::open("/var/lib/greenhouse/session.redb")?;
+    /// let options = AwsIotOptions::new("a1b2c3example-ats.iot.eu-west-1.amazonaws.com")
+    ///     .credentials(EnvironmentCredentials::new())
+    ///     .client_id("greenhouse-7")
+    ///     .session(SessionMode::Persistent { expiry: Duration::from_secs(3600) })
+    ///     .offline(OfflinePolicy::Queue)
+    ///     .configure_mqtt(|mqtt| mqtt.store(store));
+    /// let provider = AwsIotProvider::new(options)?;
+    /// for publish in provider.take_restored() {
+    ///     println!("from last time: a message on {}", publish.topic);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn configure_mqtt(mut self, change: impl FnOnce(MqttOptions) -> MqttOptions) -> Self {
         self.mqtt = change(self.mqtt);

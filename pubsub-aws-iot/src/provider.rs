@@ -6,7 +6,7 @@ use pubsub_core::{
     BoxFuture, DeliverySink, FilterRequest, MatchingRules, Network, OutboundMessage, Provider,
     ProviderError, PublishError, PublishReceipt, QoS, Refusal, RefusalKind, TopicFilter,
 };
-use pubsub_generic::{MqttProvider, Stats};
+use pubsub_generic::{MqttProvider, RestoredPublish, Stats};
 
 use crate::options::{AwsIotOptions, AwsIotOptionsError};
 use crate::rules::ServiceRules;
@@ -101,6 +101,14 @@ impl AwsIotProvider {
     /// when it comes up the next one is made at once.
     pub fn network(&self, network: Network) {
         self.mqtt.network(network);
+    }
+
+    /// The publishes that came back from the session's [store](pubsub_generic::MqttOptions::store), each with a receipt that
+    /// tells what becomes of it; none the second time. See
+    /// [`MqttProvider::take_restored`](pubsub_generic::MqttProvider::take_restored).
+    #[must_use]
+    pub fn take_restored(&self) -> Vec<RestoredPublish> {
+        self.mqtt.take_restored()
     }
 
     /// What has happened so far, and what is under way.
