@@ -116,7 +116,20 @@ fn understand(given: &str, plain: PlainWs) -> Result<(String, WsEndpoint), Endpo
     {
         return Err(EndpointError::Plain);
     }
+    if is_vpc_endpoint(shown.host().as_str()) {
+        return Err(EndpointError::VpcEndpointName);
+    }
     Ok((url, shown))
+}
+
+/// Whether a host is an interface endpoint's own name, regional or of one zone.
+fn is_vpc_endpoint(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    suffixes().any(|suffix| {
+        host.strip_suffix(suffix)
+            .is_some_and(|host| host.ends_with(".vpce"))
+    })
 }
 
 /// Adds the scheme and the path where they are missing.
@@ -156,7 +169,7 @@ fn choose_region(host: &str, given: Option<&str>) -> Result<String, EndpointErro
 }
 
 /// The region that a host of the service's names: the label after `iot` or `iot-fips`, just before the suffix of a
-/// partition. `None` for custom domains and for hosts that are not this service's.
+/// partition. `None` for custom domains, for interface endpoints of a VPC, and for hosts that are not this service's.
 ///
 /// ```
 /// use pubsub_aws_iot::region_of_host;
@@ -191,6 +204,10 @@ pub enum EndpointError {
     /// It is a `ws://` URL, and those are only for tests on this machine; see
     /// [`plain_ws`](crate::AwsIotOptions::plain_ws).
     Plain,
+    /// It is the name of an interface endpoint in a VPC (`vpce-….vpce.amazonaws.com`). The service goes by the name that a client
+    /// connects to, and knows its accounts' own and their custom domains alone. So give that one, and let the VPC's private
+    /// DNS, or a [`dialer`](crate::AwsIotOptions::dialer), lead it to the interface endpoint.
+    VpcEndpointName,
     /// Its host does not say which region it is in, as no custom domain does, and no region was given.
     UnknownRegion,
     /// The region that was given is none: regions are in lower case, as `eu-west-1`.
@@ -215,6 +232,10 @@ impl fmt::Display for EndpointError {
             Self::Malformed(_) => f.write_str("the endpoint is neither a host nor a wss:// URL"),
             Self::Plain => f.write_str(
                 "the endpoint is not encrypted; ws:// is only for tests on this machine that say so",
+            ),
+            Self::VpcEndpointName => f.write_str(
+                "the endpoint is the name of a VPC's interface endpoint; the account's own name is needed, and private DNS that \
+                 leads it there",
             ),
             Self::UnknownRegion => {
                 f.write_str("the endpoint's host does not name its region, so it has to be given")
@@ -350,6 +371,20 @@ mod tests {
             refused(local, Some("eu-west-1"), Refuse),
             E::Plain
         ));
+        for vpce in [
+            "vpce-0a1b-2c3d.data.iot.eu-west-1.vpce.amazonaws.com",
+            "VPCE-0a1b-2c3d-eu-west-1a.data.iot.eu-west-1.VPCE.amazonaws.com.:443",
+            "wss://vpce-0a1b-2c3d.data.iot.cn-north-1.vpce.amazonaws.com.cn/mqtt",
+        ] {
+            for region in [None, Some("eu-west-1")] {
+                let error = refused(vpce, region, Refuse);
+                assert!(matches!(error, E::VpcEndpointName), "{vpce}: {error:?}");
+            }
+            let unsigned = UnsignedEndpoint::new(vpce, None, Refuse);
+            assert!(matches!(unsigned, Err(E::VpcEndpointName)), "{vpce}");
+        }
+        // A custom domain may have any label.
+        assert!(Endpoint::new("a.vpce.example.com", Some("eu-west-1"), Refuse).is_ok());
         let remote = format!("ws://{HOST}");
         assert!(matches!(refused(&remote, None, Loopback), E::Plain));
         assert!(Endpoint::new(local, Some("eu-west-1"), Loopback).is_ok());
