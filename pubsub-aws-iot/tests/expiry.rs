@@ -1,7 +1,8 @@
 //! Credentials that expire every few seconds, and connections that end with them, under load: no message is lost at
 //! QoS 1, and there is never more than one request for new credentials.
 //!
-//! `PUBSUB_EXPIRY_SOAK_SECS` makes it last longer than the slice that every test run takes.
+//! `PUBSUB_EXPIRY_SOAK_SECS` makes it last longer than the slice that every test run takes. Each test prints a row of the
+//! table that `cargo xtask soak --expiry` makes of them.
 #![allow(missing_docs, reason = "tests")]
 
 mod common;
@@ -193,7 +194,8 @@ fn check_the_books(run: &Run, name: &str) {
         .filter(|(_, what)| *what == Incident::ConnectionLife)
         .count();
     println!(
-        "{name}: {} messages, none lost; {} connections, {ends} ended by expiry, {:?} replaced; {} requests for credentials",
+        "| {name} | {} | {} | {} | {ends} | {:?} | {} | 1 |",
+        duration().as_secs(),
         run.messages,
         attempts.len(),
         run.renewals,
@@ -210,7 +212,7 @@ async fn connections_that_end_with_their_credentials_lose_no_message() {
         options
     })
     .await;
-    check_the_books(&run, "kept until they expire");
+    check_the_books(&run, "of 4 s, connections kept until they end");
     let ended = run.gateway.incidents();
     assert!(ended.len() >= PUBLISHERS, "{ended:?}");
     assert!(run.issuer.source().issued.lock().unwrap().len() >= 3);
@@ -225,7 +227,7 @@ async fn connections_that_are_replaced_in_time_do_not_even_notice() {
         options.credential_expiry(CredentialExpiry::ReplaceConnection)
     })
     .await;
-    check_the_books(&run, "replaced ahead of it");
+    check_the_books(&run, "of 12 s, connections replaced ahead of it");
     assert_eq!(run.gateway.incidents(), []);
     // A life of 12 s is half over after 6.
     assert!(
