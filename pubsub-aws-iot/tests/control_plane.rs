@@ -2,15 +2,16 @@
 #![cfg(feature = "control-plane")]
 #![allow(missing_docs, reason = "tests")]
 
+mod common;
 mod moto;
 
+use common::{answer, captured};
 use moto::{Moto, REGION};
 use pubsub_aws_iot::core::TopicName;
 use pubsub_aws_iot::{
     AwsCredentials, ControlPlane, ControlPlaneError, LeastPolicy, ServiceRefusal,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use testkit::peer::Peer;
 
 fn control_plane(moto: &Moto, credentials: AwsCredentials) -> ControlPlane {
     let control = ControlPlane::new(REGION, credentials).unwrap();
@@ -71,7 +72,8 @@ async fn moto_verifies_what_is_asked() {
     let user = moto.user().await;
     let wrong = AwsCredentials::new(user.access_key_id(), "marker-wrong");
     let control = control_plane(&moto, user);
-    // Of what is escaped moto decodes too much before it verifies; it refuses boto3's own requests with that.
+    // Of what is escaped moto decodes too much before it verifies; it refuses boto3's own requests with that. Those are held
+    // against the SDK's signer in `signed_requests.rs`.
     control.create_policy("kitchen", &policy()).await.unwrap();
     let error = control
         .attach_policy("kitchen", "nobody")
@@ -91,25 +93,14 @@ async fn moto_verifies_what_is_asked() {
 
 /// What comes of an answer that moto never gives.
 async fn answered(status: u16, kind: &str, body: &str) -> Result<String, ControlPlaneError> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let answer = format!(
-        "HTTP/1.1 {status} -\r\nx-amzn-errortype: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let serving = async {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            assert!(socket.read_buf(&mut request).await.unwrap() > 0);
-        }
-        socket.write_all(answer.as_bytes()).await.unwrap();
-        socket
-    };
+    let peer = Peer::bind().await.unwrap();
+    let answer = answer(status, &format!("x-amzn-errortype: {kind}\r\n"), body);
     let credentials = AwsCredentials::new("AKIDEXAMPLE", "secret");
     let control = ControlPlane::new(REGION, credentials).unwrap();
-    let control = control.endpoint(&url).unwrap();
-    tokio::join!(control.describe_endpoint(), serving).0
+    let control = control
+        .endpoint(&format!("http://{}", peer.address()))
+        .unwrap();
+    tokio::join!(control.describe_endpoint(), captured(&peer, &answer)).0
 }
 
 #[tokio::test]

@@ -3,19 +3,20 @@
 #![cfg(feature = "https-publish")]
 #![allow(missing_docs, reason = "tests")]
 
+mod common;
 mod moto;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use common::{answer, captured};
 use moto::{Moto, REGION};
 use pubsub_aws_iot::core::{OutboundMessage, TopicName};
 use pubsub_aws_iot::{
     AwsCredentials, AwsIotOptions, CredentialFreshness, HttpsPublishError, HttpsPublisher, PlainWs,
     QoS, RefusalCause, RuleViolation, credentials_fn,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use testkit::peer::{Peer, RequestHead};
 
 fn options(address: &str) -> AwsIotOptions {
     AwsIotOptions::new(format!("ws://{address}"))
@@ -40,7 +41,7 @@ async fn moto_verifies_the_signature() {
     let user = moto.user().await;
     let publisher = HttpsPublisher::new(options(&moto.address).credentials(user.clone())).unwrap();
     // Of the topics and parameters with escapes moto understands the space alone: it refuses boto3's own requests with
-    // others. That those are signed right is shown where the signer is tested.
+    // others. Those are held against the SDK's signer in `signed_requests.rs`.
     let mut message = message();
     message.topic = TopicName::new("room 1").unwrap();
     message.properties.content_type = None;
@@ -57,33 +58,19 @@ async fn moto_verifies_the_signature() {
 }
 
 /// A server that gives these answers, and keeps what it was asked.
-async fn play(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+async fn play(answers: Vec<String>) -> (String, Arc<Mutex<Vec<RequestHead>>>) {
+    let peer = Peer::bind().await.unwrap();
+    let address = peer.address().to_string();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
     tokio::spawn(async move {
         for answer in answers {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            let mut request = String::new();
-            let mut buffer = [0; 4096];
-            while !request.ends_with("21.5") {
-                let read = socket.read(&mut buffer).await.unwrap();
-                request.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
-            }
+            let (request, body) = captured(&peer, &answer).await;
+            assert_eq!(body, b"21.5");
             log.lock().unwrap().push(request);
-            socket.write_all(answer.as_bytes()).await.unwrap();
         }
     });
     (address, asked)
-}
-
-/// Says that it closes, as `play` does: else the next request may go out on a connection that is just ending.
-fn answer(status: u16, headers: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status} -\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 #[tokio::test]
@@ -93,22 +80,28 @@ async fn the_request_is_the_services_own() {
     let publisher = HttpsPublisher::new(options(&address).credentials(credentials)).unwrap();
     publisher.publish(&message()).await.unwrap();
     let asked = asked.lock().unwrap();
-    let request = asked[0].as_str();
-    assert!(
-        request.starts_with(
-            "POST /topics/rooms%2F1%20%C3%A9%3D~?qos=1&contentType=text%2Fplain HTTP/1.1\r\n"
-        ),
-        "{request}"
+    let request = &asked[0];
+    assert_eq!(request.method(), "POST");
+    assert_eq!(
+        request.target(),
+        "/topics/rooms%2F1%20%C3%A9%3D~?qos=1&contentType=text%2Fplain"
     );
+    for (name, value) in [
+        ("host", address.as_str()),
+        ("x-amz-mqtt5-correlation-data", "aWQ="),
+        ("x-amz-security-token", "token"),
+    ] {
+        assert_eq!(request.header(name), Some(value));
+    }
+    let authorization = request.header("authorization").unwrap();
     for expected in [
-        format!("host: {address}\r\n").as_str(),
-        "x-amz-mqtt5-correlation-data: aWQ=\r\n",
-        "x-amz-security-token: token\r\n",
         "/eu-west-1/iotdata/aws4_request",
         "SignedHeaders=host;x-amz-date;x-amz-mqtt5-correlation-data;x-amz-mqtt5-user-properties;x-amz-security-token",
-        "\r\n\r\n21.5",
     ] {
-        assert!(request.contains(expected), "{expected} in {request}");
+        assert!(
+            authorization.contains(expected),
+            "{expected} in {authorization}"
+        );
     }
 }
 
@@ -129,7 +122,9 @@ async fn a_refusal_is_remedied_once_and_told_then() {
     });
     let publisher = HttpsPublisher::new(options(&address).credentials(source)).unwrap();
     publisher.publish(&message()).await.unwrap();
-    assert!(asked.lock().unwrap()[1].contains("Credential=AKIDNEW/"));
+    let second = asked.lock().unwrap()[1].clone();
+    let authorization = second.header("authorization").unwrap();
+    assert!(authorization.contains("Credential=AKIDNEW/"));
 
     // There are no others.
     let (address, asked) = play(vec![forbidden]).await;
@@ -154,10 +149,7 @@ async fn a_refusal_is_remedied_once_and_told_then() {
         .lock()
         .unwrap()
         .iter()
-        .map(|request| {
-            let (_, rest) = request.split_once("x-amz-date: ").unwrap();
-            rest.split_once('\r').unwrap().0.to_owned()
-        })
+        .map(|request| request.header("x-amz-date").unwrap().to_owned())
         .collect();
     assert_ne!(stamps[0][..11], stamps[1][..11], "{stamps:?}");
 

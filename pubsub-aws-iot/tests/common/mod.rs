@@ -10,6 +10,7 @@ use pubsub_aws_iot::{
 };
 use testkit::embedded::Broker;
 use testkit::gateway::{AccessKey, Gateway, GatewayOptions};
+use testkit::peer::{Peer, RequestHead};
 
 pub(crate) const KEY: &str = "AKIDEXAMPLE";
 pub(crate) const SECRET: &str = "marker-secret/wJalrXUtnFEMI+K7MDENG";
@@ -63,6 +64,25 @@ pub(crate) fn refusal(error: &ProviderError) -> ServiceRefusal {
     ServiceRefusal::find(error)
         .unwrap_or_else(|| panic!("no refusal in {error:?}"))
         .clone()
+}
+
+/// Head and body of the next request, which gets this answer, byte for byte, and no other after it.
+pub(crate) async fn captured(peer: &Peer, answer: &str) -> (RequestHead, Vec<u8>) {
+    let mut connection = peer.accept().await.unwrap();
+    let request = connection.request().await.unwrap();
+    let length = request.header("content-length");
+    let length = length.map_or(0, |length| length.parse().unwrap());
+    let body = connection.receive(length).await.unwrap();
+    connection.send(answer.as_bytes()).await.unwrap();
+    (request, body)
+}
+
+/// An answer that says that it is the last one of its connection, with more headers, each with its line end.
+pub(crate) fn answer(status: u16, headers: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} -\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// Lets this much time pass for timers, and none for the sockets. While the clock stands still, a runtime that waits for

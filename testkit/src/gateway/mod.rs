@@ -40,6 +40,7 @@
 mod attempt;
 mod authorizer;
 mod clock;
+mod headers;
 mod incident;
 mod inspect;
 mod keys;
@@ -72,6 +73,7 @@ pub use self::{
     attempt::{Attempt, Outcome, Refusal, Signature},
     authorizer::Authorizer,
     clock::Clock,
+    headers::sdk_authorization,
     incident::Incident,
     keys::{AccessKey, KeyRing},
     log::MAX_REMEMBERED,

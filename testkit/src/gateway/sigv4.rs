@@ -26,7 +26,7 @@ use super::{
 use crate::net::RequestHead;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
-const STAMP: StaticFormatDescription =
+pub(super) const STAMP: StaticFormatDescription =
     format_description!("[year][month][day]T[hour][minute][second]Z");
 
 /// The names that a client may sign for. The first is what everybody uses; the service takes the
