@@ -341,7 +341,8 @@ fn options_are_held_to_the_rules() {
         AwsIotOptionsError::Rule(violation) => violation,
         other => panic!("{other:?}"),
     };
-    assert!(AwsIotProvider::new(options()).is_ok());
+    let default = AwsIotProvider::new(options()).unwrap();
+    assert!(format!("{default:?}").contains("V5"), "{default:?}");
     let keep_alive = |secs| options().keep_alive(Duration::from_secs(secs));
     for secs in [0, 29, 1201] {
         assert!(

@@ -256,6 +256,21 @@ mod tests {
         assert_eq!(id(&cache, ANY).await.unwrap(), "AKID4");
     }
 
+    #[test]
+    fn the_margin_is_spread_at_random_over_a_quarter_of_itself() {
+        for (life, margin) in [(HOUR, MAX_MARGIN), (HOUR / 36, HOUR / 36 / 5)] {
+            let drawn: Vec<_> = (0..100).map(|_| margin_of(life)).collect();
+            assert!(
+                drawn
+                    .iter()
+                    .all(|drawn| (margin..=margin * 5 / 4).contains(drawn))
+            );
+            let (low, high) = (margin * 17 / 16, margin * 19 / 16);
+            assert!(drawn.iter().any(|drawn| *drawn < low));
+            assert!(drawn.iter().any(|drawn| *drawn > high));
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_asks_together_shares_one_request() {
         let service = Service::default();
