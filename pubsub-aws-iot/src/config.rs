@@ -10,6 +10,10 @@ use crate::options::AwsIotOptions;
 
 /// The keys of a configuration file.
 ///
+/// Half of them are those of `pubsub-generic`'s own reader, and are listed again on purpose. What two readers could share is
+/// either this struct, which would be part of that crate's API with fields that mean nothing there, or a map that both pick
+/// from, which no longer tells that a key was given twice.
+///
 /// Others are ignored, since an Amplify configuration holds those of all categories. A key that is given in both of its
 /// spellings is an error, not a riddle.
 #[derive(Deserialize)]
