@@ -184,7 +184,7 @@ impl AwsIotOptions {
     /// [`SessionStore`](pubsub_generic::SessionStore) without it):
     ///
     #[cfg_attr(feature = "durable", doc = "```no_run")]
-    #[cfg_attr(not(feature = "durable"), doc = "```ignore")]
+    #[cfg_attr(not(feature = "durable"), doc = "```text")]
     /// use std::time::Duration;
     /// use pubsub_aws_iot::{
     ///     AwsIotOptions, AwsIotProvider, EnvironmentCredentials, FileSessionStore, OfflinePolicy, SessionMode,
