@@ -212,14 +212,22 @@ pub(crate) struct InFlight {
     last: Link,
     len: usize,
     bytes: usize,
+    /// Empty places for entries to come, at most [`SPARE_PLACES`].
+    spare: Vec<Place>,
 }
+
+/// Where an entry lies: a window that is full again and again need not allocate each time.
+type Place = Box<Option<InFlightEntry>>;
+
+/// How many empty places are kept: some 20 KiB, for a session that has had so many in flight at once.
+const SPARE_PLACES: usize = 128;
 
 /// A packet identifier, or zero for none.
 type Link = u16;
 
 #[derive(Debug, Default)]
 struct Slot {
-    entry: Option<Box<InFlightEntry>>,
+    place: Option<Place>,
     before: Link,
     after: Link,
 }
@@ -265,8 +273,10 @@ impl InFlight {
         self.len += 1;
         self.bytes += entry.outgoing.size;
         let before = self.last;
+        let mut place = self.spare.pop().unwrap_or_default();
+        *place = Some(entry);
         self.slots[index] = Slot {
-            entry: Some(Box::new(entry)),
+            place: Some(place),
             before,
             after: 0,
         };
@@ -278,20 +288,20 @@ impl InFlight {
     }
 
     pub(crate) fn entry(&self, id: PacketId) -> Option<&InFlightEntry> {
-        self.slots.get(slot_of(id.value()))?.entry.as_deref()
+        let slot = self.slots.get(slot_of(id.value()))?;
+        slot.place.as_deref()?.as_ref()
     }
 
     pub(crate) fn entry_mut(&mut self, id: PacketId) -> Option<&mut InFlightEntry> {
-        self.slots
-            .get_mut(slot_of(id.value()))?
-            .entry
-            .as_deref_mut()
+        let slot = self.slots.get_mut(slot_of(id.value()))?;
+        slot.place.as_deref_mut()?.as_mut()
     }
 
     /// Takes an entry out and frees its identifier.
     pub(crate) fn remove(&mut self, id: PacketId) -> Option<InFlightEntry> {
         let slot = self.slots.get_mut(slot_of(id.value()))?;
-        let entry = slot.entry.take()?;
+        let mut place = slot.place.take()?;
+        let entry = place.take()?;
         let (before, after) = (slot.before, slot.after);
         match before {
             0 => self.first = after,
@@ -304,23 +314,22 @@ impl InFlight {
         self.ids.free(id);
         self.len -= 1;
         self.bytes -= entry.outgoing.size;
-        Some(*entry)
+        if self.spare.len() < SPARE_PLACES {
+            self.spare.push(place);
+        }
+        Some(entry)
     }
 
     /// The broker has the message: only its identifier must be remembered, the payload is let go.
     pub(crate) fn received(&mut self, id: PacketId) {
-        let Some(entry) = self
-            .slots
-            .get_mut(slot_of(id.value()))
-            .and_then(|slot| slot.entry.as_deref_mut())
-        else {
+        let Some(entry) = self.entry_mut(id) else {
             return;
         };
         entry.stage = Stage::Pubcomp;
-        self.bytes -= entry.outgoing.size;
-        entry.outgoing.size = 0;
+        let size = core::mem::take(&mut entry.outgoing.size);
         entry.outgoing.publish.payload = Bytes::new();
         entry.outgoing.publish.properties = None;
+        self.bytes -= size;
     }
 
     pub(crate) fn first(&self) -> Option<PacketId> {
@@ -434,6 +443,24 @@ mod tests {
             (in_flight.len(), in_flight.bytes(), in_flight.ids_in_use()),
             (3, 24, 3)
         );
+    }
+
+    #[test]
+    fn a_wide_window_leaves_few_places_behind() {
+        let mut in_flight = InFlight::default();
+        let ids: Vec<_> = (0..1_000)
+            .map(|number| in_flight.push(entry(number)).unwrap())
+            .collect();
+        for id in ids {
+            in_flight.remove(id).unwrap();
+        }
+        assert_eq!(in_flight.spare.len(), SPARE_PLACES);
+        assert!(in_flight.spare.iter().all(|place| place.is_none()));
+        for number in 0..1_000 {
+            let id = in_flight.push(entry(number)).unwrap();
+            assert_eq!(in_flight.entry(id).unwrap().outgoing.id, PublishId(number));
+        }
+        assert!(in_flight.spare.is_empty());
     }
 
     #[test]

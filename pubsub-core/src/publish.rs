@@ -334,14 +334,11 @@ enum Topics {
 impl Topics {
     #[inline]
     fn push(&mut self, topic: TopicName) {
-        *self = match std::mem::replace(self, Self::None) {
-            Self::None => Self::One(topic),
-            Self::One(first) => Self::Many(vec![first, topic]),
-            Self::Many(mut topics) => {
-                topics.push(topic);
-                Self::Many(topics)
-            }
-            invalid @ Self::Invalid(_) => invalid,
-        };
+        match self {
+            Self::None => *self = Self::One(topic),
+            Self::One(first) => *self = Self::Many(vec![first.clone(), topic]),
+            Self::Many(topics) => topics.push(topic),
+            Self::Invalid(_) => {}
+        }
     }
 }

@@ -157,8 +157,11 @@ impl PublishSettler {
         if let Some(slot) = self.0.take() {
             let mut progress = slot.lock();
             progress.stage = PublishStage::Settled;
-            if progress.watched {
-                progress.outcome = Some(outcome);
+            // There is none yet, and the compiler need not ask what to do with it.
+            if progress.watched
+                && let none @ None = &mut progress.outcome
+            {
+                *none = Some(outcome);
             }
             Progress::wake(progress);
         }

@@ -174,8 +174,8 @@ impl Inbox {
             .commands
             .push_back(Command::Publish { message, settler });
         Self::wake(state);
-        for settler in displaced {
-            settler.settle(Err(PublishError::NotSent(displaced_error())));
+        if !displaced.is_empty() {
+            tell_displaced(displaced);
         }
         Ok(receipt)
     }
@@ -333,6 +333,13 @@ impl State {
             Door::Stopped(reason) => Err(reason.clone()),
             Door::Closing(_) => Err(ProviderErrorKind::Closed.into()),
         }
+    }
+}
+
+#[cold]
+fn tell_displaced(displaced: Vec<PublishSettler>) {
+    for settler in displaced {
+        settler.settle(Err(PublishError::NotSent(displaced_error())));
     }
 }
 

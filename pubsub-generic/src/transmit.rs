@@ -77,7 +77,7 @@ impl Task {
         let offline = self.offline_policy(message.offline);
         let has_room = self.has_room(cx);
         // A connection that is being replaced is as good as one.
-        let up = self.is_up() || self.renewing.is_between();
+        let up = has_room || self.is_up() || self.renewing.is_between();
         if !up && offline == OfflinePolicy::Fail {
             return self.settle_publish(
                 bytes,
