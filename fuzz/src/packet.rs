@@ -186,10 +186,25 @@ pub fn roundtrip_packet(data: &[u8]) {
                 packet.encode(version, &mut &mut exact[..short]).is_err(),
                 "into a slice too short"
             );
+            let mut slice = vec![0xEE; wire.len() + 1];
+            assert_eq!(packet.encode_to_slice(version, &mut slice), Ok(wire.len()));
+            assert_eq!(slice.pop(), Some(0xEE), "written behind the packet");
+            assert_eq!(slice, wire, "the same bytes in the fewest steps");
+            slice.fill(0xEE);
+            assert!(
+                packet
+                    .encode_to_slice(version, &mut slice[..short])
+                    .is_err()
+            );
+            assert!(
+                slice.iter().all(|&byte| byte == 0xEE),
+                "written in spite of too little room"
+            );
         }
         Err(error) => {
             assert_eq!(packet.encode_to(version, &mut wire), Err(error));
             assert!(wire.is_empty(), "written before {error}");
+            assert_eq!(packet.encode_to_slice(version, &mut [0; 64]), Err(error));
             assert!(
                 packet.encoded_len(version).is_err(),
                 "a length in spite of {error}"

@@ -388,6 +388,32 @@ fn publish_with_properties() {
 }
 
 #[test]
+fn publish_of_every_short_length() {
+    // What is short is copied in blocks, and the blocks change with the length.
+    let name = "0123456789abcdef".repeat(9);
+    let payload = name.to_uppercase();
+    for topic_len in 1..140_u8 {
+        for payload_len in [0, 1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 140_u8] {
+            let (name, payload) = (
+                &name[..usize::from(topic_len)],
+                &payload[..usize::from(payload_len)],
+            );
+            let message = PublishRef::new(topic(name), payload.as_bytes());
+            let remaining = 2 + u16::from(topic_len) + u16::from(payload_len);
+            let mut golden = vec![0x30];
+            match remaining {
+                0..128 => golden.push(remaining as u8),
+                _ => golden.extend([remaining as u8 | 0x80, (remaining >> 7) as u8]),
+            }
+            golden.extend([0, topic_len]);
+            golden.extend(name.bytes());
+            golden.extend(payload.bytes());
+            assert_eq!(encode(&P::Publish(message), V311), golden);
+        }
+    }
+}
+
+#[test]
 fn publish_with_lengths_of_more_than_one_byte() {
     // 2 + 1 bytes of topic, so 124 of payload make 127.
     for (payload, remaining) in [

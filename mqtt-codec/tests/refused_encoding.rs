@@ -18,6 +18,10 @@ fn cannot_encode(versions: &[ProtocolVersion], packet: P<'_>, error: EncodeError
         assert_eq!(packet.encode(version, &mut buf), Err(error), "{version}");
         assert_eq!(packet.encode_to(version, &mut buf), Err(error), "{version}");
         assert!(buf.is_empty(), "nothing is written");
+        let mut slice = [0xEE; 64];
+        let refused = packet.encode_to_slice(version, &mut slice);
+        assert_eq!(refused, Err(error), "{version}");
+        assert_eq!(slice, [0xEE; 64], "nothing is written");
         assert_eq!(packet.encoded_len(version), Err(error));
     }
 }

@@ -61,6 +61,8 @@ pub fn all() -> Vec<Peer> {
         ),
         peer!("ours (shared chunk)", V4, Some(ours_4_chunk), None, None),
         peer!("ours (shared chunk)", V5, Some(ours_5_chunk), None, None),
+        peer!("ours (into a slice)", V4, None, None, Some(ours_4_slice)),
+        peer!("ours (into a slice)", V5, None, None, Some(ours_5_slice)),
         peer!("ours (by handle)", V4, None, None, Some(ours_4_handle)),
         peer!("ours (by handle)", V5, None, None, Some(ours_5_handle)),
         peer!(
@@ -587,9 +589,9 @@ ntex!(v3, ntex_4_decode, ntex_4_feed, ntex_4_encode);
 ntex!(v5, ntex_5_decode, ntex_5_feed, ntex_5_encode);
 
 /// Our own: a view over the buffer, a packet that shares it (taken off a buffer, or off memory that is shared already, as
-/// a WebSocket hands it over), and both kinds of writing a payload.
+/// a WebSocket hands it over); writing to a buffer that grows, to a slice that is there, and a payload by its handle.
 macro_rules! ours {
-    ($version:ident, $ref:ident, $decode:ident, $chunk:ident, $feed:ident, $encode:ident, $handle:ident) => {
+    ($version:ident, $ref:ident, $decode:ident, $chunk:ident, $feed:ident, $encode:ident, $slice:ident, $handle:ident) => {
         fn $ref(stream: &[u8], clock: &mut Clock) -> usize {
             let mut decoder = our_decoder(mqtt_codec::ProtocolVersion::$version);
             clock.region(|| {
@@ -640,8 +642,33 @@ macro_rules! ours {
                 Some(Some(packet))
             });
             write_all(stream, packets.collect(), clock, |packet, buffer| {
-                let _ = packet.as_ref().map(|packet| packet.encode_to(version, buffer));
+                let _ = packet
+                    .as_ref()
+                    .map(|packet| packet.encode_to(version, buffer));
             })
+        }
+
+        fn $slice(stream: &[u8], clock: &mut Clock) -> usize {
+            let version = mqtt_codec::ProtocolVersion::$version;
+            let mut decoder = our_decoder(version);
+            let mut left = stream;
+            let packets: Vec<_> = std::iter::from_fn(|| {
+                let (packet, length) = decoder.decode_ref(left).ok()??;
+                left = &left[length..];
+                Some(packet)
+            })
+            .collect();
+            let mut buffer = vec![u8::MAX; stream.len() + 1024];
+            let written = clock.region(|| {
+                let mut at = 0;
+                for packet in &packets {
+                    at += packet
+                        .encode_to_slice(version, &mut buffer[at..])
+                        .unwrap_or(0);
+                }
+                at
+            });
+            count(&buffer[..written])
         }
 
         fn $handle(stream: &[u8], clock: &mut Clock) -> usize {
@@ -683,6 +710,7 @@ ours!(
     ours_4_chunk,
     ours_4_feed,
     ours_4_encode,
+    ours_4_slice,
     ours_4_handle
 );
 ours!(
@@ -692,6 +720,7 @@ ours!(
     ours_5_chunk,
     ours_5_feed,
     ours_5_encode,
+    ours_5_slice,
     ours_5_handle
 );
 

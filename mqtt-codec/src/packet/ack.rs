@@ -99,6 +99,18 @@ impl<'a> AckRef<'a> {
             .map(|(remaining, _)| remaining)
     }
 
+    /// Whether four bytes say it all, as those of nearly every acknowledgement do.
+    #[inline(always)]
+    pub(super) fn is_short(&self) -> bool {
+        self.reason_code == ReasonCode::Success && self.properties.is_empty()
+    }
+
+    #[inline(always)]
+    pub(super) const fn short_form(&self, packet: PacketType) -> [u8; 4] {
+        let [high, low] = self.packet_id.value().to_be_bytes();
+        [packet.first_byte(), 2, high, low]
+    }
+
     /// In the shortest form: without properties if there are none, without the reason code if it is success.
     #[inline]
     pub(super) fn encode(
@@ -110,12 +122,12 @@ impl<'a> AckRef<'a> {
     ) -> Result<(), EncodeError> {
         let (remaining, properties) = self.measure(packet, scope, version)?;
         ensure_room(dst, remaining, 0)?;
-        let [high, low] = self.packet_id.value().to_be_bytes();
         if remaining == 2 {
-            dst.put_slice(&[packet.first_byte(), 2, high, low]);
+            dst.put_slice(&self.short_form(packet));
             return Ok(());
         }
         put_fixed_header(dst, packet.first_byte(), remaining);
+        let [high, low] = self.packet_id.value().to_be_bytes();
         dst.put_slice(&[high, low, self.reason_code as u8]);
         if remaining > 3 {
             self.properties.put(properties, dst);

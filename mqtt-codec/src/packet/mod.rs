@@ -33,7 +33,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::error::{DecodeError, EncodeError, Malformed};
 use crate::header::{Frame, check_first_byte, split};
 use crate::wire::{ensure_room, packet_len, put_fixed_header};
-use crate::{Decoder, MAX_PACKET_SIZE, PacketType, PropertyScope, ProtocolVersion, ReasonCode};
+use crate::{Decoder, MAX_PACKET_SIZE, PacketType, PropertyScope, ProtocolVersion};
 
 /// A packet whose fields point into other memory: the bytes that it was decoded from, or yours to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,18 +215,60 @@ impl<'a> PacketRef<'a> {
     ) -> Result<(), EncodeError> {
         match self {
             Self::Publish(packet) => packet.encode_to(version, dst),
-            // In the form that nearly all have.
-            Self::Puback(AckRef {
-                packet_id,
-                reason_code: ReasonCode::Success,
-                properties,
-            }) if properties.is_empty() => {
-                let [high, low] = packet_id.value().to_be_bytes();
-                dst.extend_from_slice(&[PacketType::Puback.first_byte(), 2, high, low]);
+            Self::Puback(ack) if ack.is_short() => {
+                dst.extend_from_slice(&ack.short_form(PacketType::Puback));
                 Ok(())
             }
             _ => self.encode_other(version, dst),
         }
+    }
+
+    /// Writes the packet to the front of `dst`, and returns its length: the bytes of [`PacketRef::encode`] in the fewest
+    /// steps, since a slice keeps no account of what is in it.
+    ///
+    /// ```
+    /// use mqtt_codec::{PacketRef, ProtocolVersion, PublishRef, TopicName};
+    ///
+    /// let publish = PacketRef::from(PublishRef::new(TopicName::new("a")?, b"on"));
+    /// let mut buffer = [0; 64];
+    /// let mut end = 0;
+    /// for packet in [publish, PacketRef::Pingreq] {
+    ///     end += packet.encode_to_slice(ProtocolVersion::V311, &mut buffer[end..])?;
+    /// }
+    /// assert_eq!(&buffer[..end], b"\x30\x05\x00\x01aon\xC0\x00");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the protocol cannot express the packet in this version, or `dst` is too short. Nothing is written then.
+    #[inline(always)]
+    pub fn encode_to_slice(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut [u8],
+    ) -> Result<usize, EncodeError> {
+        match self {
+            Self::Publish(packet) => packet.encode_to_slice(version, dst),
+            Self::Puback(ack) if ack.is_short() => {
+                let to = dst.first_chunk_mut().ok_or(EncodeError::BufferFull)?;
+                *to = ack.short_form(PacketType::Puback);
+                Ok(to.len())
+            }
+            _ => self.encode_other_to_slice(version, dst),
+        }
+    }
+
+    #[inline(never)]
+    fn encode_other_to_slice(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut [u8],
+    ) -> Result<usize, EncodeError> {
+        let len = dst.len();
+        let mut rest = dst;
+        self.encode_other(version, &mut rest)?;
+        Ok(len - rest.len())
     }
 
     /// Apart, since its many cases take up registers that the two above do without.

@@ -156,6 +156,71 @@ impl<'a> PublishRef<'a> {
         Ok(())
     }
 
+    /// Writes the packet to the front of `dst`, and returns its length: the bytes of [`PublishRef::encode`] in the fewest
+    /// steps, since a slice keeps no account of what is in it.
+    ///
+    /// # Errors
+    ///
+    /// If the packet cannot be encoded, or `dst` is too short; nothing is written then.
+    #[inline(always)]
+    pub fn encode_to_slice(
+        &self,
+        version: ProtocolVersion,
+        dst: &mut [u8],
+    ) -> Result<usize, EncodeError> {
+        let (remaining, properties) = self.measure(version)?;
+        let len = packet_len(remaining);
+        let packet = dst.get_mut(..len).ok_or(EncodeError::BufferFull)?;
+        let block = self.properties.as_block().unwrap_or_default();
+        if remaining >= 0x4000 || properties.total as usize > block.len() + 1 {
+            // A list of properties, or a length of more bytes.
+            self.fill_slowly(remaining, properties, packet);
+            return Ok(len);
+        }
+        let block = (properties.total != 0).then_some(block);
+        match self.fill(remaining, block, packet) {
+            Some(()) => Ok(len),
+            // Unreachable, and better than a panic.
+            None => Err(EncodeError::BufferFull),
+        }
+    }
+
+    /// Fills a `packet` of exactly this size, whose Remaining Length takes at most two bytes, and the length of its block
+    /// of properties, where there can be one, a single byte.
+    #[inline(always)]
+    fn fill(&self, remaining: u32, block: Option<&[u8]>, packet: &mut [u8]) -> Option<()> {
+        let topic = self.topic.as_bytes();
+        let first = self.first_byte();
+        let [high, low] = (topic.len() as u16).to_be_bytes();
+        let rest = if remaining < 0x80 {
+            put_array(packet, [first, remaining as u8, high, low])?
+        } else {
+            let lower = remaining as u8 | 0x80;
+            put_array(packet, [first, lower, (remaining >> 7) as u8, high, low])?
+        };
+        let (to, mut rest) = rest.split_at_mut_checked(topic.len())?;
+        copy(topic, to);
+        if let Some(packet_id) = self.packet_id {
+            rest = put_array(rest, packet_id.value().to_be_bytes())?;
+        }
+        if let Some(block) = block {
+            rest = put_array(rest, [block.len() as u8])?;
+            if !block.is_empty() {
+                let (to, behind) = rest.split_at_mut_checked(block.len())?;
+                to.copy_from_slice(block);
+                rest = behind;
+            }
+        }
+        copy(self.payload, rest.get_mut(..self.payload.len())?);
+        Some(())
+    }
+
+    #[inline(never)]
+    fn fill_slowly(&self, remaining: u32, properties: Measured, mut packet: &mut [u8]) {
+        self.put_header(remaining, properties, &mut packet);
+        packet.put_slice(self.payload);
+    }
+
     #[inline(never)]
     fn encode_measured(
         &self,
@@ -268,6 +333,38 @@ impl fmt::Debug for PublishRef<'_> {
             .field("payload", &format_args!("{} bytes", self.payload.len()))
             .finish()
     }
+}
+
+/// Writes `bytes` to the front of `dst`, and returns what follows.
+#[inline(always)]
+fn put_array<const N: usize>(dst: &mut [u8], bytes: [u8; N]) -> Option<&mut [u8]> {
+    let (front, rest) = dst.split_first_chunk_mut::<N>()?;
+    *front = bytes;
+    Some(rest)
+}
+
+/// Copies bytes into as many. Up to 64 without a call, as two blocks that may overlap.
+#[inline(always)]
+fn copy(from: &[u8], to: &mut [u8]) {
+    let short = from.len() <= 64;
+    if !(short && (copy_in_two::<32>(from, to) || copy_in_two::<16>(from, to))) {
+        to.copy_from_slice(from);
+    }
+}
+
+/// Copies between `N` and `2 * N` bytes; whether there are that many at least.
+#[inline(always)]
+fn copy_in_two<const N: usize>(from: &[u8], to: &mut [u8]) -> bool {
+    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else {
+        return false;
+    };
+    if let Some(to) = to.first_chunk_mut() {
+        *to = *first;
+    }
+    if let Some(to) = to.last_chunk_mut() {
+        *to = *last;
+    }
+    true
 }
 
 /// A PUBLISH packet with a shared handle on its frame.

@@ -85,6 +85,17 @@ pub(crate) fn encode(packet: &PacketRef<'_>, version: ProtocolVersion) -> Vec<u8
     );
     assert_eq!(rest.len(), bytes.len() - 1, "nothing is written");
 
+    let mut long = vec![0xEE; bytes.len() + 1];
+    assert_eq!(packet.encode_to_slice(version, &mut long), Ok(bytes.len()));
+    assert_eq!(long.pop(), Some(0xEE), "nothing is written behind it");
+    assert_eq!(long, bytes);
+    let mut short = vec![0xEE; bytes.len() - 1];
+    assert_eq!(
+        packet.encode_to_slice(version, &mut short),
+        Err(mqtt_codec::EncodeError::BufferFull)
+    );
+    assert!(short.iter().all(|&byte| byte == 0xEE), "nothing is written");
+
     if let PacketRef::Publish(publish) = packet {
         let mut header = Vec::new();
         publish.encode_header(version, &mut header).unwrap();
