@@ -246,11 +246,12 @@ impl Session {
 
     fn on_suback(&mut self, suback: &SubackRef<'_>) -> Result<(), ConnectionError> {
         let codes: Vec<ReasonCode> = suback.reason_codes.iter().collect();
+        let reported = self.events.len();
         match self
             .control
             .on_suback(suback.packet_id, codes.into_iter(), &mut self.events)
         {
-            Ok(true) => {}
+            Ok(true) => self.hold_until_stored(reported),
             Ok(false) => self.counters.stray_acknowledgements += 1,
             Err(violation) => return Err(ConnectionError::Protocol(violation)),
         }

@@ -143,6 +143,8 @@ pub(crate) struct Persister {
     stored: u64,
     /// Messages of batches that are not stored yet.
     awaited: BTreeMap<u64, Vec<PublishId>>,
+    /// What is reported once the batches up to a number are stored. At most one for each operation under way.
+    untold: VecDeque<(u64, Event)>,
     /// Bytes that depend on all batches up to `needs`. At most `poll_transmit`'s limit (at least 64 KiB) and a packet.
     pub(crate) staged: BytesMut,
     /// What is to be reported once these have left.
@@ -192,7 +194,12 @@ impl Persister {
 
     /// What was staged depends on everything that has changed so far.
     pub(crate) fn seal(&mut self) {
-        self.needs = self.issued + u64::from(!self.dirty.is_empty());
+        self.needs = self.changed();
+    }
+
+    /// The batch that the last change is in, or will be.
+    fn changed(&self) -> u64 {
+        self.issued + u64::from(!self.dirty.is_empty())
     }
 
     pub(crate) const fn may_release(&self) -> bool {
@@ -368,6 +375,29 @@ impl Session {
         }
     }
 
+    /// What has been reported since is told once it is stored: who was told that something is subscribed to counts on it, and
+    /// the next process would not know for whom the broker has kept messages.
+    pub(crate) fn hold_until_stored(&mut self, reported: usize) {
+        if !self.persister.is_on {
+            return;
+        }
+        self.collect_touched();
+        let needs = self.persister.changed();
+        let held = self.events.split_off(reported);
+        let untold = held.into_iter().map(|event| (needs, event));
+        self.persister.untold.extend(untold);
+        self.tell_stored();
+    }
+
+    fn tell_stored(&mut self) {
+        let stored = self.persister.stored;
+        let untold = &mut self.persister.untold;
+        while untold.front().is_some_and(|(needs, _)| *needs <= stored) {
+            self.events
+                .extend(untold.pop_front().map(|(_, event)| event));
+        }
+    }
+
     /// What has changed about subscriptions.
     pub(crate) fn collect_touched(&mut self) {
         for filter in self.control.take_touched() {
@@ -375,8 +405,8 @@ impl Session {
         }
     }
 
-    /// All batches up to this one are stored: what waited for them may leave, and [`Event::PublishStored`] is reported for the
-    /// messages in them. Numbers that were not given out are ignored.
+    /// All batches up to this one are stored: what waited for them may leave, [`Event::PublishStored`] is reported for the
+    /// messages in them, and [`Event::SubscribeCompleted`] for the subscriptions. Numbers that were not given out are ignored.
     pub fn handle_persisted(&mut self, sequence: u64) {
         let sequence = sequence.min(self.persister.issued);
         self.persister.stored = self.persister.stored.max(sequence);
@@ -387,6 +417,7 @@ impl Session {
         {
             self.events.push_back(Event::PublishStored { id });
         }
+        self.tell_stored();
     }
 
     fn in_flight(&self, id: PublishId) -> Option<(PacketId, &InFlightEntry)> {

@@ -232,6 +232,34 @@ fn a_disconnect_is_written_to_its_end_one_packet_a_call() {
     assert_eq!(types, [4, 14]);
 }
 
+/// Killed between the two, the next process would confirm what the broker has kept, and nobody would get it.
+#[test]
+fn that_something_is_subscribed_to_is_told_once_it_is_stored() {
+    for version in VERSIONS {
+        let (mut client, mut records) = connected(version);
+        client
+            .session
+            .subscribe(&[Subscription::new("a", QoS::AtLeastOnce)], client.now)
+            .unwrap();
+        client.sent();
+        let is_told = |client: &mut Client| {
+            let events = client.events();
+            let mut events = events.iter();
+            events.any(|event| matches!(event, Event::SubscribeCompleted { .. }))
+        };
+        client.suback(65_520, &[ReasonCode::GrantedQoS1]);
+        assert!(!is_told(&mut client));
+        // The end of the connection changes nothing about it.
+        client
+            .session
+            .transport_closed(TransportEnd::Failed, client.now);
+        assert!(!is_told(&mut client));
+        assert!(store(&mut client, &mut records));
+        assert!(is_told(&mut client));
+        assert!(records.contains_key(&RecordKey::Subscription("a".into())));
+    }
+}
+
 #[test]
 fn the_next_process_goes_on_where_the_last_stopped() {
     for version in VERSIONS {

@@ -478,8 +478,16 @@ impl MqttOptions {
     /// A publish at QoS 1 or 2 is then stored before it is sent, offline or not, and its receipt says so
     /// ([`PublishStage::Stored`](pubsub_core::PublishStage::Stored)): from there on it is delivered even if the process is
     /// killed, by the next one that has this store, at QoS 2 once. What becomes of those is told by
-    /// [`MqttProvider::take_restored`](crate::MqttProvider::take_restored). What was received at QoS 2 and confirmed is not
-    /// delivered again by the next process.
+    /// [`MqttProvider::take_restored`](crate::MqttProvider::take_restored).
+    ///
+    /// What comes at QoS 1 or 2 is confirmed when it is taken, and is sent again by the broker until then: killed before, a
+    /// process loses none of it. At QoS 2 the receipt is stored first, and once it is, the message is never delivered again. That
+    /// is one group of writes later: a message that was taken just before the kill may come to the next process as well. So
+    /// *exactly once* across a kill is a matter for both: an application that needs it takes its
+    /// [deliveries](pubsub_core::Subscription::deliveries) by hand, writes what it does with one and who it was in one
+    /// transaction of its own, takes the receipt after that, and leaves out what it finds there when it comes again. What can
+    /// come again is only what the last process had taken or held when it ended, at most as many as Receive Maximum. With the
+    /// plain stream a message is taken as it is yielded: killed before it has done its work, the application does not get it again.
     ///
     /// Who subscribes to a stored filter again is told of the [`Gap`](pubsub_core::Gap) before the first message: whether the
     /// broker kept the session, and how long nobody was there, by the wall clock, from when the broker was last heard to the

@@ -1,4 +1,5 @@
-//! A publisher killed at random moments, its session in a file, against real mosquitto: the example `kill`, and its record.
+//! A publisher and subscriber killed at random moments, its session in a file, against real mosquitto: the example `kill`, and
+//! its record.
 
 use crate::sh::{Failure, Step, find_program, in_ci, machine, root, today, write};
 use crate::soak::broker;

@@ -1,4 +1,5 @@
-//! A publisher that is killed again and again, and a session in a file: what it called stored has to arrive.
+//! A process that is killed again and again, and its session in a file: what it called stored has to arrive, and what was
+//! sent to it has to reach it.
 //!
 //! ```text
 //! cargo run --example kill -- --help
@@ -6,10 +7,12 @@
 
 #[path = "../soak/broker.rs"]
 mod broker;
-mod publisher;
+mod feeder;
 #[path = "../soak/random.rs"]
 mod random;
+mod receipts;
 mod run;
+mod victim;
 mod witness;
 
 use std::{env, path::PathBuf, process::ExitCode};
@@ -17,12 +20,14 @@ use std::{env, path::PathBuf, process::ExitCode};
 use pubsub_generic::ProtocolVersion;
 use testkit::mosquitto::Installation;
 
-use self::{publisher::Life, run::Plan};
+use self::{run::Plan, victim::Life};
 
 const HELP: &str = "\
-Kills a process (SIGKILL) that publishes through a real mosquitto with its session in a file, again and
-again at random moments, and starts it anew. Checks with a subscriber that shares no code with it that
-every message whose receipt said `stored` arrives, at QoS 2 once.
+Kills a process (SIGKILL) that publishes and receives through a real mosquitto with its session in a
+file, again and again at random moments, and starts it anew. Checks with a subscriber that shares no code
+with it that every message whose receipt said `stored` arrives, at QoS 2 once. Checks with a publisher that
+shares none either that every message reaches the process; and, by the broker's log and the file that each
+life leaves, that none at QoS 2 reaches it again once its receipt is stored.
 
 Usage: cargo run --example kill -- [OPTIONS]
 
@@ -36,14 +41,14 @@ It needs mosquitto: `apt-get install mosquitto`, or name it in MOSQUITTO. It pri
 was violated, and fails if anything was.";
 
 /// The first word of the command line of a process that is there to be killed.
-const PUBLISHER: &str = "publisher";
+const LIFE: &str = "life";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut words = env::args().skip(1).peekable();
-    if words.peek().is_some_and(|word| word == PUBLISHER) {
-        return match publisher_arguments(words.skip(1)) {
-            Some(life) => publisher::run(life).await,
+    if words.peek().is_some_and(|word| word == LIFE) {
+        return match life_arguments(words.skip(1)) {
+            Some(life) => victim::run(life).await,
             None => ExitCode::from(2),
         };
     }
@@ -110,7 +115,7 @@ fn version_named(name: &str) -> Option<ProtocolVersion> {
     }
 }
 
-fn publisher_arguments(mut words: impl Iterator<Item = String>) -> Option<Life> {
+fn life_arguments(mut words: impl Iterator<Item = String>) -> Option<Life> {
     let mut next = || words.next();
     Some(Life {
         url: next()?,

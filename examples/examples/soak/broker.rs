@@ -8,11 +8,11 @@ use tokio::{
     net::TcpStream,
 };
 
-pub(crate) async fn start(mosquitto: &Installation) -> Result<Broker, StartError> {
+/// `log` names what is logged beside that it runs: a log of every packet fills the disk in time.
+pub(crate) async fn start(mosquitto: &Installation, log: &[&str]) -> Result<Broker, StartError> {
     let config = mosquitto
         .config()
         .websocket()
-        // A log of every packet would fill the disk. That it runs it says at this level.
         .line("log_type none")
         .line("log_type information")
         // The default of 20 shows two faults of version 2.0.11 that would pass for ours: before MQTT 5
@@ -21,7 +21,10 @@ pub(crate) async fn start(mosquitto: &Installation) -> Result<Broker, StartError
         .line("max_inflight_messages 0")
         // By default it drops what does not fit into its queues, and that is a loss.
         .line("max_queued_messages 0");
-    config.start().await
+    let log = log.iter().map(|kind| format!("log_type {kind}"));
+    log.fold(config, |config, line| config.line(&line))
+        .start()
+        .await
 }
 
 /// mosquitto 2.0 looks after its WebSockets when something happens on plain TCP, and otherwise ten times

@@ -83,7 +83,7 @@ impl Lane {
 ///
 /// When the stage cannot be set. What the clients do wrong is among the figures.
 pub(crate) async fn run(mosquitto: &Installation, plan: Plan) -> Result<Figures, Failure> {
-    let broker = broker::start(mosquitto).await?;
+    let broker = broker::start(mosquitto, &[]).await?;
     let mut beside = JoinSet::new();
     beside.spawn(broker::keep_awake(
         TcpStream::connect(broker.tcp_address()).await?,

@@ -10,13 +10,17 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use pubsub_core::{OfflinePolicy, Provider as _, PubSub, PublishStage, QoS};
+use pubsub_core::{Deliveries, OfflinePolicy, Provider as _, PubSub, PublishStage, QoS};
 use pubsub_generic::{
     DEFAULT_NAME, FileSessionStore, MqttOptions, MqttProvider, ProtocolVersion, Reconnect,
     SessionMode,
 };
 
-use crate::random::Random;
+use crate::{
+    feeder::{END, FED},
+    random::Random,
+    receipts::VICTIM,
+};
 
 /// Messages under way at a time.
 const WINDOW: usize = 64;
@@ -47,7 +51,7 @@ pub(crate) async fn run(life: Life) -> ExitCode {
 
 async fn live(life: Life) -> Result<(), Box<dyn Error>> {
     let options = MqttOptions::new(life.url)
-        .client_id("killed")
+        .client_id(VICTIM)
         .protocol_version(life.version)
         .session(SessionMode::Persistent {
             expiry: Duration::from_secs(3600),
@@ -70,8 +74,14 @@ async fn live(life: Life) -> Result<(), Box<dyn Error>> {
             .for_each(async |outcome| tell_failure(outcome.err()))
             .await;
     });
+    let subscription = pubsub
+        .subscribe(format!("{FED}#"))
+        .qos(QoS::ExactlyOnce)
+        .await?;
+    say(format_args!("subscribed"));
+    let receiving = tokio::spawn(receive(subscription.deliveries()));
     if life.is_last {
-        provider.connect().await?;
+        receiving.await?;
         confirming.await?;
         provider.close().await?;
         return Ok(());
@@ -93,6 +103,26 @@ async fn live(life: Life) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// Says what it has, and only then takes it, as whoever must not lose anything would do with his database. Until the last
+/// message of each QoS.
+async fn receive(mut deliveries: Deliveries) {
+    let mut ends = 0;
+    while ends < 2 {
+        let delivery = match deliveries.next().await {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(error)) => return tell_failure(Some(error)),
+            None => return say(format_args!("failed the subscription ended")),
+        };
+        let topic = delivery.message.topic.as_str();
+        let name = topic.trim_start_matches(FED).replace('/', " ");
+        say(format_args!("took {name}"));
+        ends += usize::from(name.ends_with(END));
+        if let Some(receipt) = delivery.receipt {
+            receipt.take();
+        }
+    }
 }
 
 async fn follow(mut receipt: pubsub_core::PublishReceipt, name: String) {
