@@ -94,7 +94,7 @@ impl WebSocketConfig {
     }
 
     /// How long closing may take altogether: flushing, waiting for the peer's close frame, and shutting the
-    /// connection down. Default 2 s.
+    /// connection down. Default 2 s. With `Duration::MAX` nothing ends it but the peer and the caller.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;

@@ -384,9 +384,14 @@ impl WebSocket {
         Pin::new(&mut self.inner).poll_ready(cx).map_err(translate)
     }
 
-    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+    /// Moves all that was accepted into tungstenite's buffer, and leaves that some room.
+    fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         self.push_merged()?;
-        ready!(self.poll_unsent(cx))?;
+        self.poll_unsent(cx)
+    }
+
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        ready!(self.poll_accepted(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx).map_err(translate)
     }
 

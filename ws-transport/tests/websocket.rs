@@ -390,20 +390,46 @@ async fn closing_listens_while_both_sides_are_blocked() {
 
 #[tokio::test(start_paused = true)]
 async fn both_sides_may_close_at_once() {
-    let (ours, mut peer) = duplex(16);
-    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
-    socket.start_send(vec![1; 10_000]).unwrap();
-    let script = async {
-        peer.write_all(&close(1001, "")).await.unwrap();
-        let mut buffer = BytesMut::new();
-        let data = frames::next(&mut peer, &mut buffer).await.unwrap();
-        assert_eq!(data.payload.len(), 10_000);
-        let reply = frames::next(&mut peer, &mut buffer).await.unwrap();
-        assert_eq!(reply.close_code(), 1001);
-        assert!(frames::next(&mut peer, &mut buffer).await.is_none());
+    // Ours is on its way behind the data, or data still waits in front of it: then the peer's is answered.
+    for (len, code) in [(10_000, 1000), (30_000, 1001)] {
+        let (ours, mut peer) = duplex(16);
+        let mut socket =
+            WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
+        socket.start_send(vec![1; len]).unwrap();
+        let script = async {
+            peer.write_all(&close(1001, "")).await.unwrap();
+            let mut buffer = BytesMut::new();
+            let mut received = 0;
+            while received < len {
+                let data = frames::next(&mut peer, &mut buffer).await.unwrap();
+                received += data.payload.len();
+            }
+            let reply = frames::next(&mut peer, &mut buffer).await.unwrap();
+            assert_eq!(reply.close_code(), code);
+            assert!(frames::next(&mut peer, &mut buffer).await.is_none());
+        };
+        let (outcome, ()) = tokio::join!(socket.close(), script);
+        assert_eq!(outcome, CloseOutcome::Closed);
+    }
+}
+
+#[tokio::test]
+async fn what_was_accepted_leaves_with_the_close_frame() {
+    let (ours, mut peer) = duplex(1024);
+    let (reads, writes) = (Arc::default(), Arc::<AtomicUsize>::default());
+    let counted = Counted {
+        io: ours,
+        reads,
+        writes: Arc::clone(&writes),
     };
-    let (outcome, ()) = tokio::join!(socket.close(), script);
-    assert_eq!(outcome, CloseOutcome::Closed);
+    let mut socket = WebSocket::from_upgraded(counted, Bytes::new(), &WebSocketConfig::new()).await;
+    socket.start_send("last words").unwrap();
+    assert!(socket.close().now_or_never().is_none());
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
+    assert_eq!(sent(&mut peer, &mut BytesMut::new()).len(), 2);
+    // A peer that just hangs up is not said goodbye to once more.
+    drop(peer);
+    assert_eq!(socket.close().await, CloseOutcome::Dropped);
 }
 
 #[tokio::test]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_util::{Sink as _, Stream as _};
-use tokio::{io::AsyncWrite as _, time};
+use tokio::{
+    io::AsyncWrite as _,
+    time::{self, Instant},
+};
 use tokio_tungstenite::tungstenite::protocol::{
     CloseFrame as TungsteniteClose, Message as Frame, frame::coding::CloseCode,
 };
@@ -22,8 +25,10 @@ impl WebSocket {
     #[must_use = "a poll that is not looked at does nothing"]
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<CloseOutcome> {
         // A peer that never stops talking must not hold the task for ever.
-        for _ in 0..MAX_STEPS_PER_POLL {
-            match &mut self.state {
+        let mut steps = MAX_STEPS_PER_POLL;
+        while steps > 0 {
+            steps -= 1;
+            match &self.state {
                 State::Open => self.begin_close(CloseStep::Send, CloseOutcome::Dropped),
                 // Our reply or our own close frame is with tungstenite already, or there is nobody to tell.
                 State::Ended(outcome) => {
@@ -32,12 +37,11 @@ impl WebSocket {
                 }
                 State::Closed(outcome) => return Poll::Ready(*outcome),
                 State::Closing(closing) => {
-                    if closing.deadline.as_mut().poll(cx).is_ready() {
-                        self.state = State::Closed(CloseOutcome::TimedOut);
-                        continue;
-                    }
                     let (step, outcome) = (closing.step, closing.outcome);
-                    let (step, outcome) = ready!(self.poll_close_step(cx, step, outcome));
+                    let Poll::Ready((step, outcome)) = self.poll_close_step(cx, step, outcome)
+                    else {
+                        break;
+                    };
                     match (&mut self.state, step) {
                         (State::Closing(closing), Some(step)) => {
                             closing.step = step;
@@ -48,7 +52,16 @@ impl WebSocket {
                 }
             }
         }
-        cx.waker().wake_by_ref();
+        if let State::Closing(closing) = &mut self.state
+            && let Some(deadline) = &mut closing.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            self.state = State::Closed(CloseOutcome::TimedOut);
+            return Poll::Ready(CloseOutcome::TimedOut);
+        }
+        if steps == 0 {
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
@@ -63,9 +76,10 @@ impl WebSocket {
     }
 
     fn begin_close(&mut self, step: CloseStep, outcome: CloseOutcome) {
+        let deadline = Instant::now().checked_add(self.config.close_timeout);
         self.state = State::Closing(Closing {
             step,
-            deadline: Box::pin(time::sleep(self.config.close_timeout)),
+            deadline: deadline.map(|deadline| Box::pin(time::sleep_until(deadline))),
             outcome,
         });
     }
@@ -78,8 +92,9 @@ impl WebSocket {
         outcome: CloseOutcome,
     ) -> Poll<(Option<CloseStep>, CloseOutcome)> {
         match step {
-            CloseStep::Send => match self.poll_flush_all(cx) {
+            CloseStep::Send => match self.poll_accepted(cx) {
                 Poll::Ready(Ok(())) => {
+                    // Flushed with it is what was accepted before: both leave in one write.
                     let close = Frame::Close(Some(TungsteniteClose {
                         code: CloseCode::Normal,
                         reason: "".into(),
@@ -95,7 +110,7 @@ impl WebSocket {
                 Poll::Pending => Poll::Ready(match ready!(self.poll_discard(cx)) {
                     Heard::Data => (Some(step), outcome),
                     Heard::Close => (Some(CloseStep::Flush), CloseOutcome::Closed),
-                    Heard::End => (Some(CloseStep::Shutdown), outcome),
+                    Heard::End => (None, outcome),
                 }),
             },
             CloseStep::AwaitPeer => {
@@ -105,7 +120,8 @@ impl WebSocket {
                 Poll::Ready(match ready!(self.poll_discard(cx)) {
                     Heard::Data => (Some(step), outcome),
                     Heard::Close => (Some(CloseStep::Shutdown), CloseOutcome::Closed),
-                    Heard::End => (Some(CloseStep::Shutdown), outcome),
+                    // Nobody is left to shut it down for.
+                    Heard::End => (None, outcome),
                 })
             }
             CloseStep::Flush => {
@@ -164,7 +180,8 @@ pub enum CloseOutcome {
 
 pub(super) struct Closing {
     step: CloseStep,
-    deadline: Pin<Box<time::Sleep>>,
+    /// `None` where the timeout is beyond what the clock can tell.
+    deadline: Option<Pin<Box<time::Sleep>>>,
     outcome: CloseOutcome,
 }
 
