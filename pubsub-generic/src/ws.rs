@@ -239,7 +239,8 @@ fn default_connector(options: &MqttOptions) -> Result<Connector, OptionsError> {
     let packet = usize::try_from(options.session.maximum_packet_size).unwrap_or(usize::MAX);
     let websocket = WebSocketConfig::new()
         .max_message_len(packet.max(MIN_MESSAGE_LEN))
-        .close_timeout(options.close_timeout.min(CLOSE_TIMEOUT));
+        // The driver bounds closing itself.
+        .close_timeout(Duration::MAX);
     let mut connector = Connector::new().websocket(websocket);
     if let Some(dialer) = &options.ws.dialer {
         connector = connector.dialer(Arc::clone(dialer));
@@ -249,9 +250,6 @@ fn default_connector(options: &MqttOptions) -> Result<Connector, OptionsError> {
     }
     Ok(connector)
 }
-
-/// How long the peer's close frame is waited for. Most peers answer in a round trip or never.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
 fn with_roots(connector: Connector, roots_pem: &[Vec<u8>]) -> Result<Connector, OptionsError> {
