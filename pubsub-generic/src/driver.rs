@@ -35,6 +35,7 @@ use crate::provider::Shared;
 use crate::reconnect::Backoff;
 use crate::renewal::Renewing;
 use crate::subscriptions::Subscriptions;
+use crate::supervisor::FAR_AWAY;
 use crate::tokens::Tokens;
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
 use crate::unclaimed::Unclaimed;
@@ -167,6 +168,8 @@ pub(crate) struct Open {
     /// Since when MQTT has been connected; `None` until the CONNACK.
     pub(crate) up_since: Option<Instant>,
     pub(crate) last_received: Instant,
+    /// Nothing more had arrived when it was last asked in this poll; what arrives later wakes the task.
+    is_drained: bool,
     pub(crate) unflushed: bool,
     /// It takes no more for the rest of this round.
     pub(crate) is_full: bool,
@@ -270,7 +273,8 @@ impl Task {
             clock_due: None,
             chunks: Vec::new(),
             output: BytesMut::new(),
-            sleep: Box::pin(tokio::time::sleep_until(now)),
+            // Later than any deadline, so that it is set to the first of them.
+            sleep: Box::pin(tokio::time::sleep_until(now + FAR_AWAY)),
         }
     }
 
@@ -373,9 +377,14 @@ impl Task {
         let Link::Open(open) = &mut self.link else {
             return false;
         };
-        let received = match open.transport.poll_receive(cx, &mut self.chunks) {
+        let received = match open.is_drained {
+            true => Poll::Pending,
+            false => open.transport.poll_receive(cx, &mut self.chunks),
+        };
+        let received = match received {
             Poll::Ready(received) => received,
             Poll::Pending => {
+                open.is_drained = true;
                 if open.up_since.is_none() && self.now >= open.deadline {
                     self.drop_transport(TransportEnd::Failed, ConnectionError::ConnectTimeout);
                     return true;
@@ -514,6 +523,7 @@ impl Open {
             deadline,
             up_since: None,
             last_received: now,
+            is_drained: false,
             unflushed: false,
             is_full: false,
         }
@@ -528,6 +538,9 @@ impl Future for Task {
         let _entered = this.span.clone().entered();
         this.delivered = 0;
         this.received = 0;
+        if let Link::Open(open) = &mut this.link {
+            open.is_drained = false;
+        }
         for _ in 0..MAX_ROUNDS {
             if this.round(cx) || this.flush(cx) {
                 if this.is_finished() {
