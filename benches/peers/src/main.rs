@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Time is the CPU time of the thread around the measured region only, so that a neighbour's load
-//! counts for little. Peers of one workload run in turn, round after round, so that noise hits all
-//! alike; a row is the best round, and a ratio is best against best. A peer that does not return
-//! every packet, or does not write as many, is left out of that workload.
+//! counts for little; what reading the clock costs is taken off. Peers of one workload run in turn,
+//! round after round, so that noise hits all alike; a row is the best round, and a ratio is best
+//! against best. A peer that does not return every packet, or does not write as many, is left out of
+//! that workload.
 
 mod adapters;
 mod counting;
