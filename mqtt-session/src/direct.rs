@@ -97,7 +97,9 @@ impl Session {
         if self.persister.is_on || self.waiting.len() > 0 {
             return false;
         }
-        self.queue_decided();
+        if self.owes_answers() {
+            self.queue_decided();
+        }
         let Some(connection) = self.connected() else {
             return false;
         };

@@ -58,6 +58,10 @@ impl HeldQoS1 {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// The next PUBACK that may leave.
     pub(crate) fn pop_decided(&mut self) -> Option<(PacketId, ReasonCode)> {
         let front = self.queue.front()?;

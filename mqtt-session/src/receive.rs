@@ -228,6 +228,14 @@ impl Session {
         self.reply(ReplyKind::Pubcomp, id, reason)
     }
 
+    /// Whether a message that came on this connection has had no answer.
+    #[inline]
+    pub(crate) fn owes_answers(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| {
+            !connection.held_qos1.is_empty() || !connection.owed_pubrecs.is_empty()
+        })
+    }
+
     /// Turns decisions into answers, as far as their order allows.
     pub(crate) fn queue_decided(&mut self) {
         let Some(connection) = &mut self.connection else {

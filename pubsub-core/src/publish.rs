@@ -6,30 +6,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::error::{ProviderErrorKind, PublishError};
 use crate::into::IntoTopics;
 use crate::message::{OfflinePolicy, OutboundMessage, Properties, ProviderName, QoS};
-use crate::payload::{IntoPayload, PayloadError};
+use crate::payload::IntoPayload;
 use crate::provider::Provider;
 use crate::pubsub::Registry;
 use crate::receipt::{Delivered, PublishReceipt};
 use crate::router::Router;
 use crate::topic::TopicName;
-use crate::topic_error::TopicError;
 
 /// A message to be published: await it, or [`send`](Self::send) it and await later.
 #[must_use = "nothing is published until this is awaited or sent"]
 #[derive(Debug)]
 pub struct Publish<'a> {
     registry: &'a Registry,
-    topics: Topics,
-    payload: Result<Bytes, PayloadError>,
-    qos: QoS,
-    retain: bool,
-    properties: Properties,
-    offline: OfflinePolicy,
+    /// For the first topic; put together here, so that it is not moved again.
+    message: Result<OutboundMessage, PublishError>,
+    /// The topics after the first.
+    more: Vec<TopicName>,
     provider: Option<ProviderName>,
 }
 
@@ -39,33 +34,45 @@ impl<'a> Publish<'a> {
         topics: impl IntoTopics,
         payload: impl IntoPayload,
     ) -> Self {
-        let mut targets = Topics::None;
-        if let Err(error) = topics.for_each_topic(&mut |topic| targets.push(topic)) {
-            targets = Topics::Invalid(error);
-        }
+        let mut first = None;
+        let mut more = Vec::new();
+        let checked = topics.for_each_topic(&mut |topic| match &first {
+            None => first = Some(topic),
+            Some(_) => more.push(topic),
+        });
+        let message = match (checked, first) {
+            (Err(error), _) => Err(PublishError::Topic(error)),
+            (Ok(()), None) => Err(PublishError::NoTopics),
+            (Ok(()), Some(topic)) => match payload.into_payload() {
+                Ok(payload) => Ok(OutboundMessage::new(topic, payload)),
+                Err(error) => Err(error.into()),
+            },
+        };
         Self {
             registry,
-            topics: targets,
-            payload: payload.into_payload(),
-            qos: QoS::default(),
-            retain: false,
-            properties: Properties::default(),
-            offline: OfflinePolicy::default(),
+            message,
+            more,
             provider: None,
         }
     }
 
-    /// With this assurance; [`QoS::AtMostOnce`] by default.
-    pub fn qos(mut self, qos: QoS) -> Self {
-        self.qos = qos;
+    /// What does not become a message needs no options either.
+    fn with(mut self, set: impl FnOnce(&mut OutboundMessage)) -> Self {
+        if let Ok(message) = &mut self.message {
+            set(message);
+        }
         self
+    }
+
+    /// With this assurance; [`QoS::AtMostOnce`] by default.
+    pub fn qos(self, qos: QoS) -> Self {
+        self.with(|message| message.qos = qos)
     }
 
     /// To be kept for later subscribers of the topic, in place of what was kept before; with an empty
     /// payload, to erase that.
-    pub fn retain(mut self) -> Self {
-        self.retain = true;
-        self
+    pub fn retain(self) -> Self {
+        self.with(|message| message.retain = true)
     }
 
     /// Through this provider alone; through all of them by default.
@@ -75,40 +82,35 @@ impl<'a> Publish<'a> {
     }
 
     /// What to do while there is no connection; as the provider is configured by default.
-    pub fn offline(mut self, policy: OfflinePolicy) -> Self {
-        self.offline = policy;
-        self
+    pub fn offline(self, policy: OfflinePolicy) -> Self {
+        self.with(|message| message.offline = policy)
     }
 
     /// With these properties, in place of all set before.
-    pub fn properties(mut self, properties: impl Into<Properties>) -> Self {
-        self.properties = properties.into();
-        self
+    pub fn properties(self, properties: impl Into<Properties>) -> Self {
+        self.with(|message| message.properties = properties.into())
     }
 
     /// With this media type.
-    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
-        self.properties.content_type = Some(content_type.into());
-        self
+    pub fn content_type(self, content_type: impl Into<String>) -> Self {
+        self.with(|message| message.properties.content_type = Some(content_type.into()))
     }
 
     /// Not worth delivering after this long.
-    pub fn expires_after(mut self, expiry: Duration) -> Self {
-        self.properties.expiry = Some(expiry);
-        self
+    pub fn expires_after(self, expiry: Duration) -> Self {
+        self.with(|message| message.properties.expiry = Some(expiry))
     }
 
     /// With one more pair for the application.
-    pub fn user_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.properties.user.push((name.into(), value.into()));
-        self
+    pub fn user_property(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.with(|message| message.properties.user.push((name.into(), value.into())))
     }
 
     /// Sends it now, without waiting for anything. Messages sent one after another go out in that order.
     pub fn send(self) -> Publishing {
         let tickets = match self.only_provider() {
             Ok(Some(provider)) => {
-                return Publishing::one(match self.into_message() {
+                return Publishing::one(match self.message {
                     Ok(message) => provider.publish(message),
                     Err(error) => PublishReceipt::ready(Err(error)),
                 });
@@ -139,12 +141,9 @@ impl<'a> Publish<'a> {
         if routers.is_empty() {
             return Err(PublishError::NoProviders);
         }
-        let topics = match &self.topics {
-            Topics::Many(topics) => topics.clone(),
-            Topics::One(topic) => vec![topic.clone()],
-            Topics::None | Topics::Invalid(_) => Vec::new(),
-        };
-        let message = self.into_message()?;
+        let message = self.message?;
+        let mut topics = vec![message.topic.clone()];
+        topics.extend(self.more);
         let mut tickets = Vec::with_capacity(topics.len() * routers.len());
         for topic in topics {
             for router in &routers {
@@ -164,9 +163,9 @@ impl<'a> Publish<'a> {
 
     /// The usual case, one topic through one provider, without the lists of the general one.
     fn only_provider(&self) -> Result<Option<Arc<dyn Provider>>, PublishError> {
-        let Topics::One(_) = &self.topics else {
+        if !self.more.is_empty() {
             return Ok(None);
-        };
+        }
         let provider = match &self.provider {
             Some(name) => {
                 let router = self.registry.router(name);
@@ -184,23 +183,6 @@ impl<'a> Publish<'a> {
             }
         };
         provider.map(Some).ok_or_else(closed)
-    }
-
-    /// The message for the only topic, or the first.
-    fn into_message(self) -> Result<OutboundMessage, PublishError> {
-        let topic = match self.topics {
-            Topics::One(topic) => topic,
-            Topics::Many(topics) => topics.into_iter().next().ok_or(PublishError::NoTopics)?,
-            Topics::None => return Err(PublishError::NoTopics),
-            Topics::Invalid(error) => return Err(PublishError::Topic(error)),
-        };
-        Ok(OutboundMessage {
-            qos: self.qos,
-            retain: self.retain,
-            properties: self.properties,
-            offline: self.offline,
-            ..OutboundMessage::new(topic, self.payload?)
-        })
     }
 }
 
@@ -321,24 +303,4 @@ pub struct PublishOutcome {
     pub topic: TopicName,
     /// What became of it.
     pub result: Result<Delivered, PublishError>,
-}
-
-#[derive(Clone, Debug)]
-enum Topics {
-    None,
-    One(TopicName),
-    Many(Vec<TopicName>),
-    Invalid(TopicError),
-}
-
-impl Topics {
-    #[inline]
-    fn push(&mut self, topic: TopicName) {
-        match self {
-            Self::None => *self = Self::One(topic),
-            Self::One(first) => *self = Self::Many(vec![first.clone(), topic]),
-            Self::Many(topics) => topics.push(topic),
-            Self::Invalid(_) => {}
-        }
-    }
 }

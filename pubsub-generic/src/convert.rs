@@ -17,6 +17,7 @@ use pubsub_core::{
 };
 
 /// The session's words for what is to be published.
+#[inline]
 pub(crate) fn session_publish(
     message: OutboundMessage,
     topic: Arc<str>,

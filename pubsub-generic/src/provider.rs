@@ -249,10 +249,6 @@ impl MqttProvider {
 
     /// Sees to it that the task runs.
     fn start(&self) -> Result<(), ProviderError> {
-        // What the task shares with us has locks of its own.
-        if self.is_started.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         let mut state = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*state, TaskState::Idle(_)) {
             return Ok(());
@@ -353,7 +349,9 @@ impl Provider for MqttProvider {
         if message.offline == OfflinePolicy::ProviderDefault {
             message.offline = self.shared.options.offline;
         }
-        if let Err(error) = self.start() {
+        if !self.is_started.load(Ordering::Relaxed)
+            && let Err(error) = self.start()
+        {
             return failed(error);
         }
         let overflow = match self.shared.is_up() {
