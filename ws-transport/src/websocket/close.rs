@@ -119,7 +119,8 @@ impl WebSocket {
                 }
                 Poll::Ready(match ready!(self.poll_discard(cx)) {
                     Heard::Data => (Some(step), outcome),
-                    Heard::Close => (Some(CloseStep::Shutdown), CloseOutcome::Closed),
+                    // Ours, and what is before it, may still be on its way.
+                    Heard::Close => (Some(CloseStep::Flush), CloseOutcome::Closed),
                     // Nobody is left to shut it down for.
                     Heard::End => (None, outcome),
                 })
