@@ -282,6 +282,13 @@ impl Session {
         self.events.pop_front()
     }
 
+    /// Whether there is an event to be polled.
+    #[must_use]
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// When [`Session::handle_timeout`] should be called, if nothing else happens before. May be earlier than needed.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
@@ -307,6 +314,7 @@ impl Session {
             .filter(|connection| connection.is_connected())
     }
 
+    #[inline]
     pub(crate) fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
     }

@@ -58,6 +58,10 @@ impl Default for QueueLimits {
 ///
 /// What is dropped is counted, see [`SubscriptionStats::dropped`], and shows as
 /// [`Event::Lagged`](crate::Event::Lagged).
+///
+/// The stream takes up to 256 messages out of the queue at a time and yields them one by one. Those count against the limits
+/// until they are yielded, but are neither dropped nor replaced any more: so a stream that is polled may yield as many that
+/// are older than what was dropped meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OverflowPolicy {
@@ -134,6 +138,9 @@ impl Default for HoldLimits {
 }
 
 /// What happens when a subscriber holds back too much, or too long.
+///
+/// As with [`OverflowPolicy`], what the stream has taken out of the queue and not yielded yet, up to 256 messages, counts
+/// against the number and the bytes, but is not touched any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HoldPolicy {

@@ -10,6 +10,7 @@ use crate::connection::ConnectionFacts;
 use crate::error::{ProviderError, Refusal, RefusalKind};
 use crate::matching::MatchingRules;
 use crate::message::{Message, OutboundMessage, ProviderName, QoS};
+use crate::queue::Place;
 use crate::receipt::PublishReceipt;
 use crate::router::Router;
 use crate::topic::TopicFilter;
@@ -255,9 +256,11 @@ pub struct Delivery {
     pub message: Message,
     /// What confirms it. `None` where nothing is to be confirmed.
     pub receipt: Option<DeliveryReceipt>,
-    /// The size of the buffer, in bytes, that topic and payload keep alive; 0 if they fill their own.
+    /// The size of the buffer, in bytes, that the payload keeps alive; 0 if it fills its own.
     /// A message that stays queued and uses less than a quarter of it is copied out.
     pub buffer_len: usize,
+    /// In the queue that it waits in.
+    pub(crate) place: Place,
 }
 
 impl Delivery {
@@ -269,6 +272,7 @@ impl Delivery {
             message,
             receipt: None,
             buffer_len: 0,
+            place: Place::default(),
         }
     }
 

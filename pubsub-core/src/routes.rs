@@ -212,6 +212,9 @@ impl Routes {
         for delivery in batch.iter_mut() {
             delivery.message.provider = name.clone();
         }
+        if self.route_whole(batch) {
+            return;
+        }
         let mut rest = batch.drain(..);
         while let Some(first) = rest.as_slice().first() {
             let run = run_length(rest.as_slice());
@@ -223,6 +226,29 @@ impl Routes {
                 [] => run.for_each(|_| self.unrouted += 1),
                 _ => run.for_each(|delivery| self.share(delivery)),
             }
+        }
+    }
+
+    /// Gives a batch that is one run for one subscription to it as it is: what a stream on one topic comes to.
+    fn route_whole(&mut self, batch: &mut Vec<Delivery>) -> bool {
+        let Some(first) = batch.first() else {
+            return true;
+        };
+        if first.message.retain || run_length(batch) < batch.len() {
+            return false;
+        }
+        self.find(&first.message.topic);
+        let [only] = self.matched[..] else {
+            return false;
+        };
+        let now = self.now;
+        let slot = self.touch(only);
+        match &slot.queue {
+            Some(queue) if slot.pending.is_empty() => {
+                slot.effects.merge(queue.append_all(batch, now));
+                true
+            }
+            _ => false,
         }
     }
 
@@ -266,11 +292,9 @@ impl Routes {
         if let Some((last, others)) = matched.split_last() {
             let mut parts = SharedReceipt::split(delivery.receipt.take(), matched.len());
             for index in others {
-                let copy = Delivery {
-                    message: delivery.message.clone(),
-                    receipt: parts.next(),
-                    buffer_len: delivery.buffer_len,
-                };
+                let mut copy = Delivery::new(delivery.message.clone());
+                copy.receipt = parts.next();
+                copy.buffer_len = delivery.buffer_len;
                 self.hand_to(*index, copy);
             }
             delivery.receipt = parts.next();

@@ -188,7 +188,7 @@ impl Subscription {
         loop {
             return Poll::Ready(match ready!(self.poll_entry(cx)) {
                 None => None,
-                Some(Entry::Item(item)) => Some(Ok(item.delivery)),
+                Some(Entry::Item(item)) => Some(Ok(item)),
                 Some(Entry::Notice(Notice::Error(error))) => Some(Err(error)),
                 Some(Entry::Notice(Notice::Gap(_) | Notice::Lagged(_))) => continue,
             });
@@ -203,11 +203,19 @@ impl Subscription {
             // Nearly all.
             if let Some(item) = self.local.pop_item() {
                 self.queue.took(&item);
-                return Poll::Ready(Some(Ok(take(item.delivery))));
+                return Poll::Ready(Some(Ok(match item {
+                    // Apart, since nothing can go wrong between its two moves.
+                    Delivery {
+                        message,
+                        receipt: None,
+                        ..
+                    } => message,
+                    item => take(item),
+                })));
             }
             return Poll::Ready(match ready!(self.poll_entry(cx)) {
                 None => None,
-                Some(Entry::Item(item)) => Some(Ok(take(item.delivery))),
+                Some(Entry::Item(item)) => Some(Ok(take(item))),
                 Some(Entry::Notice(Notice::Error(error))) => Some(Err(error)),
                 Some(Entry::Notice(Notice::Gap(_) | Notice::Lagged(_))) => continue,
             });
@@ -215,7 +223,6 @@ impl Subscription {
     }
 }
 
-#[inline(always)]
 fn take(delivery: Delivery) -> Message {
     if let Some(receipt) = delivery.receipt {
         receipt.take();
@@ -301,7 +308,7 @@ impl Events {
 
     fn poll_event(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Event, SubscriptionError>>> {
         Poll::Ready(ready!(self.0.poll_entry(cx)).map(|entry| match entry {
-            Entry::Item(item) => Ok(Event::Message(take(item.delivery))),
+            Entry::Item(item) => Ok(Event::Message(take(item))),
             Entry::Notice(Notice::Gap(gap)) => Ok(Event::Gap(gap)),
             Entry::Notice(Notice::Lagged(count)) => Ok(Event::Lagged(count)),
             Entry::Notice(Notice::Error(error)) => Err(error),

@@ -7,9 +7,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::matching::{MatchingRules, ParentLevel, ReservedTopics};
@@ -22,7 +21,7 @@ pub const MAX_TOPIC_LEN: usize = 65_535;
 /// A valid topic name: 1 to [`MAX_TOPIC_LEN`] bytes of UTF-8 without wildcards and without U+0000.
 ///
 /// Levels are separated by `/` and may be empty: `/a`, `a//b` and `/` are three different names.
-/// Comparison is by bytes; nothing is normalised. A clone shares the text.
+/// Comparison is by bytes; nothing is normalised. A clone shares the text, which takes an allocation of its own.
 ///
 /// ```
 /// use pubsub_core::TopicName;
@@ -34,27 +33,25 @@ pub const MAX_TOPIC_LEN: usize = 65_535;
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct TopicName(ByteString);
+pub struct TopicName(Arc<str>);
 
 impl TopicName {
     /// Checks `name` and keeps it.
     ///
     /// # Errors
     /// A [`TopicError`] that names the rule the text breaks.
-    pub fn new(name: impl Into<String>) -> Result<Self, TopicError> {
+    pub fn new(name: impl Into<Arc<str>>) -> Result<Self, TopicError> {
         let name = name.into();
         check_name(&name)?;
-        Ok(Self(name.into()))
+        Ok(Self(name))
     }
 
-    /// Checks received bytes and keeps them without a copy: the name shares their buffer.
+    /// Checks received bytes and copies them, so that a name that is kept keeps no receive buffer alive.
     ///
     /// # Errors
     /// A [`TopicError`] that names the rule the bytes break.
-    pub fn from_bytes(name: Bytes) -> Result<Self, TopicError> {
-        let name = text_from(name)?;
-        check_name(&name)?;
-        Ok(Self(name))
+    pub fn from_bytes(name: &[u8]) -> Result<Self, TopicError> {
+        Self::new(text_from(name)?)
     }
 
     /// The text.
@@ -76,14 +73,9 @@ impl TopicName {
     }
 
     /// Whether both are the same name, quickly if they share their text.
+    #[inline]
     pub(crate) fn is(&self, other: &Self) -> bool {
         std::ptr::eq(self.as_str(), other.as_str()) || self == other
-    }
-
-    /// The same name over another buffer. The caller has copied the bytes of this very name.
-    pub(crate) fn rehomed(&self, copy: Bytes) -> Self {
-        debug_assert_eq!(self.0.as_bytes(), &copy);
-        ByteString::try_from(copy).map_or_else(|_| self.clone(), Self)
     }
 }
 
@@ -104,7 +96,7 @@ impl TopicName {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TopicFilter {
-    text: ByteString,
+    text: Arc<str>,
     parts: Parts,
 }
 
@@ -121,23 +113,18 @@ impl TopicFilter {
     ///
     /// # Errors
     /// A [`TopicError`] that names the rule the text breaks.
-    pub fn new(filter: impl Into<String>) -> Result<Self, TopicError> {
-        let filter = filter.into();
-        let parts = check_filter(&filter)?;
-        Ok(Self {
-            text: filter.into(),
-            parts,
-        })
+    pub fn new(filter: impl Into<Arc<str>>) -> Result<Self, TopicError> {
+        let text = filter.into();
+        let parts = check_filter(&text)?;
+        Ok(Self { text, parts })
     }
 
-    /// Checks received bytes and keeps them without a copy.
+    /// Checks received bytes and copies them.
     ///
     /// # Errors
     /// A [`TopicError`] that names the rule the bytes break.
-    pub fn from_bytes(filter: Bytes) -> Result<Self, TopicError> {
-        let text = text_from(filter)?;
-        let parts = check_filter(&text)?;
-        Ok(Self { text, parts })
+    pub fn from_bytes(filter: &[u8]) -> Result<Self, TopicError> {
+        Self::new(text_from(filter)?)
     }
 
     /// The whole text, with `$share/GROUP/` if it has that.
@@ -207,10 +194,9 @@ impl TopicFilter {
 
 const SHARE_PREFIX: &str = "$share/";
 
-fn text_from(bytes: Bytes) -> Result<ByteString, TopicError> {
-    // The conversion drops the position of the fault, so it is looked up again in the rare bad case.
-    ByteString::try_from(bytes.clone()).map_err(|_| TopicError::NotUtf8 {
-        at: std::str::from_utf8(&bytes).map_or_else(|error| error.valid_up_to(), str::len),
+fn text_from(bytes: &[u8]) -> Result<&str, TopicError> {
+    std::str::from_utf8(bytes).map_err(|error| TopicError::NotUtf8 {
+        at: error.valid_up_to(),
     })
 }
 
@@ -359,10 +345,10 @@ macro_rules! text_traits {
             }
         }
 
-        impl TryFrom<Bytes> for $type {
+        impl TryFrom<&[u8]> for $type {
             type Error = TopicError;
 
-            fn try_from(bytes: Bytes) -> Result<Self, TopicError> {
+            fn try_from(bytes: &[u8]) -> Result<Self, TopicError> {
                 Self::from_bytes(bytes)
             }
         }
@@ -394,6 +380,13 @@ text_traits!(TopicFilter);
 impl Borrow<str> for TopicName {
     fn borrow(&self) -> &str {
         self.as_str()
+    }
+}
+
+impl From<TopicName> for Arc<str> {
+    /// The text, shared.
+    fn from(name: TopicName) -> Self {
+        name.0
     }
 }
 
@@ -531,7 +524,7 @@ mod tests {
             })
         );
         assert_eq!(
-            TopicName::from_bytes(Bytes::from_static(b"ab\xff")),
+            TopicName::from_bytes(b"ab\xff"),
             Err(TopicError::NotUtf8 { at: 2 })
         );
     }
@@ -577,10 +570,11 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_buffer_it_was_given() {
-        let bytes = Bytes::from(b"chat/lobby".to_vec());
-        let topic = TopicName::from_bytes(bytes.clone()).unwrap();
-        assert_eq!(topic.as_str().as_ptr(), bytes.as_ptr());
-        assert_eq!(topic.clone().as_str().as_ptr(), bytes.as_ptr());
+    fn a_clone_shares_the_text() {
+        let text: Arc<str> = "chat/lobby".into();
+        let topic = TopicName::new(Arc::clone(&text)).unwrap();
+        assert!(std::ptr::eq(topic.as_str(), &*text));
+        assert!(std::ptr::eq(topic.clone().as_str(), &*text));
+        assert!(Arc::ptr_eq(&Arc::from(topic), &text));
     }
 }

@@ -122,8 +122,8 @@ async fn a_delivery_allocates_nothing_once_it_runs() {
             assert!(messages.next().now_or_never().is_some());
         }
     };
-    // The queue and the subscription have a buffer each, and change them.
-    (0..2).for_each(|_| round());
+    // The batch, the queue and the subscription have a buffer each, and change them.
+    (0..3).for_each(|_| round());
     assert_eq!(allocations(|| (0..100).for_each(|_| round())), 0);
 }
 

@@ -550,7 +550,7 @@ async fn small_messages_that_stay_do_not_keep_large_buffers() {
         }
         let buffer = Bytes::from(buffer);
         batch.extend((0..10).map(|i| {
-            let topic = TopicName::from_bytes(buffer.slice(i * 32..i * 32 + 11)).unwrap();
+            let topic = TopicName::from_bytes(&buffer[i * 32..i * 32 + 11]).unwrap();
             Delivery::new(Message::new(topic, buffer.slice(i * 32 + 11..i * 32 + 32)))
                 .with_buffer_len(BUFFER)
         }));

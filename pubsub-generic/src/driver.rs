@@ -3,7 +3,7 @@
 //! A poll of it is a few *rounds* of the same steps: take what the handles left, drive the link (connect, or receive), let
 //! the session's clock tick, hand on its events, write. Each step does a bounded amount of work a round, in both
 //! directions, so that neither a flood of messages nor a flood of publishes can hold up the other; and what all rounds of
-//! a poll have written is flushed once, at its end. Reading never waits for anything but the socket.
+//! a poll have received is delivered once, and what they have written is flushed once, at its end. Reading never waits for anything but the socket.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use mqtt_codec::ProtocolVersion;
 use mqtt_session::{PublishId, Session, Timestamp, TransportEnd};
 use pubsub_core::{
-    BoxFuture, ConnectionFacts, GapCause, OfflinePolicy, ProviderError, PublishSettler,
+    BoxFuture, ConnectionFacts, Demand, GapCause, OfflinePolicy, ProviderError, PublishSettler,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
@@ -44,7 +44,7 @@ use crate::unclaimed::Unclaimed;
 const MAX_ROUNDS: usize = 16;
 /// Messages handed to subscribers in one poll before these get a turn to take them. On a runtime with one thread they could
 /// not otherwise, and their queues would run over in a burst that they are well able to follow.
-const MAX_MESSAGES_A_POLL: usize = 256;
+const MAX_MESSAGES_A_POLL: usize = 128;
 /// Bytes received in one poll before that turn: of large messages fewer are in the cache, and in memory, at a time.
 const MAX_BYTES_A_POLL: usize = 128 * 1024;
 /// How often core is told the time while it holds receipts.
@@ -305,10 +305,10 @@ impl Task {
         more |= self.drive_link(cx);
         more |= self.drive_renewal(cx);
         more |= self.follow_deadlines();
-        more |= self.handle_events();
+        more |= self.drain_events();
         more |= self.transmit(cx);
         // What was written may complete publishes at once (QoS 0), and end the connection (DISCONNECT).
-        more |= self.handle_events();
+        more |= self.drain_events();
         more |= self.keep(cx);
         more
     }
@@ -542,19 +542,22 @@ impl Future for Task {
             open.is_drained = false;
         }
         for _ in 0..MAX_ROUNDS {
-            if this.round(cx) || this.flush(cx) {
-                if this.is_finished() {
-                    this.finish();
-                    return Poll::Ready(());
-                }
-                if this.delivered >= MAX_MESSAGES_A_POLL || this.received >= MAX_BYTES_A_POLL {
+            let more = this.round(cx) || this.flush(cx);
+            if this.is_finished() {
+                let _ = this.deliver();
+                this.finish();
+                return Poll::Ready(());
+            }
+            if more {
+                if this.delivered + this.incoming.deliveries.len() >= MAX_MESSAGES_A_POLL
+                    || this.received >= MAX_BYTES_A_POLL
+                {
                     break;
                 }
                 continue;
             }
-            if this.is_finished() {
-                this.finish();
-                return Poll::Ready(());
+            if this.deliver() == Demand::DropConnection {
+                continue;
             }
             if !this.sleep(cx)
                 && this.completed == Load::default()
@@ -570,6 +573,7 @@ impl Future for Task {
                 return Poll::Pending;
             }
         }
+        let _ = this.deliver();
         let _ = this.flush(cx);
         // There is more to do, after the others. Polled once, this asks to be woken when all of them have had their turn,
         // the future in `block_on` and the sockets included; waking ourselves would come before these.

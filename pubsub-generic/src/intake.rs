@@ -1,5 +1,6 @@
 //! The way in: from a batch of the transport, through the session, into the batch for the subscribers.
 
+use bytes::Bytes;
 use mqtt_session::{AckToken, Dup, InputProgress, Message as SessionMessage, Session};
 use pubsub_core::{Delivery, DeliveryReceipt, Message, TopicName};
 use tokio::time::Instant;
@@ -14,10 +15,15 @@ use crate::unclaimed::Unclaimed;
 /// What a small message is taken to keep alive: a transport's read buffer, which its chunk is a slice of.
 const READ_BUFFER: usize = 2 * 1024;
 
+/// Room for this many deliveries is made at once: some 35 KiB.
+const MAX_EXPECTED: usize = 256;
+
 /// What is on its way to the subscribers.
 #[derive(Default)]
 pub(crate) struct Incoming {
     pub(crate) deliveries: Vec<Delivery>,
+    /// How many there were in the last batch.
+    pub(crate) expected: usize,
     /// The topic of the last message: a stream of messages on one topic shares one name.
     last_topic: Option<TopicName>,
     /// The size of the buffer that the messages at hand lie in, as far as it is known.
@@ -39,30 +45,52 @@ struct Intake<'a> {
 
 impl Task {
     /// Feeds the session with a batch. Errors come back as events. What else it reports is handled chunk by chunk, since
-    /// messages behind an event take the longer way; the messages are handed on at the end, or in between when there are many.
+    /// messages behind an event take the longer way. The messages are delivered later, or in between when there are many.
     pub(crate) fn handle_chunks(&mut self) {
         let now = self.timestamp;
+        if self.incoming.deliveries.is_empty() {
+            // As many as last time. The last ones went to the subscriber with the room they were in.
+            let expected = self.incoming.expected.min(MAX_EXPECTED);
+            self.incoming.deliveries.reserve(expected);
+        }
         let mut chunks = std::mem::take(&mut self.chunks);
-        for mut chunk in chunks.drain(..) {
-            self.incoming.buffer_len = chunk.len().max(READ_BUFFER);
-            loop {
-                let (session, mut intake) = self.intake();
+        let mut others = chunks.drain(..);
+        let mut chunk = Bytes::new();
+        loop {
+            let (session, mut intake) = self.intake();
+            let progress = loop {
+                if chunk.is_empty() {
+                    match others.next() {
+                        Some(next) => chunk = next,
+                        None => break None,
+                    }
+                    intake.incoming.buffer_len = chunk.len().max(READ_BUFFER);
+                }
                 let progress = session.handle_input_with(&mut chunk, now, |message| {
                     intake.take(message);
                 });
-                if let Ok(InputProgress::DrainEvents) = progress {
-                    self.handle_events();
-                } else {
-                    self.drain_events();
-                    break;
+                if progress != Ok(InputProgress::NeedsMoreInput) || session.has_events() {
+                    break Some(progress);
                 }
+            };
+            self.drain_events();
+            match progress {
+                None => break,
+                Some(Ok(InputProgress::DrainEvents)) => {
+                    let _ = self.deliver();
+                }
+                Some(Ok(InputProgress::NeedsMoreInput)) => {}
+                // There is no connection any more that the rest could be for.
+                Some(Err(_)) => chunk.clear(),
             }
         }
+        drop(others);
         self.chunks = chunks;
         self.acknowledge_unwanted();
     }
 
     /// Puts a message that came as an event into the batch that is about to be delivered.
+    #[inline(never)]
     pub(crate) fn take_message(&mut self, message: SessionMessage) {
         self.intake().1.take(message);
         self.acknowledge_unwanted();
@@ -90,7 +118,7 @@ impl Task {
 
 impl Intake<'_> {
     /// Puts a message into the batch that is about to be delivered.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, mut message: SessionMessage) {
         let Some(topic) = self.incoming.topic_of(message.topic_bytes()) else {
             return;
@@ -140,15 +168,16 @@ impl Incoming {
     #[inline]
     fn topic_of(&mut self, topic: &[u8]) -> Option<TopicName> {
         match &self.last_topic {
-            Some(last) if last.as_bytes() == topic => {}
-            _ => self.learn_topic(topic)?,
+            Some(last) if last.as_bytes() == topic => Some(last.clone()),
+            _ => self.learn_topic(topic),
         }
-        self.last_topic.clone()
     }
 
-    /// The session lets none in that is not valid.
-    fn learn_topic(&mut self, topic: &[u8]) -> Option<()> {
-        self.last_topic = Some(TopicName::new(std::str::from_utf8(topic).ok()?).ok()?);
-        Some(())
+    #[inline(never)]
+    fn learn_topic(&mut self, topic: &[u8]) -> Option<TopicName> {
+        // The session lets none in that is not valid.
+        let topic = TopicName::from_bytes(topic).ok()?;
+        self.last_topic = Some(topic.clone());
+        Some(topic)
     }
 }

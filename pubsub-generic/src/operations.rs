@@ -157,14 +157,8 @@ impl Task {
         }
     }
 
-    /// Hands on what the session has to report, and the messages that came. Returns whether there was anything.
-    pub(crate) fn handle_events(&mut self) -> bool {
-        let more = self.drain_events() | !self.incoming.deliveries.is_empty();
-        self.deliver();
-        more
-    }
-
-    /// Handles what the session has to report; its messages join the batch that is about to be delivered.
+    /// Handles what the session has to report; its messages join the batch that is about to be delivered. Returns whether
+    /// there was anything.
     pub(crate) fn drain_events(&mut self) -> bool {
         let mut more = false;
         while let Some(event) = self.session.poll_event() {
@@ -175,7 +169,7 @@ impl Task {
             }
             // A gap and the end of a connection have their place among the messages.
             if let Event::Connected(_) | Event::Disconnected(_) = event {
-                self.deliver();
+                let _ = self.deliver();
                 if let Some(unclaimed) = &mut self.unclaimed {
                     unclaimed.disconnected();
                 }
@@ -232,14 +226,15 @@ impl Task {
         }
     }
 
-    fn deliver(&mut self) {
+    /// Hands on the messages that came.
+    pub(crate) fn deliver(&mut self) -> Demand {
         if self.incoming.deliveries.is_empty() {
-            return;
+            return Demand::Continue;
         }
-        self.delivered += self.incoming.deliveries.len();
-        self.shared
-            .counters
-            .messages_received(self.incoming.deliveries.len());
+        let messages = self.incoming.deliveries.len();
+        self.incoming.expected = messages;
+        self.delivered += messages;
+        self.shared.counters.messages_received(messages);
         let demand = match self.shared.sink.get() {
             Some(sink) => sink.deliver(&mut self.incoming.deliveries),
             None => {
@@ -248,6 +243,7 @@ impl Task {
             }
         };
         self.obey(demand);
+        demand
     }
 
     pub(crate) fn tell_time(&mut self) {

@@ -305,7 +305,8 @@ impl Task {
         drop(open);
         self.session.transport_closed(end, self.timestamp);
         // What arrived before the end counts.
-        self.handle_events();
+        self.drain_events();
+        let _ = self.deliver();
         self.settle_unflushed(Flush::Lost);
         self.lost(was, error);
     }
@@ -505,6 +506,7 @@ impl Task {
         self.facts.failed();
         self.fail_everything(&reason);
         self.report_state(Some(reason.clone()));
+        let _ = self.deliver();
         if let Some(sink) = self.shared.sink.get() {
             sink.failed(reason);
         }

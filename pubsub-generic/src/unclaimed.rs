@@ -124,6 +124,7 @@ impl Task {
 
     /// Who has subscribed again hears how long nobody was there.
     fn tell_claimed(&mut self) {
+        let _ = self.deliver();
         let Some(unclaimed) = &mut self.unclaimed else {
             return;
         };
@@ -171,6 +172,7 @@ impl Task {
         if unclaimed.filters.is_empty() && unclaimed.claimed.is_empty() {
             self.unclaimed = None;
         }
+        let _ = self.deliver();
     }
 
     /// Nobody has subscribed to what is left: the broker need not send it any more.
@@ -181,6 +183,7 @@ impl Task {
         }
         if let Some(unclaimed) = self.unclaimed.take() {
             self.incoming.deliveries.extend(unclaimed.held);
+            let _ = self.deliver();
             let filters = unclaimed.filters.iter();
             self.shared
                 .inbox

@@ -311,7 +311,7 @@ impl fmt::Debug for WsTransport {
 /// The most messages, and bytes, handed over in one batch; whichever is reached first. What else is there waits until
 /// the driver has had a turn at sending.
 const MAX_BATCH_MESSAGES: usize = 256;
-const MAX_BATCH_BYTES: usize = 64 * 1024;
+const MAX_BATCH_BYTES: usize = 16 * 1024;
 
 impl Transport for WsTransport {
     fn poll_receive(

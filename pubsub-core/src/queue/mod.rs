@@ -7,75 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
-
 use crate::error::{Overflow, SubscriptionError};
 use crate::limits::{HoldPolicy, Limits, OverflowPolicy, SubscriptionStats};
-use crate::message::{Message, QoS};
-use crate::provider::{Delivery, Gap, Settlement};
+use crate::message::QoS;
+use crate::provider::{Delivery, Gap};
 use crate::topic::TopicName;
 
-/// A delivery in a queue.
-pub(crate) struct Item {
-    seq: u64,
-    since: Duration,
-    cost: usize,
-    pub(crate) delivery: Delivery,
-}
+mod batch;
+mod item;
+mod state;
 
-/// What stands between messages in a queue.
-#[derive(Debug)]
-pub(crate) enum Notice {
-    Gap(Gap),
-    Lagged(u64),
-    Error(SubscriptionError),
-}
-
-#[allow(
-    clippy::large_enum_variant,
-    reason = "nearly all are items, and a box would cost an allocation a message"
-)]
-pub(crate) enum Entry {
-    Item(Item),
-    Notice(Notice),
-}
-
-/// What a subscription has taken out and not yielded yet. Both in order of sequence number.
-#[derive(Default)]
-pub(crate) struct Batch {
-    items: VecDeque<Item>,
-    notices: VecDeque<(u64, Notice)>,
-}
-
-impl Batch {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.notices.is_empty()
-    }
-
-    /// The next item, unless there is a notice to be looked at.
-    #[inline]
-    pub(crate) fn pop_item(&mut self) -> Option<Item> {
-        if !self.notices.is_empty() {
-            return None;
-        }
-        self.items.pop_front()
-    }
-
-    pub(crate) fn pop(&mut self) -> Option<Entry> {
-        if let Some((notice, _)) = self.notices.front()
-            && self.items.front().is_none_or(|item| *notice < item.seq)
-        {
-            let (_, notice) = self.notices.pop_front()?;
-            return Some(Entry::Notice(notice));
-        }
-        self.items.pop_front().map(Entry::Item)
-    }
-
-    fn give_back(&mut self) {
-        give_back(&mut self.items);
-        self.notices = VecDeque::new();
-    }
-}
+pub(crate) use batch::{Batch, Entry, Notice};
+pub(crate) use item::Place;
+use item::{HELD, PLAIN};
+use state::{LOCAL_BATCH, State};
 
 /// What the router has to do after it gave something to a queue.
 #[derive(Default)]
@@ -85,21 +30,6 @@ pub(crate) struct Effects {
     pub(crate) ended: bool,
     pub(crate) drop_connection: bool,
 }
-
-/// What a message costs beyond its topic and payload: its place in the queue and its handles.
-const OVERHEAD: usize = 64;
-/// Notices that wait at most; beyond that the oldest are merged or dropped, and errors of lost filters
-/// are bounded by the number of filters anyway.
-const MAX_NOTICES: usize = 1_024;
-/// How many messages an empty queue keeps room for: some 10 KiB.
-const ITEMS_KEPT: usize = 64;
-/// How many entries a subscription takes from its queue at a time: what a provider hands over in a burst, so that it changes
-/// hands as a whole. What was taken out is beyond the reach of the policies, though not of the limits.
-const LOCAL_BATCH: usize = 256;
-
-/// How many batches may come before a small message that waits no longer keeps its buffer alive. A burst is several, and
-/// the subscriber has its turn behind it: what it takes then is not worth copying.
-const FRESH_BATCHES: usize = 8;
 
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -116,41 +46,6 @@ struct Local {
     bytes: AtomicUsize,
 }
 
-/// Messages at most once.
-const PLAIN: usize = 0;
-/// Messages to be confirmed.
-const HELD: usize = 1;
-
-#[derive(Default)]
-struct Class {
-    /// In order of `seq`.
-    items: VecDeque<Item>,
-    bytes: usize,
-}
-
-struct State {
-    classes: [Class; 2],
-    /// In order of sequence number.
-    notices: VecDeque<(u64, Notice)>,
-    next_seq: u64,
-    /// For `LatestPerTopic`: from the hash of a topic to the sequence number of the item that waits.
-    latest: HashMap<u64, u64>,
-    /// Where the last few batches began, whose items may keep much larger buffers alive.
-    fresh: [u64; FRESH_BATCHES],
-    /// Which of them is the oldest.
-    oldest_fresh: usize,
-    /// Items of older batches that got the content of a newer one.
-    renewed: Vec<u64>,
-    /// Providers that may still deliver.
-    providers: usize,
-    ended: bool,
-    /// Since `DropConnection` was asked for and until the gap: what does not fit is postponed, and so is
-    /// everything after it, to keep the order.
-    postponing: bool,
-    waker: Option<Waker>,
-    stats: SubscriptionStats,
-}
-
 impl Effects {
     /// Both, the one after the other.
     pub(crate) fn merge(&mut self, later: Self) {
@@ -163,20 +58,7 @@ impl Effects {
 impl Queue {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
-                classes: Default::default(),
-                notices: VecDeque::new(),
-                next_seq: 0,
-                latest: HashMap::new(),
-                fresh: [0; FRESH_BATCHES],
-                oldest_fresh: 0,
-                renewed: Vec::new(),
-                providers: 0,
-                ended: false,
-                postponing: false,
-                waker: None,
-                stats: SubscriptionStats::default(),
-            }),
+            state: Mutex::default(),
             limits,
             local: Default::default(),
             hasher: RandomState::new(),
@@ -186,6 +68,54 @@ impl Queue {
     /// A batch is about to come: what stayed past the last few and uses little of its buffer gets a buffer of its own.
     pub(crate) fn begin_batch(&self) {
         self.lock().copy_out_stale();
+    }
+
+    /// Takes a whole batch, and gives room for the next one in its place: as it is where nothing waits and it fits, otherwise
+    /// one by one.
+    pub(crate) fn append_all(&self, batch: &mut Vec<Delivery>, now: Duration) -> Effects {
+        let mut state = self.lock();
+        if !self.take_over(&mut state, batch, now) {
+            drop(state);
+            return self.append(batch.drain(..), now);
+        }
+        Effects {
+            waker: state.waker.take(),
+            ..Effects::default()
+        }
+    }
+
+    /// Makes the batch the queue, if no policy has a say in it.
+    fn take_over(&self, state: &mut State, batch: &mut Vec<Delivery>, now: Duration) -> bool {
+        let limits = &self.limits.queue;
+        if state.ended
+            || limits.policy == OverflowPolicy::LatestPerTopic
+            || !state.classes[PLAIN].items.is_empty()
+        {
+            return false;
+        }
+        let mut place = Place::new(state.next_seq, now);
+        let mut bytes = 0_usize;
+        for delivery in batch.iter_mut() {
+            if delivery.message.qos != QoS::AtMostOnce {
+                return false;
+            }
+            delivery.place = place;
+            place.seq += 1;
+            bytes = bytes.saturating_add(delivery.cost());
+        }
+        let (queued, queued_bytes) = self.load(state, PLAIN);
+        if queued + batch.len() > limits.messages
+            || queued_bytes.saturating_add(bytes) > limits.bytes
+        {
+            return false;
+        }
+        state.next_seq = place.seq;
+        state.stats.received += batch.len() as u64;
+        let class = &mut state.classes[PLAIN];
+        class.bytes = bytes;
+        let room = std::mem::replace(&mut class.items, VecDeque::from(std::mem::take(batch)));
+        *batch = Vec::from(room);
+        true
     }
 
     /// Takes some of a batch, applies the policies, and says whom to wake.
@@ -226,7 +156,7 @@ impl Queue {
     #[inline(always)]
     fn push_plain(&self, state: &mut State, delivery: Delivery, now: Duration) -> Flow {
         let limits = &self.limits.queue;
-        let cost = cost_of(&delivery.message);
+        let cost = delivery.cost();
         if limits.policy == OverflowPolicy::LatestPerTopic
             && let Some(at) = self.find_latest(state, &delivery.message.topic)
         {
@@ -248,7 +178,7 @@ impl Queue {
         if let Some(seq) = state.latest.get(&hash).copied()
             && let Some(at) = state.classes[PLAIN].find(seq)
             && let Some(item) = state.classes[PLAIN].items.get(at)
-            && item.delivery.message.topic == *topic
+            && item.message.topic == *topic
         {
             return Some(at);
         }
@@ -263,10 +193,12 @@ impl Queue {
         let class = &mut state.classes[PLAIN];
         if let Some(item) = class.items.get_mut(at) {
             class.bytes += cost;
-            class.bytes -= std::mem::replace(&mut item.cost, cost);
-            item.delivery = delivery;
-            if item.seq < fresh_from && item.is_wasteful() {
-                state.renewed.push(item.seq);
+            class.bytes -= item.cost();
+            let place = item.place;
+            *item = delivery;
+            item.place = place;
+            if place.seq < fresh_from && item.is_wasteful() {
+                state.renewed.push(place.seq);
             }
         }
         state.stats.dropped += 1;
@@ -303,9 +235,9 @@ impl Queue {
 
     fn push_held(&self, state: &mut State, mut delivery: Delivery, now: Duration) -> Flow {
         let limits = self.limits.hold;
-        let cost = cost_of(&delivery.message);
+        let cost = delivery.cost();
         if state.postponing {
-            postpone(&mut delivery);
+            delivery.postpone();
             return Flow::DropConnection;
         }
         while !self.has_room(state, HELD, cost, limits.messages, limits.bytes) {
@@ -313,14 +245,14 @@ impl Queue {
                 HoldPolicy::End => return Flow::End(Overflow::TooManyHeld),
                 HoldPolicy::DropConnection if delivery.receipt.is_some() => {
                     state.postponing = true;
-                    postpone(&mut delivery);
+                    delivery.postpone();
                     return Flow::DropConnection;
                 }
                 _ => match state.classes[HELD].pop_front() {
-                    Some(oldest) => state.release(oldest.delivery, oldest.seq),
+                    Some(oldest) => state.release(oldest),
                     None => {
-                        let seq = state.new_seq();
-                        state.release(delivery, seq);
+                        delivery.place.seq = state.new_seq();
+                        state.release(delivery);
                         return Flow::Fits;
                     }
                 },
@@ -335,14 +267,14 @@ impl Queue {
             if self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
                 self.forget_latest(state, &oldest);
             }
-            state.lag(oldest.seq);
+            state.lag(oldest.place.seq);
             state.stats.dropped += 1;
         }
     }
 
-    fn forget_latest(&self, state: &mut State, item: &Item) {
-        let hash = self.hasher.hash_one(&item.delivery.message.topic);
-        if state.latest.get(&hash) == Some(&item.seq) {
+    fn forget_latest(&self, state: &mut State, item: &Delivery) {
+        let hash = self.hasher.hash_one(&item.message.topic);
+        if state.latest.get(&hash) == Some(&item.place.seq) {
             state.latest.remove(&hash);
         }
     }
@@ -391,7 +323,7 @@ impl Queue {
                     Entry::Item(item) => {
                         let (messages, bytes) = &mut taken[item.class()];
                         *messages += 1;
-                        *bytes += item.cost;
+                        *bytes += item.cost();
                         local.items.push_back(item);
                     }
                 }
@@ -425,14 +357,14 @@ impl Queue {
 
     /// An item left the local batch.
     #[inline]
-    pub(crate) fn took(&self, item: &Item) {
+    pub(crate) fn took(&self, item: &Delivery) {
         let local = &self.local[item.class()];
         // Only the subscription writes these, so a load and a store will do.
         let messages = local.messages.load(Ordering::Relaxed).saturating_sub(1);
         let bytes = local
             .bytes
             .load(Ordering::Relaxed)
-            .saturating_sub(item.cost);
+            .saturating_sub(item.cost());
         local.messages.store(messages, Ordering::Relaxed);
         local.bytes.store(bytes, Ordering::Relaxed);
     }
@@ -496,24 +428,24 @@ impl Queue {
         while !state.ended
             && !state.postponing
             && let Some(oldest) = state.classes[HELD].items.front()
-            && now.saturating_sub(oldest.since) > limits.time
+            && oldest.place.age(now) > limits.time
         {
             match limits.policy {
                 HoldPolicy::End => {
                     state.end_with(SubscriptionError::Overflow(Overflow::HeldTooLong));
                     effects.ended = true;
                 }
-                HoldPolicy::DropConnection if oldest.delivery.receipt.is_some() => {
+                HoldPolicy::DropConnection if oldest.receipt.is_some() => {
                     state.postponing = true;
                     effects.drop_connection = true;
                     let class = std::mem::take(&mut state.classes[HELD]);
                     for mut item in class.items {
-                        postpone(&mut item.delivery);
+                        item.postpone();
                     }
                 }
                 _ => {
                     if let Some(oldest) = state.classes[HELD].pop_front() {
-                        state.release(oldest.delivery, oldest.seq);
+                        state.release(oldest);
                     }
                 }
             }
@@ -542,212 +474,4 @@ enum Flow {
     Fits,
     DropConnection,
     End(Overflow),
-}
-
-impl State {
-    #[inline(always)]
-    fn push(&mut self, class: usize, delivery: Delivery, cost: usize, since: Duration) {
-        let seq = self.new_seq();
-        let class = &mut self.classes[class];
-        class.bytes += cost;
-        class.items.push_back(Item {
-            seq,
-            since,
-            cost,
-            delivery,
-        });
-    }
-
-    fn new_seq(&mut self) -> u64 {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        seq
-    }
-
-    fn notify(&mut self, notice: Notice) {
-        self.make_room_for_notice();
-        let seq = self.new_seq();
-        self.notices.push_back((seq, notice));
-    }
-
-    /// One message less than there was. Consecutive losses are told as one, at the place of the first
-    /// that the subscriber has not heard of.
-    fn lag(&mut self, seq: u64) {
-        let told = self
-            .notices
-            .iter_mut()
-            .rev()
-            .find_map(|(_, notice)| match notice {
-                Notice::Lagged(count) => Some(count),
-                _ => None,
-            });
-        match told {
-            Some(count) => *count += 1,
-            None => {
-                self.make_room_for_notice();
-                let at = self.notices.partition_point(|(other, _)| *other < seq);
-                self.notices.insert(at, (seq, Notice::Lagged(1)));
-            }
-        }
-    }
-
-    fn make_room_for_notice(&mut self) {
-        if self.notices.len() == MAX_NOTICES {
-            self.notices.pop_front();
-        }
-    }
-
-    fn release(&mut self, mut delivery: Delivery, seq: u64) {
-        if let Some(receipt) = delivery.receipt.take() {
-            receipt.settle(Settlement::Released);
-        }
-        self.lag(seq);
-        self.stats.released += 1;
-    }
-
-    fn end_with(&mut self, error: SubscriptionError) {
-        self.notify(Notice::Error(error));
-        self.ended = true;
-    }
-
-    /// What stayed past its batch, and those that followed closely, and uses little of its buffer gets a buffer of its own.
-    fn copy_out_stale(&mut self) {
-        let from = std::mem::replace(&mut self.fresh[self.oldest_fresh], self.next_seq);
-        self.oldest_fresh = (self.oldest_fresh + 1) % FRESH_BATCHES;
-        let to = self.fresh_from();
-        for class in &mut self.classes {
-            let first = class.items.partition_point(|item| item.seq < from);
-            let stale = class.items.range_mut(first..);
-            stale
-                .take_while(|item| item.seq < to)
-                .for_each(Item::copy_out_if_wasteful);
-        }
-        for seq in std::mem::take(&mut self.renewed) {
-            let class = &mut self.classes[PLAIN];
-            if let Some(at) = class.find(seq)
-                && let Some(item) = class.items.get_mut(at)
-            {
-                item.copy_out_if_wasteful();
-            }
-        }
-    }
-
-    fn fresh_from(&self) -> u64 {
-        self.fresh[self.oldest_fresh]
-    }
-
-    /// What a burst took does not stay with an idle queue.
-    fn give_back(&mut self) {
-        for class in &mut self.classes {
-            give_back(&mut class.items);
-        }
-        if self.latest.is_empty() && self.latest.capacity() > ITEMS_KEPT {
-            self.latest = HashMap::new();
-        }
-    }
-
-    /// The class of all that waits, if it is all of one.
-    fn only_class(&self) -> Option<usize> {
-        if !self.notices.is_empty() {
-            return None;
-        }
-        match &self.classes {
-            [plain, held] if held.items.is_empty() && !plain.items.is_empty() => Some(PLAIN),
-            [plain, held] if plain.items.is_empty() && !held.items.is_empty() => Some(HELD),
-            _ => None,
-        }
-    }
-
-    /// What comes first, and its sequence number.
-    fn pop_first(&mut self) -> Option<(u64, Entry)> {
-        let seq_of = |class: &Class| class.items.front().map(|item| item.seq);
-        let notice = self.notices.front().map(|(seq, _)| *seq);
-        let plain = seq_of(&self.classes[PLAIN]);
-        let held = seq_of(&self.classes[HELD]);
-        let first = [notice, plain, held].into_iter().flatten().min()?;
-        if notice == Some(first) {
-            return self
-                .notices
-                .pop_front()
-                .map(|(seq, notice)| (seq, Entry::Notice(notice)));
-        }
-        let class = if plain == Some(first) { PLAIN } else { HELD };
-        let item = self.classes[class].pop_front()?;
-        Some((first, Entry::Item(item)))
-    }
-}
-
-impl Class {
-    fn find(&self, seq: u64) -> Option<usize> {
-        self.items.binary_search_by_key(&seq, |item| item.seq).ok()
-    }
-
-    /// Moves the first few into `local`, which is empty; returns how many, and their bytes.
-    fn take_batch(&mut self, local: &mut Batch) -> (usize, usize) {
-        if self.items.len() <= LOCAL_BATCH {
-            std::mem::swap(&mut self.items, &mut local.items);
-            return (local.items.len(), std::mem::take(&mut self.bytes));
-        }
-        let mut bytes = 0;
-        local.items.extend(
-            self.items
-                .drain(..LOCAL_BATCH)
-                .inspect(|item| bytes += item.cost),
-        );
-        self.bytes -= bytes;
-        (LOCAL_BATCH, bytes)
-    }
-
-    fn pop_front(&mut self) -> Option<Item> {
-        let item = self.items.pop_front()?;
-        self.bytes -= item.cost;
-        Some(item)
-    }
-}
-
-impl Item {
-    fn class(&self) -> usize {
-        if self.delivery.message.qos == QoS::AtMostOnce {
-            PLAIN
-        } else {
-            HELD
-        }
-    }
-
-    /// Whether topic and payload use less than a quarter of the buffer they keep alive.
-    fn is_wasteful(&self) -> bool {
-        let used = self.delivery.message.topic.len() + self.delivery.message.payload.len();
-        used.saturating_mul(4) < self.delivery.buffer_len
-    }
-
-    fn copy_out_if_wasteful(&mut self) {
-        if !self.is_wasteful() {
-            return;
-        }
-        let message = &mut self.delivery.message;
-        let mut copy = BytesMut::with_capacity(message.topic.len() + message.payload.len());
-        copy.put_slice(message.topic.as_bytes());
-        let topic = copy.split().freeze();
-        copy.put_slice(&message.payload);
-        message.topic = message.topic.rehomed(topic);
-        message.payload = copy.freeze();
-        self.delivery.buffer_len = 0;
-    }
-}
-
-/// What a burst took does not stay with an idle queue.
-fn give_back(items: &mut VecDeque<Item>) {
-    if items.is_empty() && items.capacity() > ITEMS_KEPT {
-        items.shrink_to(ITEMS_KEPT);
-    }
-}
-
-fn cost_of(message: &Message) -> usize {
-    message.topic.len() + message.payload.len() + OVERHEAD
-}
-
-fn postpone(delivery: &mut Delivery) {
-    if let Some(receipt) = delivery.receipt.take() {
-        receipt.settle(Settlement::Postponed);
-    }
 }

@@ -1,0 +1,90 @@
+//! A delivery that waits in a queue, and what it costs there.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::message::{Message, QoS};
+use crate::provider::{Delivery, Settlement};
+
+/// Where a delivery stands in the queue that it waits in. A part of the delivery, so that a batch of them becomes a queue
+/// without being moved.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// Among all that ever was in the queue.
+    pub(super) seq: u64,
+    /// Since when, by the provider's clock, in nanoseconds.
+    since: u64,
+}
+
+/// Messages at most once.
+pub(super) const PLAIN: usize = 0;
+/// Messages to be confirmed.
+pub(super) const HELD: usize = 1;
+
+/// What a message costs beyond its topic and payload: its place in the queue and its handles.
+const OVERHEAD: usize = 64;
+/// How many messages an empty queue keeps room for: some 9 KiB.
+pub(super) const ITEMS_KEPT: usize = 64;
+
+impl Place {
+    #[inline]
+    pub(super) fn new(seq: u64, since: Duration) -> Self {
+        Self {
+            seq,
+            // Saturates after five hundred years.
+            since: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    pub(super) fn age(self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_nanos(self.since))
+    }
+}
+
+impl Delivery {
+    #[inline]
+    pub(super) fn class(&self) -> usize {
+        if self.message.qos == QoS::AtMostOnce {
+            PLAIN
+        } else {
+            HELD
+        }
+    }
+
+    #[inline]
+    pub(super) fn cost(&self) -> usize {
+        cost_of(&self.message)
+    }
+
+    /// Whether the payload uses less than a quarter of the buffer it keeps alive.
+    pub(super) fn is_wasteful(&self) -> bool {
+        self.message.payload.len().saturating_mul(4) < self.buffer_len
+    }
+
+    pub(super) fn copy_out_if_wasteful(&mut self) {
+        if self.is_wasteful() {
+            self.message.payload = Bytes::copy_from_slice(&self.message.payload);
+            self.buffer_len = 0;
+        }
+    }
+
+    pub(super) fn postpone(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            receipt.settle(Settlement::Postponed);
+        }
+    }
+}
+
+#[inline]
+fn cost_of(message: &Message) -> usize {
+    message.topic.len() + message.payload.len() + OVERHEAD
+}
+
+/// What a burst took does not stay with an idle queue.
+pub(super) fn give_back(items: &mut VecDeque<Delivery>) {
+    if items.is_empty() && items.capacity() > ITEMS_KEPT {
+        items.shrink_to(ITEMS_KEPT);
+    }
+}
