@@ -1,7 +1,6 @@
 //! What topics matched the last time, for brokers whose messages come again and again on the same ones.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How many places a topic has to be in.
 const WAYS: usize = 4;
@@ -207,12 +206,6 @@ impl fmt::Debug for MatchCache {
             .field("hits", &self.hits)
             .finish_non_exhaustive()
     }
-}
-
-/// A number that no trie in this process has had before. Not 0, which empty lines have.
-pub(super) fn new_generation() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Relaxed) + 1
 }
 
 #[cfg(test)]

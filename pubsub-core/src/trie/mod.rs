@@ -6,18 +6,20 @@
 //! * Filters with wildcards fall into few *shapes* (which levels are `+`, how many there are, whether `#`
 //!   follows). Each level has a key that depends on its place, and a filter lies in a second table under
 //!   the sum of the keys of its literal levels. So a topic is taken apart once, and then each shape costs
-//!   a subtraction and one look-up, none of which waits for another. Nearly all of them find nothing, so
-//!   a [`Sieve`] answers most from a byte.
+//!   a subtraction and one look-up, none of which waits for another. Nearly all of them find nothing, and
+//!   a [`Table`] says so from one word.
 //! * What has too many levels, or comes when there are [`MAX_SHAPES`] shapes already, goes to a tree. It
 //!   bounds what a hostile set of filters can cost.
 
 mod cache;
+mod generation;
 mod hash;
 mod index;
 mod levels;
 mod shapes;
-mod sieve;
+mod slab;
 mod symbols;
+mod table;
 mod text;
 mod tree;
 
@@ -27,18 +29,24 @@ pub use cache::MatchCache;
 
 use crate::matching::{MatchingRules, ParentLevel, ReservedTopics};
 use crate::topic::{TopicFilter, TopicName};
-use cache::{Found, new_generation};
+use cache::Found;
+use generation::Generation;
 use hash::Seed;
-use index::Index;
 use levels::{Levels, Shape};
 use shapes::Shapes;
-use sieve::Sieve;
+use slab::Slab;
+use table::{NUMBER_BITS, Table};
 use text::Text;
 use tree::{Rules, Tree};
 
 /// How many shapes of filters with wildcards are looked up one by one. Real sets have around ten; at the
 /// bound a match that finds nothing costs 64 look-ups of two or three nanoseconds, as much as a walk.
 const MAX_SHAPES: usize = 64;
+
+/// The longest text, in bytes, that lies in an entry of one cache line, beside a value of 16 bytes.
+const LINE: usize = 46;
+/// The same for an entry of two lines.
+const TWO_LINES: usize = 110;
 
 /// A map from topic filters to values that finds the values of all filters matching a topic.
 ///
@@ -68,34 +76,47 @@ const MAX_SHAPES: usize = 64;
 pub struct TopicTrie<V> {
     rules: MatchingRules,
     seed: Seed,
-    /// Every filter, in no order. `exact`, `shaped` or `tree` knows each by its number here.
-    entries: Vec<Entry<V>>,
-    /// Filters without wildcards.
-    exact: Index,
-    /// Filters of a listed shape.
-    shaped: Sieve,
+    /// Filters without wildcards, by the hash of the whole text.
+    exact: Table<Entry<V, LINE>>,
+    /// The same, for those that have more text than fits into a cache line.
+    long: Table<Entry<V, TWO_LINES>>,
+    /// Filters of a listed shape, by the keys of their levels.
+    shaped: Table<Entry<V, LINE>>,
     shapes: Shapes,
     max_shapes: usize,
     tree: Tree,
-    generation: u64,
+    /// The values of the filters in the tree, by the numbers that it keeps for them.
+    in_tree: Slab<V>,
+    generation: Generation,
 }
 
 /// Aligned, lest what fits into one cache line lies across two.
 #[derive(Clone)]
 #[repr(align(64))]
-struct Entry<V> {
-    pattern: Text,
+struct Entry<V, const TEXT: usize> {
+    pattern: Text<TEXT>,
     value: V,
 }
 
 /// How a filter is kept, or would be.
 enum Kind {
-    /// Without wildcards.
+    /// Without wildcards, in an entry of one line.
     Exact(u64),
+    /// Without wildcards, in one of two.
+    Long(u64),
     /// With wildcards: by its shape if that is listed, possibly in the tree all the same.
     Shaped(Shape, u64),
     /// In the tree.
     Deep,
+}
+
+/// Where a filter is, as long as none comes or goes.
+#[derive(Clone, Copy)]
+enum Place {
+    Exact(u32),
+    Long(u32),
+    Shaped(u32),
+    Tree(u32),
 }
 
 impl<V> TopicTrie<V> {
@@ -111,13 +132,14 @@ impl<V> TopicTrie<V> {
         Self {
             rules,
             seed: Seed::default(),
-            entries: Vec::new(),
-            exact: Index::default(),
-            shaped: Sieve::default(),
+            exact: Table::default(),
+            long: Table::default(),
+            shaped: Table::default(),
             shapes: Shapes::default(),
             max_shapes: MAX_SHAPES,
             tree: Tree::default(),
-            generation: new_generation(),
+            in_tree: Slab::default(),
+            generation: Generation::new(),
         }
     }
 
@@ -131,76 +153,117 @@ impl<V> TopicTrie<V> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.exact.len() + self.long.len() + self.shaped.len() + self.in_tree.len()
     }
 
     /// Whether it holds no filter.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Sets the value of a filter and returns the one it had.
     ///
     /// # Panics
-    /// When there are 2³² − 1 filters already.
+    /// Some time after there are 2²⁹ filters, when the numbers for them are used up.
     pub fn insert(&mut self, filter: &TopicFilter, value: V) -> Option<V> {
         let kind = self.kind_of(filter);
-        match self.number_of(filter, &kind) {
-            Some(number) => Some(std::mem::replace(&mut self.entries[number].value, value)),
-            None => {
-                self.add(filter, kind, value);
-                None
-            }
+        let found = self.find(filter, &kind);
+        if let Some(old) = found.and_then(|place| self.value_mut(place)) {
+            return Some(std::mem::replace(old, value));
         }
+        self.add(filter, &kind, value);
+        None
     }
 
     /// The value of this very filter.
     #[must_use]
     pub fn get(&self, filter: &TopicFilter) -> Option<&V> {
-        let number = self.number_of(filter, &self.kind_of(filter))?;
-        self.entries.get(number).map(|entry| &entry.value)
+        let place = self.find(filter, &self.kind_of(filter))?;
+        self.value(place)
     }
 
     /// The value of this very filter, to change.
     pub fn get_mut(&mut self, filter: &TopicFilter) -> Option<&mut V> {
-        let number = self.number_of(filter, &self.kind_of(filter))?;
-        self.entries.get_mut(number).map(|entry| &mut entry.value)
+        let place = self.find(filter, &self.kind_of(filter))?;
+        self.value_mut(place)
     }
 
     /// The value of a filter, made first if there is none.
     ///
     /// # Panics
-    /// When there are 2³² − 1 filters already.
+    /// Some time after there are 2²⁹ filters, when the numbers for them are used up.
     pub fn get_or_insert_with(&mut self, filter: &TopicFilter, make: impl FnOnce() -> V) -> &mut V {
         let kind = self.kind_of(filter);
-        let number = match self.number_of(filter, &kind) {
-            Some(number) => number,
-            None => self.add(filter, kind, make()),
-        };
-        &mut self.entries[number].value
+        match self.find(filter, &kind) {
+            Some(place) => self
+                .value_mut(place)
+                .expect("a filter is where it was found"),
+            None => self.add(filter, &kind, make()),
+        }
     }
 
     /// Removes a filter and returns its value.
     pub fn remove(&mut self, filter: &TopicFilter) -> Option<V> {
+        self.remove_if(filter, |_| true)
+    }
+
+    /// Shows the value of a filter to `is_done`, which may change it; removes the filter and returns its
+    /// value if that says so.
+    ///
+    /// So the last of a filter's subscribers takes the filter along, with one search for both:
+    ///
+    /// ```
+    /// use pubsub_core::{TopicFilter, TopicTrie};
+    ///
+    /// let mut trie = TopicTrie::new();
+    /// let filter = TopicFilter::new("plant/+/alarm")?;
+    /// trie.insert(&filter, vec!["control room", "porter"]);
+    ///
+    /// for who in ["porter", "control room"] {
+    ///     trie.remove_if(&filter, |subscribers| {
+    ///         subscribers.retain(|subscriber| *subscriber != who);
+    ///         subscribers.is_empty()
+    ///     });
+    /// }
+    /// assert!(trie.is_empty());
+    /// # Ok::<(), pubsub_core::TopicError>(())
+    /// ```
+    pub fn remove_if(
+        &mut self,
+        filter: &TopicFilter,
+        is_done: impl FnOnce(&mut V) -> bool,
+    ) -> Option<V> {
         let kind = self.kind_of(filter);
-        let number = self.number_of(filter, &kind)?;
-        match kind {
-            Kind::Exact(key) => {
-                self.exact.remove(key, number as u32);
-            }
-            Kind::Shaped(shape, key) if self.shaped.remove(key, number as u32) => {
-                self.shapes.remove(&shape, self.parent_matches());
-            }
-            Kind::Shaped(..) | Kind::Deep => self.tree.remove(filter.pattern(), &self.seed),
+        let place = self.find(filter, &kind)?;
+        if !is_done(self.value_mut(place)?) {
+            return None;
         }
-        self.generation = new_generation();
-        let removed = self.entries.swap_remove(number);
-        self.renumber(self.entries.len(), number);
-        if self.entries.len() * 4 < self.entries.capacity() {
-            self.entries.shrink_to(self.entries.len() * 2);
+        self.generation.advance();
+        let seed = &self.seed;
+        match (place, kind) {
+            (Place::Exact(number), Kind::Exact(key)) => {
+                let removed = self.exact.remove(key, number, |entry| entry.key(seed));
+                removed.map(|entry| entry.value)
+            }
+            (Place::Long(number), Kind::Long(key)) => {
+                let removed = self.long.remove(key, number, |entry| entry.key(seed));
+                removed.map(|entry| entry.value)
+            }
+            (Place::Shaped(number), Kind::Shaped(shape, key)) => {
+                let parent_matches = self.rules.parent_level == ParentLevel::Matches;
+                self.shapes.remove(&shape, parent_matches);
+                let removed = self
+                    .shaped
+                    .remove(key, number, |entry| entry.shape_key(seed));
+                removed.map(|entry| entry.value)
+            }
+            (Place::Tree(number), _) => {
+                self.tree.remove(filter.pattern(), seed);
+                self.in_tree.remove(number)
+            }
+            _ => None,
         }
-        Some(removed.value)
     }
 
     /// Which set of filters it holds: a number that no trie in this process has had before, drawn anew when
@@ -209,13 +272,13 @@ impl<V> TopicTrie<V> {
     /// So what was found out about a topic stays true as long as this is the same.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.generation.now()
     }
 
     /// Calls `visit` with the value of each filter that matches, in no particular order.
     pub fn for_each_match<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(&'a V)) {
         let key = self.seed.text(topic.as_str().as_bytes());
-        self.for_each_number(topic, key, |number| self.visit(number, &mut visit));
+        self.for_each_place(topic, key, |_, value| visit(value));
     }
 
     /// Calls `visit` with the value of each filter that matches, in no particular order, as
@@ -234,29 +297,41 @@ impl<V> TopicTrie<V> {
         }
         let text = topic.as_str().as_bytes();
         let key = self.seed.text(text);
-        if let Some(numbers) = cache.find(key, text, self.generation) {
-            for number in numbers {
-                self.visit(*number, &mut visit);
+        if let Some(places) = cache.find(key, text, self.generation.now()) {
+            for place in places {
+                if let Some(value) = self.value(Place::unpack(*place)) {
+                    visit(value);
+                }
             }
             return;
         }
         let mut found = Found::default();
-        self.for_each_number(topic, key, |number| {
-            found.push(number);
-            self.visit(number, &mut visit);
+        self.for_each_place(topic, key, |place, value| {
+            found.push(place.pack());
+            visit(value);
         });
-        cache.keep(key, text, self.generation, &found);
+        cache.keep(key, text, self.generation.now(), &found);
     }
 
-    /// Calls `visit` with the number of each filter that matches the topic with this key.
+    /// Calls `visit` with the place and the value of each filter that matches the topic with this key.
     #[inline]
-    fn for_each_number(&self, topic: &TopicName, key: u64, mut visit: impl FnMut(u32)) {
+    fn for_each_place<'a>(
+        &'a self,
+        topic: &TopicName,
+        key: u64,
+        mut visit: impl FnMut(Place, &'a V),
+    ) {
         let text = topic.as_str().as_bytes();
-        let exact = self
-            .exact
-            .find(key, |number| self.has_pattern(number, text));
-        if let Some(number) = exact {
-            visit(number);
+        if text.len() <= LINE {
+            let is_right = |entry: &Entry<V, LINE>| entry.pattern.as_bytes() == text;
+            if let Some((number, entry)) = self.exact.find(key, is_right) {
+                visit(Place::Exact(number), &entry.value);
+            }
+        } else {
+            let is_right = |entry: &Entry<V, TWO_LINES>| entry.pattern.as_bytes() == text;
+            if let Some((number, entry)) = self.long.find(key, is_right) {
+                visit(Place::Long(number), &entry.value);
+            }
         }
         if self.is_exact() {
             return;
@@ -269,18 +344,36 @@ impl<V> TopicTrie<V> {
                 && self.rules.reserved_topics == ReservedTopics::NamedExplicitly,
         };
         for shape in self.shapes.fitting(levels.count, rules.root_is_reserved) {
-            let found = self.shaped.find(levels.key_for(shape), |number| {
-                let entry = self.entries.get(number as usize);
-                entry.is_some_and(|entry| levels.has_text(text, shape, entry.pattern.as_bytes()))
-            });
-            if let Some(number) = found {
-                visit(number);
+            let key = levels.key_for(shape);
+            if self.shaped.may_have(key)
+                && let Some((number, value)) = self.find_shaped(key, text, &levels, shape)
+            {
+                visit(Place::Shaped(number), value);
             }
         }
         if !self.tree.is_empty() {
             self.tree
-                .for_each_match(text, &levels, &self.seed, rules, visit);
+                .for_each_match(text, &levels, &self.seed, rules, |number| {
+                    if let Some(value) = self.in_tree.get(number) {
+                        visit(Place::Tree(number), value);
+                    }
+                });
         }
+    }
+
+    /// Apart, since few shapes get here: so the loop over them keeps what it needs at hand.
+    #[inline(never)]
+    fn find_shaped(
+        &self,
+        key: u64,
+        text: &[u8],
+        levels: &Levels,
+        shape: &Shape,
+    ) -> Option<(u32, &V)> {
+        let found = self.shaped.find(key, |entry| {
+            levels.has_text(text, shape, entry.pattern.as_bytes())
+        });
+        found.map(|(number, entry)| (number, &entry.value))
     }
 
     /// Whether no filter has wildcards.
@@ -292,19 +385,36 @@ impl<V> TopicTrie<V> {
         self.rules.parent_level == ParentLevel::Matches
     }
 
-    fn visit<'a>(&'a self, number: u32, visit: &mut impl FnMut(&'a V)) {
-        if let Some(entry) = self.entries.get(number as usize) {
-            visit(&entry.value);
+    #[inline]
+    fn value(&self, place: Place) -> Option<&V> {
+        match place {
+            Place::Exact(number) => self.exact.get(number).map(|entry| &entry.value),
+            Place::Long(number) => self.long.get(number).map(|entry| &entry.value),
+            Place::Shaped(number) => self.shaped.get(number).map(|entry| &entry.value),
+            Place::Tree(number) => self.in_tree.get(number),
         }
     }
 
-    fn kind_of(&self, filter: &TopicFilter) -> Kind {
-        self.kind_of_pattern(filter.pattern(), filter.has_wildcards())
+    #[inline]
+    fn value_mut(&mut self, place: Place) -> Option<&mut V> {
+        match place {
+            Place::Exact(number) => self.exact.get_mut(number).map(|entry| &mut entry.value),
+            Place::Long(number) => self.long.get_mut(number).map(|entry| &mut entry.value),
+            Place::Shaped(number) => self.shaped.get_mut(number).map(|entry| &mut entry.value),
+            Place::Tree(number) => self.in_tree.get_mut(number),
+        }
     }
 
-    fn kind_of_pattern(&self, pattern: &str, has_wildcards: bool) -> Kind {
-        if !has_wildcards {
-            return Kind::Exact(self.seed.text(pattern.as_bytes()));
+    #[inline]
+    fn kind_of(&self, filter: &TopicFilter) -> Kind {
+        let pattern = filter.pattern();
+        if !filter.has_wildcards() {
+            let key = self.seed.text(pattern.as_bytes());
+            return if pattern.len() <= LINE {
+                Kind::Exact(key)
+            } else {
+                Kind::Long(key)
+            };
         }
         match Shape::of(pattern, &self.seed) {
             Some((shape, key)) => Kind::Shaped(shape, key),
@@ -312,68 +422,115 @@ impl<V> TopicTrie<V> {
         }
     }
 
-    fn number_of(&self, filter: &TopicFilter, kind: &Kind) -> Option<usize> {
-        let pattern = filter.pattern();
-        let is_right = |number| self.has_pattern(number, pattern.as_bytes());
-        let in_tree = || self.tree.get(pattern, &self.seed);
-        let number = match kind {
-            Kind::Exact(key) => self.exact.find(*key, is_right),
-            Kind::Shaped(_, key) => self.shaped.find(*key, is_right).or_else(in_tree),
-            Kind::Deep => in_tree(),
-        };
-        number.map(|number| number as usize)
-    }
-
     #[inline]
-    fn has_pattern(&self, number: u32, pattern: &[u8]) -> bool {
-        self.entries
-            .get(number as usize)
-            .is_some_and(|entry| entry.pattern.as_bytes() == pattern)
+    fn find(&self, filter: &TopicFilter, kind: &Kind) -> Option<Place> {
+        let pattern = filter.pattern();
+        let text = pattern.as_bytes();
+        let in_tree = || self.tree.get(pattern, &self.seed).map(Place::Tree);
+        match kind {
+            Kind::Exact(key) => {
+                let found = self
+                    .exact
+                    .find(*key, |entry| entry.pattern.as_bytes() == text);
+                found.map(|(number, _)| Place::Exact(number))
+            }
+            Kind::Long(key) => {
+                let found = self
+                    .long
+                    .find(*key, |entry| entry.pattern.as_bytes() == text);
+                found.map(|(number, _)| Place::Long(number))
+            }
+            Kind::Shaped(_, key) => {
+                let found = self
+                    .shaped
+                    .find(*key, |entry| entry.pattern.as_bytes() == text);
+                found
+                    .map(|(number, _)| Place::Shaped(number))
+                    .or_else(in_tree)
+            }
+            Kind::Deep => in_tree(),
+        }
     }
 
     /// Adds a filter that is not there.
-    fn add(&mut self, filter: &TopicFilter, kind: Kind, value: V) -> usize {
-        let number = u32::try_from(self.entries.len())
-            .ok()
-            .filter(|number| *number < u32::MAX);
-        let number = number.expect("fewer than 2^32 - 1 filters");
+    fn add(&mut self, filter: &TopicFilter, kind: &Kind, value: V) -> &mut V {
+        self.generation.advance();
+        let pattern = filter.pattern();
+        let parent_matches = self.parent_matches();
+        let seed = &self.seed;
         match kind {
-            Kind::Exact(key) => self.exact.insert(key, number),
-            Kind::Shaped(shape, key)
-                if self
-                    .shapes
-                    .add(&shape, self.max_shapes, self.parent_matches()) =>
-            {
-                self.shaped.insert(key, number);
+            Kind::Exact(key) => {
+                let entry = || Entry::empty(pattern, value);
+                let entry = self.exact.insert(*key, entry, |entry| entry.key(seed));
+                entry.fill(pattern)
+            }
+            Kind::Long(key) => {
+                let entry = || Entry::empty(pattern, value);
+                let entry = self.long.insert(*key, entry, |entry| entry.key(seed));
+                entry.fill(pattern)
+            }
+            Kind::Shaped(shape, key) if self.shapes.add(shape, self.max_shapes, parent_matches) => {
+                let entry = || Entry::empty(pattern, value);
+                let entry = self
+                    .shaped
+                    .insert(*key, entry, |entry| entry.shape_key(seed));
+                entry.fill(pattern)
             }
             Kind::Shaped(..) | Kind::Deep => {
-                self.tree.set(filter.pattern(), number, &self.seed);
+                let (number, value) = self.in_tree.insert(value);
+                self.tree.set(pattern, number, seed);
+                value
             }
         }
-        self.generation = new_generation();
-        self.entries.push(Entry {
-            pattern: Text::new(filter.pattern()),
+    }
+}
+
+impl<V, const TEXT: usize> Entry<V, TEXT> {
+    /// An entry with room for a pattern, which is [filled in](Self::fill) where the entry lies.
+    fn empty(pattern: &str, value: V) -> Self {
+        Self {
+            pattern: Text::with_room_for(pattern),
             value,
-        });
-        number as usize
+        }
     }
 
-    /// The entry with the number `old` has become `new`.
-    fn renumber(&mut self, old: usize, new: usize) {
-        let Some(entry) = self.entries.get(new) else {
-            return;
+    fn fill(&mut self, pattern: &str) -> &mut V {
+        self.pattern.fill(pattern);
+        &mut self.value
+    }
+
+    /// What it is found by if it has no wildcards.
+    fn key(&self, seed: &Seed) -> u64 {
+        seed.text(self.pattern.as_bytes())
+    }
+
+    /// What it is found by if it is of a listed shape.
+    fn shape_key(&self, seed: &Seed) -> u64 {
+        Shape::of(self.pattern.as_str(), seed).map_or(0, |(_, key)| key)
+    }
+}
+
+impl Place {
+    /// As one number, of which the highest bits say which table it is for.
+    #[inline]
+    fn pack(self) -> u32 {
+        let (table, number) = match self {
+            Self::Exact(number) => (0, number),
+            Self::Long(number) => (1, number),
+            Self::Shaped(number) => (2, number),
+            Self::Tree(number) => (3, number),
         };
-        let pattern = entry.pattern.as_str();
-        let (old, new) = (old as u32, new as u32);
-        match self.kind_of_pattern(
-            pattern,
-            pattern.bytes().any(|byte| matches!(byte, b'+' | b'#')),
-        ) {
-            Kind::Exact(key) => {
-                self.exact.renumber(key, old, new);
-            }
-            Kind::Shaped(_, key) if self.shaped.renumber(key, old, new) => {}
-            Kind::Shaped(..) | Kind::Deep => self.tree.set(pattern, new, &self.seed),
+        table << NUMBER_BITS | number
+    }
+
+    #[inline]
+    fn unpack(packed: u32) -> Self {
+        let number = packed & ((1 << NUMBER_BITS) - 1);
+        match packed >> NUMBER_BITS {
+            0 => Self::Exact(number),
+            1 => Self::Long(number),
+            2 => Self::Shaped(number),
+            _ => Self::Tree(number),
         }
     }
 }
@@ -388,7 +545,7 @@ impl<V> fmt::Debug for TopicTrie<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TopicTrie")
             .field("rules", &self.rules)
-            .field("filters", &self.entries.len())
+            .field("filters", &self.len())
             .finish_non_exhaustive()
     }
 }
@@ -507,7 +664,8 @@ mod tests {
 
     #[test]
     fn an_entry_with_a_small_value_is_a_cache_line() {
-        assert_eq!(size_of::<Entry<[u64; 2]>>(), 64);
+        assert_eq!(size_of::<Option<Entry<[u64; 2], LINE>>>(), 64);
+        assert_eq!(size_of::<Option<Entry<[u64; 2], TWO_LINES>>>(), 128);
     }
 
     /// Every combination of `+` and a literal over ten levels: 1,024 shapes, more than are listed.

@@ -1,27 +1,34 @@
 //! The text of an entry. A short one lies in place: with a value of up to 16 bytes, the entry then fills one
-//! cache line.
+//! cache line, or two.
 
-/// A filter's text, at most once allocated.
-#[derive(Clone)]
-pub(super) enum Text {
-    Short { len: u8, bytes: [u8; Self::SHORT] },
+/// A filter's text, at most once allocated: if it has more than `SHORT` bytes.
+#[derive(Clone, Debug)]
+pub(super) enum Text<const SHORT: usize> {
+    Short { len: u8, bytes: [u8; SHORT] },
     Long(Box<str>),
 }
 
-impl Text {
-    const SHORT: usize = 46;
+impl<const SHORT: usize> Text<SHORT> {
+    /// Room for a text that is then [filled in](Self::fill).
+    #[inline]
+    pub(super) fn with_room_for(text: &str) -> Self {
+        match u8::try_from(text.len()) {
+            Ok(len) if text.len() <= SHORT => Self::Short {
+                len,
+                bytes: [0; SHORT],
+            },
+            _ => Self::Long(text.into()),
+        }
+    }
 
-    pub(super) fn new(text: &str) -> Self {
-        let mut bytes = [0; Self::SHORT];
-        match bytes.get_mut(..text.len()) {
-            Some(place) => {
-                place.copy_from_slice(text.as_bytes());
-                Self::Short {
-                    len: text.len() as u8,
-                    bytes,
-                }
-            }
-            None => Self::Long(text.into()),
+    /// Writes down the text that there is room for. By itself, since a text that is written and then moved
+    /// has the processor wait for what it has just written.
+    #[inline]
+    pub(super) fn fill(&mut self, text: &str) {
+        if let Self::Short { len, bytes } = self
+            && let Some(bytes) = bytes.get_mut(..usize::from(*len))
+        {
+            bytes.copy_from_slice(text.as_bytes());
         }
     }
 

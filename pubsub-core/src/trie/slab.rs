@@ -1,0 +1,56 @@
+//! Things by number, each in its place as long as it is there.
+
+use super::table::NUMBER_BITS;
+
+#[derive(Clone, Debug)]
+pub(super) struct Slab<T> {
+    things: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    #[inline]
+    pub(super) fn get(&self, number: u32) -> Option<&T> {
+        self.things.get(number as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        self.things.get_mut(number as usize)?.as_mut()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.things.len() - self.free.len()
+    }
+
+    /// Adds a thing and returns it with its number.
+    ///
+    /// # Panics
+    /// When the numbers are used up.
+    pub(super) fn insert(&mut self, thing: T) -> (u32, &mut T) {
+        let number = self.free.pop().unwrap_or_else(|| {
+            let number = self.things.len();
+            assert!(number < 1 << NUMBER_BITS, "fewer filters than numbers");
+            self.things.push(None);
+            number as u32
+        });
+        (number, self.things[number as usize].insert(thing))
+    }
+
+    pub(super) fn remove(&mut self, number: u32) -> Option<T> {
+        let removed = self.things.get_mut(number as usize)?.take()?;
+        self.free.push(number);
+        if self.len() == 0 {
+            *self = Self::default();
+        }
+        Some(removed)
+    }
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self {
+            things: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
