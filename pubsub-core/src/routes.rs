@@ -152,14 +152,12 @@ impl Routes {
         if !slot.filters.remove(filter) {
             return;
         }
-        if let Some(members) = self.trie.get_mut(filter) {
+        self.trie.remove_if(filter, |members| {
             if let Some(at) = members.iter().position(|index| *index == key.index) {
                 members.swap_remove(at);
             }
-            if members.is_empty() {
-                self.trie.remove(filter);
-            }
-        }
+            members.is_empty()
+        });
     }
 
     pub(crate) fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
