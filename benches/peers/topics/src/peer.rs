@@ -104,13 +104,9 @@ impl Peer for Ours {
     }
 
     fn unsubscribe(&mut self, filter: &mut Option<TopicFilter>, id: u32) {
-        if let Some(filter) = filter
-            && self
-                .0
-                .get_mut(filter)
-                .is_some_and(|subscribers| subscribers.remove(id))
-        {
-            self.0.remove(filter);
+        if let Some(filter) = filter {
+            self.0
+                .remove_if(filter, |subscribers| subscribers.remove(id));
         }
     }
 
