@@ -10,7 +10,8 @@
 //!
 //! Of the signature, the key derivation and the HMAC are the `aws-sigv4` crate's. That crate cannot
 //! sign a request without `X-Amz-Expires`, which most clients of this service leave out, so the
-//! canonical request is put together here.
+//! canonical request is put together here. Of a request that is signed in its headers, as those to AWS's HTTPS endpoints are,
+//! [`sdk_authorization`] has the crate compute all.
 //!
 //! Once a client is in, each of its packets is looked at. What its policy or the quotas do not allow
 //! ends the connection without a word under MQTT 3.1.1 and with a reason code under MQTT 5, QoS 2
