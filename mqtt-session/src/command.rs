@@ -49,7 +49,7 @@ impl Session {
     }
 
     /// Checks a message, and says how large its packet is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn accept(&mut self, publish: &Publish) -> Result<usize, PublishErrorReason> {
         let size = size_of_publish(publish);
         self.check_publish(publish, size)?;

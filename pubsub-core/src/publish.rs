@@ -241,7 +241,17 @@ impl Future for Publishing {
 
     /// # Panics
     /// When polled again after it resolved.
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Targets::One(receipt) => Pin::new(receipt).poll(cx),
+            _ => self.poll_each(cx),
+        }
+    }
+}
+
+impl Publishing {
+    fn poll_each(&mut self, cx: &mut Context<'_>) -> Poll<Result<Delivered, PublishError>> {
         let targets = match &mut self.0 {
             Targets::One(receipt) => return Pin::new(receipt).poll(cx),
             Targets::Many(targets) => targets,

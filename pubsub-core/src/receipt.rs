@@ -143,8 +143,11 @@ impl PublishSettler {
     }
 
     /// The fate is known.
+    #[inline]
     pub fn settle(mut self, outcome: Result<Delivered, PublishError>) {
-        self.settle_once(outcome);
+        if let Some(slot) = self.0.take() {
+            slot.settle(outcome);
+        }
     }
 
     /// Whether anybody still holds the receipt.
@@ -152,27 +155,14 @@ impl PublishSettler {
     pub fn is_watched(&self) -> bool {
         self.0.as_ref().is_some_and(|slot| slot.lock().watched)
     }
-
-    fn settle_once(&mut self, outcome: Result<Delivered, PublishError>) {
-        if let Some(slot) = self.0.take() {
-            let mut progress = slot.lock();
-            progress.stage = PublishStage::Settled;
-            // There is none yet, and the compiler need not ask what to do with it.
-            if progress.watched
-                && let none @ None = &mut progress.outcome
-            {
-                *none = Some(outcome);
-            }
-            Progress::wake(progress);
-        }
-    }
 }
 
 impl Drop for PublishSettler {
     fn drop(&mut self) {
-        self.settle_once(Err(PublishError::Indeterminate(
-            ProviderErrorKind::Closed.into(),
-        )));
+        if let Some(slot) = self.0.take() {
+            let closed = ProviderErrorKind::Closed.into();
+            slot.settle(Err(PublishError::Indeterminate(closed)));
+        }
     }
 }
 
@@ -207,12 +197,13 @@ impl Receipts {
     }
 
     /// A receipt whose fate is told later, and the end that tells it.
+    #[inline]
     pub fn pair(&mut self) -> (PublishSettler, PublishReceipt) {
         let block = match self.block.take() {
             Some(block) => block,
             None => {
                 self.used = 0;
-                Arc::new(std::array::from_fn(|_| Slot::new()))
+                block_of_slots()
             }
         };
         let place = self.used;
@@ -222,6 +213,11 @@ impl Receipts {
         }
         Handle::pair(block, place)
     }
+}
+
+#[cold]
+fn block_of_slots() -> Arc<[Slot; BLOCK]> {
+    Arc::new(std::array::from_fn(|_| Slot::new()))
 }
 
 impl fmt::Debug for Receipts {
@@ -289,6 +285,22 @@ impl Handle {
             PublishSettler(Some(other)),
             PublishReceipt(Fate::Open(Self { block, place })),
         )
+    }
+
+    fn settle(self, outcome: Result<Delivered, PublishError>) {
+        let mut progress = self.lock();
+        progress.stage = PublishStage::Settled;
+        if !progress.watched {
+            // Nobody waits, and the block may live on.
+            drop(progress);
+            return drop(outcome);
+        }
+        match &mut progress.outcome {
+            none @ None => *none = Some(outcome),
+            // A settler settles once.
+            Some(_) => drop(outcome),
+        }
+        Progress::wake(progress);
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {

@@ -17,6 +17,7 @@ use mqtt_codec::ProtocolVersion;
 use mqtt_session::{PublishId, Session, Timestamp, TransportEnd};
 use pubsub_core::{
     BoxFuture, ConnectionFacts, Demand, GapCause, OfflinePolicy, ProviderError, PublishSettler,
+    TopicName,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
@@ -117,8 +118,8 @@ pub(crate) struct Task {
     pub(crate) delivered: usize,
     /// How many bytes this poll has received.
     received: usize,
-    /// The topic of the last publish, as the session wants it.
-    pub(crate) last_published: Option<Arc<str>>,
+    /// The topic of the last publish, and as the session wants it.
+    pub(crate) last_published: Option<(TopicName, Arc<str>)>,
     pub(crate) clock_due: Option<Instant>,
     pub(crate) chunks: Vec<Bytes>,
     pub(crate) output: BytesMut,

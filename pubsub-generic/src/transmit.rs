@@ -167,10 +167,12 @@ impl Task {
     /// The topic as the session wants it. Publishes on one topic share it.
     fn published_topic(&mut self, topic: &TopicName) -> Arc<str> {
         match &self.last_published {
-            Some(last) if **last == *topic.as_str() => Arc::clone(last),
+            Some((last, text)) if std::ptr::eq(last.as_str(), topic.as_str()) || last == topic => {
+                Arc::clone(text)
+            }
             _ => {
                 let text: Arc<str> = topic.as_str().into();
-                self.last_published = Some(Arc::clone(&text));
+                self.last_published = Some((topic.clone(), Arc::clone(&text)));
                 text
             }
         }

@@ -354,6 +354,7 @@ impl WebSocket {
     }
 
     /// Gives a frame to tungstenite, or queues it behind what waits already.
+    #[inline]
     fn push(&mut self, frame: Frame) -> Result<(), WebSocketError> {
         if !self.unsent.is_empty() {
             self.unsent.push_back(frame);
@@ -362,6 +363,7 @@ impl WebSocket {
         self.push_now(frame)
     }
 
+    #[inline]
     fn push_now(&mut self, frame: Frame) -> Result<(), WebSocketError> {
         match Pin::new(&mut self.inner).start_send(frame) {
             Ok(()) => Ok(()),
