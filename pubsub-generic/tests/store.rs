@@ -13,9 +13,9 @@ use pubsub_core::{
     PublishReceipt, PublishStage, QoS,
 };
 use pubsub_generic::{
-    Change, ConnectionError, Jitter, MemorySessionStore, MqttOptions, MqttProvider, OptionsError,
-    ProtocolVersion, Reconnect, Record, SessionMode, SessionStore, StillStored, StoreError,
-    StoreErrorKind,
+    Change, ConnectionError, Displaced, Jitter, MemorySessionStore, MqttOptions, MqttProvider,
+    OfflineOverflow, OptionsError, ProtocolVersion, Reconnect, Record, SessionMode, SessionStore,
+    StillStored, StoreError, StoreErrorKind,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -307,6 +307,57 @@ async fn what_is_taken_back_is_gone_from_the_store_before_that_is_told() {
     };
     assert_eq!(error.kind(), ProviderErrorKind::TimedOut);
     assert_eq!(store.records.len(), 1, "the header");
+}
+
+#[tokio::test]
+async fn what_makes_room_is_gone_from_the_store_before_that_is_told_and_the_rest_comes_back() {
+    const ROOM: usize = 10;
+    let store = MemorySessionStore::new();
+    let options = options(store.clone())
+        .offline_overflow(OfflineOverflow::DropOldest)
+        .queue(ROOM.try_into().unwrap(), (1 << 20).try_into().unwrap());
+    let (pubsub, provider, _broker) = start_with(options, vec![Step::Hang]);
+    let kept = |store: &MemorySessionStore| -> Vec<Vec<u8>> {
+        let records = store.load().unwrap();
+        let messages = records.iter().filter(|record| record.key[0] == 2);
+        messages.map(|record| record.value.to_vec()).collect()
+    };
+    let mut receipts = Vec::new();
+    for n in 0..3 * ROOM {
+        receipts.push(send(&pubsub, "a", &format!("{n:02}"), QoS::AtLeastOnce));
+        if n % 4 == 0 {
+            // Some are stored when their turn to make room comes, and some are not.
+            let last = receipts.last_mut().unwrap();
+            let _ = last.reached(PublishStage::Stored).await;
+        }
+    }
+    for (n, displaced) in receipts.drain(..2 * ROOM).enumerate() {
+        let PublishError::NotSent(error) = displaced.await.unwrap_err() else {
+            panic!("sent, or unknown");
+        };
+        assert!(cause::<Displaced>(&error).is_some(), "{error:?}");
+        let payload = format!("{n:02}");
+        let is_there = |value: &Vec<u8>| value.ends_with(payload.as_bytes());
+        assert!(
+            !kept(&store).iter().any(is_there),
+            "{payload} is still stored"
+        );
+    }
+    for receipt in &mut receipts {
+        receipt.reached(PublishStage::Stored).await.unwrap();
+    }
+    assert_eq!(kept(&store).len(), ROOM);
+    drop((pubsub, provider));
+    let (_pubsub, provider, mut broker) = start_again(self::options(store)).await;
+    let restored = provider.take_restored();
+    assert_eq!(restored.len(), ROOM);
+    let connected = tokio::spawn(async move { provider.connect().await });
+    let mut end = broker.accept().await;
+    connected.await.unwrap().unwrap();
+    for n in 2 * ROOM..3 * ROOM {
+        let publish = end.packet().await.unwrap();
+        assert!(publish.ends_with(format!("{n:02}").as_bytes()), "in order");
+    }
 }
 
 #[tokio::test]

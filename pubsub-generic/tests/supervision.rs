@@ -3,18 +3,19 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::memory::{Step, memory};
 use common::{cause, register};
 use pubsub_core::{
     ConnectionState as State, Event, HoldLimits, HoldPolicy, Network, OfflinePolicy, Provider,
-    ProviderErrorKind, PublishError, QoS,
+    ProviderErrorKind, PubSub, PublishError, QoS,
 };
 use pubsub_generic::{
     ConnectError, ConnectErrorKind, ConnectionError, CredentialFreshness, DEFAULT_NAME, Displaced,
     IdleConnection, Jitter, MqttOptions, MqttProvider, OfflineOverflow, ProtocolVersion, Reconnect,
-    Retry, SessionMode,
+    Requester, RequesterOptions, Retry, SessionMode,
 };
 use tokio::time::Instant;
 
@@ -724,6 +725,64 @@ async fn any_future_may_be_dropped_at_any_await() {
         provider.close().await.unwrap();
         drop((pubsub, provider));
         brokering.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requesters_and_changes_of_providers_may_be_given_up_at_any_await() {
+    for n in 0..10 {
+        let mut brokering = Vec::new();
+        let mut make = || {
+            let (connect, broker) = memory(Vec::new());
+            brokering.push(tokio::spawn(obliging(broker)));
+            Arc::new(MqttProvider::with_connect(steady(), connect).unwrap())
+        };
+        let (first, second, third) = (make(), make(), make());
+        let pubsub = PubSub::new();
+        pubsub
+            .add_provider(DEFAULT_NAME, Arc::clone(&first))
+            .unwrap();
+        abandon_after(n, Requester::new(&pubsub, RequesterOptions::default())).await;
+        pubsub
+            .publish("a", "x")
+            .qos(QoS::AtLeastOnce)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stats = first.stats();
+        assert_eq!(
+            (stats.calls_pending, stats.subscriptions),
+            (0, 0),
+            "after {n} polls"
+        );
+
+        let subscription = pubsub.subscribe("a").await.unwrap();
+        abandon_after(
+            n,
+            pubsub.replace_provider(DEFAULT_NAME, Arc::clone(&second)),
+        )
+        .await;
+        // However far that came, doing it again brings it to its end.
+        pubsub
+            .replace_provider(DEFAULT_NAME, Arc::clone(&third))
+            .await
+            .unwrap();
+        assert_eq!(third.stats().subscriptions, 1, "after {n} polls");
+        pubsub
+            .publish("a", "x")
+            .qos(QoS::AtLeastOnce)
+            .await
+            .unwrap();
+
+        abandon_after(n, pubsub.remove_provider(DEFAULT_NAME)).await;
+        assert_eq!(pubsub.providers().is_empty(), n > 0, "after {n} polls");
+        drop((subscription, pubsub));
+        for provider in [first, second, third] {
+            provider.close().await.unwrap();
+        }
+        for broker in brokering {
+            broker.await.unwrap();
+        }
     }
 }
 
