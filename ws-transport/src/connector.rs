@@ -54,8 +54,8 @@ impl Connector {
 
     /// A connector with the defaults: [`TcpDialer`], [`TlsConfig`]'s defaults, 20 s for a whole connect.
     ///
-    /// The default TLS configuration is made when the first `wss` target asks for it; what is wrong with it is
-    /// then that connect's error.
+    /// The default TLS configuration is made when the first `wss` target asks for it, and shared by all connectors of
+    /// the process; what is wrong with it is then that connect's error.
     #[must_use]
     pub fn new() -> Self {
         Self {

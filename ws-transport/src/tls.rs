@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use rustls::{
@@ -19,7 +19,8 @@ use crate::{BoxedIo, Stream, Target, TlsConfigError, TlsError};
 /// How TLS connections are made: whom to trust, who we are, and with which cryptographic provider.
 ///
 /// Cheap to clone. Clones share the session cache: keep one configuration (or one
-/// [`Connector`](crate::Connector)) across reconnects, so that sessions resume.
+/// [`Connector`](crate::Connector)) across reconnects, so that sessions resume. Connectors that are given none share
+/// one, made of the defaults, for as long as the process lives.
 ///
 /// The provider is the one named in the builder, else the process's default where one is installed, else the
 /// compiled-in one (ring before aws-lc-rs where both are), else [`TlsConfigError::NoProvider`]. Building a
@@ -82,11 +83,26 @@ impl LazyTls {
         if let Some(config) = self.0.get() {
             return Ok(config);
         }
-        // Two first connects may both build one; the loser's is dropped, unused. A failure is not kept: the
-        // application may install a provider before the next attempt.
-        let config = TlsConfig::builder().build()?;
+        let config = shared_default()?;
         Ok(self.0.get_or_init(|| config))
     }
+}
+
+/// The default configuration, of which one is enough for the whole process: it knows nobody's secrets but the sessions', and
+/// those of one connector resume in another.
+fn shared_default() -> Result<TlsConfig, TlsConfigError> {
+    static SHARED: Mutex<Option<TlsConfig>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_current = |config: &TlsConfig| {
+        let installed = CryptoProvider::get_default();
+        installed.is_none_or(|installed| Arc::ptr_eq(installed, config.client.crypto_provider()))
+    };
+    if let Some(config) = shared.as_ref().filter(|config| is_current(config)) {
+        return Ok(config.clone());
+    }
+    // A failure is not kept: the application may install a provider before the next attempt.
+    let config = TlsConfig::builder().build()?;
+    Ok(shared.insert(config).clone())
 }
 
 impl From<TlsConfig> for LazyTls {
@@ -405,5 +421,23 @@ fn classify(error: io::Error) -> TlsError {
         },
         Some(E::PeerIncompatible(_) | E::NoApplicationProtocol) => TlsError::Incompatible(error),
         _ => TlsError::Handshake(error),
+    }
+}
+
+#[cfg(test)]
+#[cfg(all(
+    feature = "webpki-roots",
+    any(feature = "tls-ring", feature = "tls-aws-lc-rs")
+))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_no_configuration_shares_one_and_its_sessions() {
+        let (one, other) = (LazyTls::default(), LazyTls::default());
+        let (one, other) = (one.get().unwrap(), other.get().unwrap());
+        assert!(Arc::ptr_eq(&one.client, &other.client));
+        let own = LazyTls::from(TlsConfig::builder().build().unwrap());
+        assert!(!Arc::ptr_eq(&one.client, &own.get().unwrap().client));
     }
 }
