@@ -215,6 +215,9 @@ where
     F: FnMut(SocketAddr) -> Fut,
     Fut: Future<Output = io::Result<T>>,
 {
+    if let [only] = addresses[..] {
+        return attempt(only).await;
+    }
     let mut waiting = addresses.into_iter();
     let mut running = FuturesUnordered::new();
     let mut first_error = None;
