@@ -60,7 +60,7 @@ pub struct MqttProvider {
 
 enum TaskState {
     /// Started by the first call, so that a provider can be made outside of a runtime.
-    Idle(Box<dyn FnOnce() -> Task + Send>),
+    Idle(Box<dyn FnOnce() -> Box<Task> + Send>),
     Running(JoinHandle<()>),
     /// Somebody waits for its end, or it never ran.
     Taken,
@@ -173,10 +173,11 @@ impl MqttProvider {
             let shared = Arc::clone(&shared);
             Box::new(move || {
                 let task = Task::new(shared, connect, session, backoff);
-                match kept {
+                // It is large, and a future is moved a number of times before it runs.
+                Box::new(match kept {
                     Some((keeper, restored, origin)) => task.keeping(keeper, restored, origin),
                     None => task,
-                }
+                })
             })
         };
         Ok(Self {
