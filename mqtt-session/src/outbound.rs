@@ -206,6 +206,8 @@ impl InFlightEntry {
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     ids: PublishIds,
+    /// Not in flight, and not to be used again either.
+    retired: Vec<PacketId>,
     /// Slot `n` is identifier `n + 1`.
     slots: Vec<Slot>,
     first: Link,
@@ -299,6 +301,28 @@ impl InFlight {
 
     /// Takes an entry out and frees its identifier.
     pub(crate) fn remove(&mut self, id: PacketId) -> Option<InFlightEntry> {
+        let entry = self.take_out(id)?;
+        self.ids.free(id);
+        Some(entry)
+    }
+
+    /// Takes out a QoS 2 message that the broker may have, and that will not be brought to its end. Under its identifier the
+    /// broker would take another message for this one, confirm it, and throw it away: so that is not used again in this
+    /// session. Each costs connections, so identifiers do not run out.
+    pub(crate) fn retire(&mut self, id: PacketId) {
+        if self.take_out(id).is_some() {
+            self.retired.push(id);
+        }
+    }
+
+    /// The broker has forgotten what it had.
+    pub(crate) fn free_retired(&mut self) {
+        for id in self.retired.drain(..) {
+            self.ids.free(id);
+        }
+    }
+
+    fn take_out(&mut self, id: PacketId) -> Option<InFlightEntry> {
         let slot = self.slots.get_mut(slot_of(id.value()))?;
         let mut place = slot.place.take()?;
         let entry = place.take()?;
@@ -311,7 +335,6 @@ impl InFlight {
             0 => self.last = before,
             after => self.slots[slot_of(after)].before = before,
         }
-        self.ids.free(id);
         self.len -= 1;
         self.bytes -= entry.outgoing.size;
         if self.spare.len() < SPARE_PLACES {
@@ -351,7 +374,7 @@ impl InFlight {
     }
 
     pub(crate) fn ids_in_use(&self) -> usize {
-        self.ids.in_use()
+        self.ids.in_use() - self.retired.len()
     }
 }
 

@@ -375,7 +375,10 @@ impl Session {
             entry.strikes = entry.strikes.saturating_add(1);
             if is_alone && entry.strikes >= limit {
                 let publish = entry.outgoing.id;
-                self.in_flight.remove(id);
+                match entry.stage {
+                    Stage::Pubrec => self.in_flight.retire(id),
+                    _ => drop(self.in_flight.remove(id)),
+                }
                 self.counters.quarantined += 1;
                 self.complete(publish, PublishOutcome::Quarantined);
             }
@@ -396,6 +399,7 @@ impl Session {
             self.persister.touch(RecordKey::Received(id));
         }
         self.received.clear();
+        self.in_flight.free_retired();
         for id in self.in_flight.ids() {
             let Some(entry) = self.in_flight.entry_mut(id) else {
                 continue;

@@ -651,6 +651,40 @@ fn an_alias_never_makes_a_packet_too_large() {
     }
 }
 
+/// The broker may have it: it would take another message under its identifier for this one, confirm it and throw it away.
+#[test]
+fn the_identifier_of_a_qos_2_message_that_was_set_aside_is_used_again_in_a_new_session_only() {
+    for version in VERSIONS {
+        let mut client = Client::connected(resuming(version));
+        client.publish("poison", QoS::ExactlyOnce);
+        while client.sent_words() != [""; 0] {
+            client.close(TransportEnd::ClosedByPeer);
+            client.connect_with(true, &[]);
+        }
+        assert_eq!(client.outcomes(), [PublishOutcome::Quarantined]);
+        assert_eq!(client.session.stats().packet_ids_in_use, 0);
+        let used = |client: &mut Client| {
+            let mut used = Vec::new();
+            for _ in 0..100 {
+                client.publish("x", QoS::AtLeastOnce);
+                for packet in client.sent() {
+                    let Packet::Publish(publish) = packet else {
+                        panic!("{packet:?}")
+                    };
+                    let id = publish.packet_id().unwrap().value();
+                    used.push(id);
+                    client.puback(id);
+                }
+            }
+            used
+        };
+        assert!(!used(&mut client).contains(&1));
+        client.close(TransportEnd::ClosedByPeer);
+        client.connect_with(false, &[]);
+        assert!(used(&mut client).contains(&1));
+    }
+}
+
 #[test]
 fn a_poison_message_is_set_aside_and_its_neighbours_are_not() {
     for version in VERSIONS {
