@@ -126,19 +126,32 @@ impl Decoder {
         self.take(chunk)
     }
 
-    /// Takes the next packet off `chunk` if it is a whole and valid PUBLISH.
+    /// Takes the next packet off `buf` if it is a whole and valid PUBLISH.
     ///
-    /// Otherwise nothing is taken: [`Decoder::decode_bytes`] says then what there is, or what is wrong with it. For who
+    /// Otherwise nothing is taken: [`Decoder::decode`] says then what there is, or what is wrong with it. For who
     /// receives little but messages, and spares the way through [`Packet`].
     #[inline(always)]
-    pub fn decode_publish(&mut self, chunk: &mut Bytes) -> Option<Publish> {
-        let frame = self.next_frame(chunk).ok()??;
+    pub fn decode_publish(&mut self, buf: &mut BytesMut) -> Option<Publish> {
+        self.take_publish(buf)
+    }
+
+    /// Takes the next packet off `chunk` if it is a whole and valid PUBLISH, as [`Decoder::decode_publish`] does.
+    ///
+    /// For memory that is shared already; otherwise it is [`Decoder::decode_bytes`] that goes on.
+    #[inline(always)]
+    pub fn decode_publish_bytes(&mut self, chunk: &mut Bytes) -> Option<Publish> {
+        self.take_publish(chunk)
+    }
+
+    #[inline(always)]
+    fn take_publish(&mut self, source: &mut impl Source) -> Option<Publish> {
+        let frame = self.next_frame(source).ok()??;
         let len = frame.len();
         if !frame.is_publish() {
             return None;
         }
         let layout = PublishLayout::decode(frame, self.version).ok()?;
-        Some(layout.with_frame(chunk.split_frame(len)))
+        Some(layout.with_frame(source.split_frame(len)))
     }
 
     /// Decodes the packet at the front of `buf` in place: the view and its length; `None` until it is complete.

@@ -22,7 +22,8 @@ pub(crate) struct Connection {
     pub(crate) epoch: u32,
     pub(crate) phase: Phase,
     pub(crate) decoder: Decoder,
-    /// The beginning of a packet whose end has not come. At most the maximum packet size.
+    /// The beginning of a packet whose end has not come. At most the maximum packet size, in a block that packets before it
+    /// may share.
     pub(crate) partial: BytesMut,
     /// How many bytes of a packet that is too large are still to come.
     pub(crate) discard: usize,

@@ -1,6 +1,6 @@
 //! What each packet does.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use mqtt_codec::{DisconnectRef, Packet, ProtocolVersion, Publish, ReasonCode, SubackRef};
 
 use crate::connack::{owned, user_properties};
@@ -126,13 +126,14 @@ impl Session {
     #[inline(always)]
     fn next_publish(&mut self, input: &mut Bytes) -> Option<Publish> {
         let connection = self.connection.as_mut()?;
-        if connection.phase != Phase::Connected
-            || connection.discard > 0
-            || !connection.partial.is_empty()
-        {
+        if connection.phase != Phase::Connected || connection.discard > 0 {
             return None;
         }
-        let publish = connection.decoder.decode_publish(input)?;
+        let publish = if connection.partial.is_empty() {
+            connection.decoder.decode_publish_bytes(input)?
+        } else {
+            connection.complete_publish(input)?
+        };
         self.counters.bytes_received += publish.frame().len() as u64;
         Some(publish)
     }
@@ -301,29 +302,55 @@ impl crate::connection::Connection {
             input.advance(gone);
         }
         while !self.partial.is_empty() {
+            if let Some(packet) = self.decoder.decode(&mut self.partial)? {
+                return Ok(Some(packet));
+            }
             // Until its length is known a byte at a time, then all that it needs and no more: the rest stays uncopied.
             let wanted = self
                 .decoder
                 .pending_len()
                 .map_or(1, |len| len.saturating_sub(self.partial.len()));
-            let take = wanted.min(input.len());
-            if take == 0 && wanted > 0 {
+            if !self.keep(input, wanted) {
                 return Ok(None);
-            }
-            self.partial.extend_from_slice(&input.split_to(take));
-            if let Some(packet) = self.decoder.decode(&mut self.partial)? {
-                self.partial = BytesMut::new();
-                return Ok(Some(packet));
             }
         }
         let packet = self.decoder.decode_bytes(input)?;
-        if packet.is_none() && !input.is_empty() {
-            self.partial.extend_from_slice(input);
-            input.advance(input.len());
+        if packet.is_none() {
+            self.keep(input, input.len());
         }
         Ok(packet)
     }
+
+    /// The PUBLISH whose beginning is kept, if `input` has its end.
+    #[inline(never)]
+    fn complete_publish(&mut self, input: &mut Bytes) -> Option<Publish> {
+        let len = self.decoder.pending_len()?;
+        self.keep(input, len.saturating_sub(self.partial.len()));
+        self.decoder.decode_publish(&mut self.partial)
+    }
+
+    /// Keeps the first few bytes of `input`, as many as there are of those wanted. Returns whether there were any.
+    ///
+    /// They go into a block that many packets share, each of which keeps it alive: a stream that is cut everywhere would
+    /// cost an allocation a packet otherwise. An idle connection gives it back.
+    fn keep(&mut self, input: &mut Bytes, wanted: usize) -> bool {
+        let taken = input.get(..wanted).unwrap_or(input);
+        if taken.is_empty() {
+            return false;
+        }
+        if self.partial.capacity() - self.partial.len() < taken.len() {
+            self.partial.reserve(taken.len().max(PARTIAL_BLOCK));
+        }
+        self.partial.extend_from_slice(taken);
+        let taken = taken.len();
+        input.advance(taken);
+        true
+    }
 }
+
+/// The size of the blocks that packets are put together in, in bytes: some twenty small ones share one, and those that stay
+/// keep little more alive than the few that they are.
+const PARTIAL_BLOCK: usize = 2 * 1024;
 
 /// How the input goes on after a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

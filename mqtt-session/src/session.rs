@@ -4,7 +4,7 @@ use core::fmt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use mqtt_codec::{PacketId, PropertyBuf, PropertyScope, ProtocolVersion, ReasonCode};
 
 use crate::config::{CleanStart, Config, ConfigError};
@@ -268,6 +268,10 @@ impl Session {
             KeepAliveAction::Nothing => {}
             KeepAliveAction::Ping => {
                 connection.ping = PingState::Due;
+                if connection.partial.is_empty() {
+                    // Nothing has come for a while.
+                    connection.partial = BytesMut::new();
+                }
                 // The timeout begins now, written or not: a socket that takes no more bytes is a sign, too.
                 connection.keep_alive.on_ping_sent(self.now);
             }

@@ -139,7 +139,17 @@ pub(crate) fn decode_all_ways(
     assert_eq!(shared, owned);
 
     let mut chunk = Bytes::copy_from_slice(bytes);
-    let publish = Decoder::new(version).decode_publish(&mut chunk);
+    let publish = Decoder::new(version).decode_publish_bytes(&mut chunk);
+    let mut buf = BytesMut::from(bytes);
+    let unshared = Decoder::new(version).decode_publish(&mut buf);
+    assert_eq!(unshared.is_some(), publish.is_some());
+    assert!(
+        unshared
+            .iter()
+            .zip(&publish)
+            .all(|(a, b)| a.as_ref() == b.as_ref())
+    );
+    assert_eq!(buf, chunk);
     match (publish, &owned) {
         (Some(publish), Ok(Some(owned @ Packet::Publish(_)))) => {
             assert_eq!(PacketRef::Publish(publish.as_ref()), owned.as_ref());
