@@ -455,7 +455,7 @@ impl Message {
 
     /// The payload, as [`payload_bytes`](Self::payload_bytes), without counting handles.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn into_payload(self) -> Bytes {
         self.publish.into_payload()
     }

@@ -1,22 +1,22 @@
 //! A delivery that waits in a queue, and what it costs there.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::message::{Message, QoS};
 use crate::provider::{Delivery, Settlement};
 
-/// Where a delivery stands in the queue that it waits in. A part of the delivery, so that a batch of them becomes a queue
-/// without being moved.
+/// Where a delivery stands in the queue that it waits in, among all that ever was in it. A part of the delivery, so that a
+/// batch of them becomes a queue without being moved.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Place {
-    /// Among all that ever was in the queue.
     pub(super) seq: u64,
-    /// Since when, by the provider's clock, in nanoseconds.
-    since: u64,
 }
+
+// What is larger is moved by a call.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Delivery>() <= 128);
 
 /// Messages at most once.
 pub(super) const PLAIN: usize = 0;
@@ -27,21 +27,6 @@ pub(super) const HELD: usize = 1;
 const OVERHEAD: usize = 64;
 /// How many messages an empty queue keeps room for: some 9 KiB.
 pub(super) const ITEMS_KEPT: usize = 64;
-
-impl Place {
-    #[inline]
-    pub(super) fn new(seq: u64, since: Duration) -> Self {
-        Self {
-            seq,
-            // Saturates after five hundred years.
-            since: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-        }
-    }
-
-    pub(super) fn age(self, now: Duration) -> Duration {
-        now.saturating_sub(Duration::from_nanos(self.since))
-    }
-}
 
 impl Delivery {
     #[inline]

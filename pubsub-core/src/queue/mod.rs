@@ -74,7 +74,7 @@ impl Queue {
     /// one by one.
     pub(crate) fn append_all(&self, batch: &mut Vec<Delivery>, now: Duration) -> Effects {
         let mut state = self.lock();
-        if !self.take_over(&mut state, batch, now) {
+        if !self.take_over(&mut state, batch) {
             drop(state);
             return self.append(batch.drain(..), now);
         }
@@ -85,7 +85,7 @@ impl Queue {
     }
 
     /// Makes the batch the queue, if no policy has a say in it.
-    fn take_over(&self, state: &mut State, batch: &mut Vec<Delivery>, now: Duration) -> bool {
+    fn take_over(&self, state: &mut State, batch: &mut Vec<Delivery>) -> bool {
         let limits = &self.limits.queue;
         if state.ended
             || limits.policy == OverflowPolicy::LatestPerTopic
@@ -93,7 +93,9 @@ impl Queue {
         {
             return false;
         }
-        let mut place = Place::new(state.next_seq, now);
+        let mut place = Place {
+            seq: state.next_seq,
+        };
         let mut bytes = 0_usize;
         for delivery in batch.iter_mut() {
             if delivery.message.qos != QoS::AtMostOnce {
@@ -134,7 +136,7 @@ impl Queue {
         for delivery in deliveries.by_ref() {
             state.stats.received += 1;
             let flow = if delivery.message.qos == QoS::AtMostOnce {
-                self.push_plain(&mut state, delivery, now)
+                self.push_plain(&mut state, delivery)
             } else {
                 self.push_held(&mut state, delivery, now)
             };
@@ -154,7 +156,7 @@ impl Queue {
     }
 
     #[inline(always)]
-    fn push_plain(&self, state: &mut State, delivery: Delivery, now: Duration) -> Flow {
+    fn push_plain(&self, state: &mut State, delivery: Delivery) -> Flow {
         let limits = &self.limits.queue;
         let cost = delivery.cost();
         if limits.policy == OverflowPolicy::LatestPerTopic
@@ -168,7 +170,7 @@ impl Queue {
         {
             return flow;
         }
-        state.push(PLAIN, delivery, cost, now);
+        state.push(PLAIN, delivery, cost);
         Flow::Fits
     }
 
@@ -258,7 +260,7 @@ impl Queue {
                 },
             }
         }
-        state.push(HELD, delivery, cost, now);
+        state.push_held(delivery, cost, now);
         Flow::Fits
     }
 
@@ -427,8 +429,8 @@ impl Queue {
         let mut effects = Effects::default();
         while !state.ended
             && !state.postponing
+            && state.oldest_age(now).is_some_and(|age| age > limits.time)
             && let Some(oldest) = state.classes[HELD].items.front()
-            && oldest.place.age(now) > limits.time
         {
             match limits.policy {
                 HoldPolicy::End => {

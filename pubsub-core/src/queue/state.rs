@@ -5,7 +5,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::batch::{Batch, Entry, Notice};
-use super::item::{HELD, ITEMS_KEPT, PLAIN, Place, give_back};
+use super::item::{HELD, ITEMS_KEPT, PLAIN, give_back};
 use crate::error::SubscriptionError;
 use crate::limits::SubscriptionStats;
 use crate::provider::{Delivery, Settlement};
@@ -31,6 +31,8 @@ pub(super) struct Class {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) classes: [Class; 2],
+    /// Since when those to be confirmed have waited: the first of each tick of the clock, and the tick.
+    pub(super) held_since: VecDeque<(u64, Duration)>,
     /// In order of sequence number.
     pub(super) notices: VecDeque<(u64, Notice)>,
     pub(super) next_seq: u64,
@@ -54,18 +56,36 @@ pub(super) struct State {
 
 impl State {
     #[inline(always)]
-    pub(super) fn push(
-        &mut self,
-        class: usize,
-        mut delivery: Delivery,
-        cost: usize,
-        since: Duration,
-    ) {
-        let seq = self.new_seq();
+    pub(super) fn push(&mut self, class: usize, mut delivery: Delivery, cost: usize) {
+        delivery.place.seq = self.new_seq();
         let class = &mut self.classes[class];
         class.bytes += cost;
-        delivery.place = Place::new(seq, since);
         class.items.push_back(delivery);
+    }
+
+    /// As [`push`](Self::push), for what is held since `now`.
+    pub(super) fn push_held(&mut self, delivery: Delivery, cost: usize, now: Duration) {
+        if self.classes[HELD].items.is_empty() {
+            self.held_since.clear();
+        }
+        if self.held_since.back().is_none_or(|(_, at)| *at != now) {
+            self.held_since.push_back((self.next_seq, now));
+        }
+        self.push(HELD, delivery, cost);
+    }
+
+    /// How long the oldest of those held has been.
+    pub(super) fn oldest_age(&mut self, now: Duration) -> Option<Duration> {
+        let oldest = self.classes[HELD].items.front()?.place.seq;
+        while self
+            .held_since
+            .get(1)
+            .is_some_and(|(first, _)| *first <= oldest)
+        {
+            self.held_since.pop_front();
+        }
+        let (_, since) = self.held_since.front()?;
+        Some(now.saturating_sub(*since))
     }
 
     pub(super) fn new_seq(&mut self) -> u64 {
