@@ -32,6 +32,11 @@ use crate::transport::Transport;
 /// [`OfflinePolicy::Fail`](pubsub_core::OfflinePolicy::Fail). The connection state goes from `Connected` over `Connecting`
 /// to `Connected`.
 ///
+/// While the old connection drains, the new transport is not looked at: for [`drain_timeout`](Self::drain_timeout) and a second more,
+/// at most. A peer that ends it meanwhile is noticed after the old connection has been left, and that is then a loss like any other.
+/// Limits are counted by a clock that stands still while the machine sleeps (on Linux): a connection that woke up past
+/// its limit is not replaced ahead of anything, but found dead by its keep alive.
+///
 /// ```
 /// use std::time::Duration;
 /// use pubsub_generic::{MqttOptions, Renewal};
