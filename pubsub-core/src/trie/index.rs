@@ -79,6 +79,26 @@ impl Index {
         true
     }
 
+    /// How many slots there are: a power of two, or none. A tag's home is its remainder by that.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Every tag.
+    pub(super) fn tags(&self) -> impl Iterator<Item = u32> {
+        let used = self.slots.iter().filter(|slot| **slot != EMPTY);
+        used.map(|slot| (slot >> 32) as u32)
+    }
+
+    /// The tags of one home.
+    pub(super) fn tags_at(&self, home: usize) -> impl Iterator<Item = u32> {
+        let (before, from) = self.slots.split_at_checked(home).unwrap_or_default();
+        let run = from.iter().chain(before).take_while(|slot| **slot != EMPTY);
+        let mask = self.slots.len().wrapping_sub(1);
+        run.map(|slot| (slot >> 32) as u32)
+            .filter(move |tag| *tag as usize & mask == home)
+    }
+
     fn slot_of(&self, key: u64, number: u32) -> Option<usize> {
         let wanted = u64::from(tag_of(key)) << 32 | (u64::from(number) + 1);
         let mask = self.slots.len().wrapping_sub(1);

@@ -6,8 +6,8 @@
 //! * Filters with wildcards fall into few *shapes* (which levels are `+`, how many there are, whether `#`
 //!   follows). Each level has a key that depends on its place, and a filter lies in a second table under
 //!   the sum of the keys of its literal levels. So a topic is taken apart once, and then each shape costs
-//!   a subtraction and one look-up, none of which waits for another. Nearly all of them find nothing, and
-//!   a [`Table`] says so from one word.
+//!   a subtraction and one look-up, none of which waits for another. Nearly all of them find nothing, so
+//!   a [`Sieve`] answers most from a byte.
 //! * What has too many levels, or comes when there are [`MAX_SHAPES`] shapes already, goes to a tree. It
 //!   bounds what a hostile set of filters can cost.
 
@@ -17,6 +17,7 @@ mod hash;
 mod index;
 mod levels;
 mod shapes;
+mod sieve;
 mod slab;
 mod symbols;
 mod table;
@@ -34,6 +35,7 @@ use generation::Generation;
 use hash::Seed;
 use levels::{Levels, Shape};
 use shapes::Shapes;
+use sieve::Sieve;
 use slab::Slab;
 use table::{NUMBER_BITS, Table};
 use text::Text;
@@ -81,7 +83,9 @@ pub struct TopicTrie<V> {
     /// The same, for those that have more text than fits into a cache line.
     long: Table<Entry<V, TWO_LINES>>,
     /// Filters of a listed shape, by the keys of their levels.
-    shaped: Table<Entry<V, LINE>>,
+    shaped: Sieve,
+    /// The entries of those, by the numbers that it keeps for them.
+    in_shapes: Slab<Entry<V, LINE>>,
     shapes: Shapes,
     max_shapes: usize,
     tree: Tree,
@@ -134,7 +138,8 @@ impl<V> TopicTrie<V> {
             seed: Seed::default(),
             exact: Table::default(),
             long: Table::default(),
-            shaped: Table::default(),
+            shaped: Sieve::default(),
+            in_shapes: Slab::default(),
             shapes: Shapes::default(),
             max_shapes: MAX_SHAPES,
             tree: Tree::default(),
@@ -153,7 +158,7 @@ impl<V> TopicTrie<V> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.exact.len() + self.long.len() + self.shaped.len() + self.in_tree.len()
+        self.exact.len() + self.long.len() + self.in_shapes.len() + self.in_tree.len()
     }
 
     /// Whether it holds no filter.
@@ -253,9 +258,15 @@ impl<V> TopicTrie<V> {
             (Place::Shaped(number), Kind::Shaped(shape, key)) => {
                 let parent_matches = self.rules.parent_level == ParentLevel::Matches;
                 self.shapes.remove(&shape, parent_matches);
-                let removed = self
-                    .shaped
-                    .remove(key, number, |entry| entry.shape_key(seed));
+                self.shaped.remove(key, number);
+                let removed = self.in_shapes.remove(number);
+                if self.in_shapes.is_mostly_holes() {
+                    self.in_shapes.compact();
+                    self.shaped = Sieve::default();
+                    for (number, entry) in self.in_shapes.iter() {
+                        self.shaped.insert(entry.shape_key(seed), number);
+                    }
+                }
                 removed.map(|entry| entry.value)
             }
             (Place::Tree(number), _) => {
@@ -344,11 +355,14 @@ impl<V> TopicTrie<V> {
                 && self.rules.reserved_topics == ReservedTopics::NamedExplicitly,
         };
         for shape in self.shapes.fitting(levels.count, rules.root_is_reserved) {
-            let key = levels.key_for(shape);
-            if self.shaped.may_have(key)
-                && let Some((number, value)) = self.find_shaped(key, text, &levels, shape)
+            let found = self.shaped.find(levels.key_for(shape), |number| {
+                let entry = self.in_shapes.get(number);
+                entry.is_some_and(|entry| levels.has_text(text, shape, entry.pattern.as_bytes()))
+            });
+            if let Some(number) = found
+                && let Some(entry) = self.in_shapes.get(number)
             {
-                visit(Place::Shaped(number), value);
+                visit(Place::Shaped(number), &entry.value);
             }
         }
         if !self.tree.is_empty() {
@@ -359,21 +373,6 @@ impl<V> TopicTrie<V> {
                     }
                 });
         }
-    }
-
-    /// Apart, since few shapes get here: so the loop over them keeps what it needs at hand.
-    #[inline(never)]
-    fn find_shaped(
-        &self,
-        key: u64,
-        text: &[u8],
-        levels: &Levels,
-        shape: &Shape,
-    ) -> Option<(u32, &V)> {
-        let found = self.shaped.find(key, |entry| {
-            levels.has_text(text, shape, entry.pattern.as_bytes())
-        });
-        found.map(|(number, entry)| (number, &entry.value))
     }
 
     /// Whether no filter has wildcards.
@@ -390,7 +389,7 @@ impl<V> TopicTrie<V> {
         match place {
             Place::Exact(number) => self.exact.get(number).map(|entry| &entry.value),
             Place::Long(number) => self.long.get(number).map(|entry| &entry.value),
-            Place::Shaped(number) => self.shaped.get(number).map(|entry| &entry.value),
+            Place::Shaped(number) => self.in_shapes.get(number).map(|entry| &entry.value),
             Place::Tree(number) => self.in_tree.get(number),
         }
     }
@@ -400,7 +399,7 @@ impl<V> TopicTrie<V> {
         match place {
             Place::Exact(number) => self.exact.get_mut(number).map(|entry| &mut entry.value),
             Place::Long(number) => self.long.get_mut(number).map(|entry| &mut entry.value),
-            Place::Shaped(number) => self.shaped.get_mut(number).map(|entry| &mut entry.value),
+            Place::Shaped(number) => self.in_shapes.get_mut(number).map(|entry| &mut entry.value),
             Place::Tree(number) => self.in_tree.get_mut(number),
         }
     }
@@ -441,12 +440,11 @@ impl<V> TopicTrie<V> {
                 found.map(|(number, _)| Place::Long(number))
             }
             Kind::Shaped(_, key) => {
-                let found = self
-                    .shaped
-                    .find(*key, |entry| entry.pattern.as_bytes() == text);
-                found
-                    .map(|(number, _)| Place::Shaped(number))
-                    .or_else(in_tree)
+                let found = self.shaped.find(*key, |number| {
+                    let entry = self.in_shapes.get(number);
+                    entry.is_some_and(|entry| entry.pattern.as_bytes() == text)
+                });
+                found.map(Place::Shaped).or_else(in_tree)
             }
             Kind::Deep => in_tree(),
         }
@@ -470,10 +468,8 @@ impl<V> TopicTrie<V> {
                 entry.fill(pattern)
             }
             Kind::Shaped(shape, key) if self.shapes.add(shape, self.max_shapes, parent_matches) => {
-                let entry = || Entry::empty(pattern, value);
-                let entry = self
-                    .shaped
-                    .insert(*key, entry, |entry| entry.shape_key(seed));
+                let (number, entry) = self.in_shapes.insert(Entry::empty(pattern, value));
+                self.shaped.insert(*key, number);
                 entry.fill(pattern)
             }
             Kind::Shaped(..) | Kind::Deep => {

@@ -44,6 +44,24 @@ impl<T> Slab<T> {
         }
         Some(removed)
     }
+
+    /// Whether three of four places are holes.
+    pub(super) fn is_mostly_holes(&self) -> bool {
+        self.free.len() * 4 > self.things.len() * 3
+    }
+
+    /// Leaves no holes, and gives all things new numbers: from 0 on, in order.
+    pub(super) fn compact(&mut self) {
+        self.things.retain(Option::is_some);
+        self.things.shrink_to_fit();
+        self.free = Vec::new();
+    }
+
+    /// All that there is, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let things = (0..).zip(&self.things);
+        things.filter_map(|(number, thing)| thing.as_ref().map(|thing| (number, thing)))
+    }
 }
 
 impl<T> Default for Slab<T> {

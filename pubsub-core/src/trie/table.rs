@@ -47,15 +47,6 @@ impl<T> Table<T> {
         self.things.len() - self.holes.len()
     }
 
-    /// Whether there may be something under this key. That there is not, one word says nearly always.
-    #[inline]
-    pub(super) fn may_have(&self, key: u64) -> bool {
-        let mask = self.groups.len().wrapping_sub(1);
-        self.groups
-            .get(key as usize & mask)
-            .is_some_and(|group| may_be_zero(group.head ^ tags_of(key)) | (group.head >> 48) != 0)
-    }
-
     /// The number of the first thing under this key that is the right one, and the thing.
     #[inline]
     pub(super) fn find(&self, key: u64, mut is_right: impl FnMut(&T) -> bool) -> Option<(u32, &T)> {
