@@ -173,6 +173,7 @@ impl Task {
         let failure = failure.cloned();
         let closed = ProviderError::new(ProviderErrorKind::Closed);
         self.fail_everything(&closed);
+        self.shared.inbox.account(&mut self.completed);
         self.facts.failed();
         self.report_state(None);
         let left_over = self
@@ -197,6 +198,7 @@ impl Drop for Task {
         self.shared.inbox.take(&mut self.batch, &mut self.completed);
         let gone = ProviderError::from(ProviderErrorKind::Closed);
         self.settle_everything(&gone);
+        self.shared.inbox.account(&mut self.completed);
         self.batch.commands.clear();
         self.shared.set_up(false);
         self.facts.failed();

@@ -244,10 +244,7 @@ impl Inbox {
     pub(crate) fn take(&self, batch: &mut Batch, completed: &mut Load) {
         let mut state = self.lock();
         state.sleeper = None;
-        state.load.messages -= completed.messages;
-        state.load.bytes -= completed.bytes;
-        state.load.operations -= completed.operations;
-        *completed = Load::default();
+        state.account(completed);
         if batch.commands.is_empty() {
             std::mem::swap(&mut batch.commands, &mut state.commands);
         } else {
@@ -266,6 +263,11 @@ impl Inbox {
         if let Door::Closing(farewell) = state.door {
             batch.farewell = Some(farewell);
         }
+    }
+
+    /// Accounts for what was completed, where nothing more is taken.
+    pub(crate) fn account(&self, completed: &mut Load) {
+        self.lock().account(completed);
     }
 
     /// Goes to sleep, unless something has come in since [`take`](Self::take). Returns whether the task may sleep.
@@ -301,6 +303,13 @@ impl Inbox {
 }
 
 impl State {
+    fn account(&mut self, completed: &mut Load) {
+        self.load.messages -= completed.messages;
+        self.load.bytes -= completed.bytes;
+        self.load.operations -= completed.operations;
+        *completed = Load::default();
+    }
+
     /// Drops the oldest publishes that the task has not seen, until one of `size` fits among them.
     fn make_room(
         &mut self,

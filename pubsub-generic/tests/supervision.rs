@@ -729,6 +729,23 @@ async fn any_future_may_be_dropped_at_any_await() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_closing_ends_are_pending_no_more() {
+    let (connect, _broker) = memory(vec![Step::Hang]);
+    let (pubsub, provider) = register(MqttProvider::with_connect(steady(), connect).unwrap());
+    let connecting = tokio::spawn({
+        let provider = Arc::clone(&provider);
+        async move { provider.connect().await }
+    });
+    let subscribing = tokio::spawn(async move { pubsub.subscribe("a").await.map(drop) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(provider.stats().calls_pending, 2);
+    let _ = provider.close().await;
+    assert!(connecting.await.unwrap().is_err());
+    assert!(subscribing.await.unwrap().is_err());
+    assert_eq!(provider.stats().calls_pending, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn requesters_and_changes_of_providers_may_be_given_up_at_any_await() {
     for n in 0..10 {
         let mut brokering = Vec::new();
