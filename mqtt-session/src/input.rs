@@ -44,8 +44,8 @@ impl Session {
     /// A message goes to `on_message` if no event waits, and is an event behind the others if one does. So what
     /// `on_message` was given came before every event that there is when this returns, and the order is that of
     /// `handle_input` if those messages are handled before the next [`poll_event`](Self::poll_event). At most
-    /// [`Config::max_pending_events`](crate::Config::max_pending_events) messages are handed on in one call: then it
-    /// returns [`InputProgress::DrainEvents`], as it does with as many events.
+    /// [`Config::max_pending_events`](crate::Config::max_pending_events) messages are taken in one call, repeated ones
+    /// that go no further among them: then it returns [`InputProgress::DrainEvents`], as it does with as many events.
     ///
     /// ```
     /// # use bytes::Bytes;
