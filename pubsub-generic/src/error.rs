@@ -50,8 +50,9 @@ pub enum ConnectionError {
     Session(mqtt_session::ConnectionError),
     /// The broker said goodbye, with its reason (MQTT 5).
     ServerDisconnect(ReasonCode),
-    /// Another client with the same client identifier takes our place. MQTT 5 says so; before that it is concluded from
-    /// several connections in a row that the broker accepted and soon closed without a word.
+    /// Another client with the same client identifier takes our place. A broker may say so with MQTT 5; from one that does
+    /// not (mosquitto before 2.1), and before MQTT 5, it is concluded from several connections in a row that the broker
+    /// accepted and soon closed without a word.
     TakenOver,
     /// The host reported that the network went away.
     NetworkDown,

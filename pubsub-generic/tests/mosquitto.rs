@@ -12,8 +12,8 @@ use pubsub_core::{
     PublishError, QoS, RefusalKind,
 };
 use pubsub_generic::{
-    ConnectErrorKind, ConnectionError, DEFAULT_NAME, MqttOptions, ProtocolVersion, ReasonCode,
-    Renewal, SessionMode,
+    ConnectErrorKind, ConnectionError, DEFAULT_NAME, Jitter, MqttOptions, ProtocolVersion,
+    ReasonCode, Reconnect, Renewal, SessionMode,
 };
 use testkit::certs::Authority;
 use testkit::mosquitto::{Broker, find_or_skip};
@@ -426,6 +426,39 @@ async fn freeze(broker: &Broker, version: ProtocolVersion) {
             .round_trip
             .is_none_or(|time| time < Duration::from_secs(5))
     );
+}
+
+/// Mosquitto before 2.1 closes the older connection without a DISCONNECT, whatever the version and the transport; from 2.1
+/// on it says 0x8E to a client of MQTT 5. Either has to come to the same.
+#[tokio::test]
+async fn a_take_over_is_recognised_whether_the_broker_says_so_or_not() {
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let pace = Reconnect::default()
+            .first(Duration::from_millis(50))
+            .base(Duration::from_millis(50))
+            .jitter(Jitter::None);
+        let options = MqttOptions::new(broker.ws_url())
+            .protocol_version(version)
+            .client_id("one name")
+            .reconnect(pace);
+        let (alice, to_alice) = client(options.clone());
+        let (_bob, to_bob) = client(options);
+        let mut watch = alice.connection(DEFAULT_NAME).unwrap();
+        to_alice.connect().await.unwrap();
+        to_bob.connect().await.unwrap();
+        let mut told = Vec::new();
+        while told.last() != Some(&ProviderErrorKind::TakenOver) {
+            let lost = watch.reached(State::ConnectionDisrupted).await.unwrap();
+            told.push(lost.reason.unwrap().kind());
+            // Three, if each connection got its CONNACK before it was taken.
+            assert!(told.len() <= 6, "{version:?}: {told:?}");
+            watch.reached(State::Connected).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
