@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use mqtt_codec::ProtocolVersion;
@@ -56,6 +56,8 @@ pub struct MqttOptions {
     pub(crate) subscribe_timeout: Duration,
     pub(crate) reconnect: Reconnect,
     pub(crate) renewal: Renewal,
+    /// `SystemTime::now`, but in tests.
+    pub(crate) wall_clock: fn() -> SystemTime,
     pub(crate) endpoint_order: EndpointOrder,
     pub(crate) login: Option<Arc<dyn LoginSource>>,
     pub(crate) on_failure: Option<Judge>,
@@ -191,6 +193,7 @@ impl MqttOptions {
             subscribe_timeout: Duration::from_secs(60),
             reconnect: Reconnect::default(),
             renewal: Renewal::default(),
+            wall_clock: SystemTime::now,
             endpoint_order: EndpointOrder::default(),
             login: None,
             on_failure: None,
@@ -614,6 +617,6 @@ impl fmt::Debug for MqttOptions {
             .field("hang_up_error", &self.hang_up_error)
             .field("store", &self.store)
             .field("claim_timeout", &self.claim_timeout)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

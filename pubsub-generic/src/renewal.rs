@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mqtt_session::{Disconnect, TransportEnd};
 use pubsub_core::{BoxFuture, GapCause};
@@ -34,8 +34,10 @@ use crate::transport::Transport;
 ///
 /// While the old connection drains, the new transport is not looked at: for [`drain_timeout`](Self::drain_timeout) and a second more,
 /// at most. A peer that ends it meanwhile is noticed after the old connection has been left, and that is then a loss like any other.
-/// Limits are counted by a clock that stands still while the machine sleeps (on Linux): a connection that woke up past
-/// its limit is not replaced ahead of anything, but found dead by its keep alive.
+/// Limits are counted by the monotonic clock, and by the wall clock too, since the former stands still while the machine
+/// sleeps (on Linux). A connection that wakes up past its time is replaced when there is next anything to do on it: with
+/// the keep alive's ping, if nothing comes first. A wall clock that is set forward may so have a connection replaced early,
+/// but once; setting it back puts nothing off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -174,6 +176,9 @@ pub(crate) enum Stage {
     Resting,
     Due {
         at: Instant,
+        /// The same by the wall clock, which goes on while the machine sleeps. It may be set, too, so it counts only for
+        /// the first attempt: however far it jumps, a connection is replaced early once, and retries keep their pace.
+        wall: Option<SystemTime>,
     },
     /// The new transport is being opened; the old connection works on.
     Dialling {
@@ -181,15 +186,9 @@ pub(crate) enum Stage {
         deadline: Instant,
     },
     /// The old connection begins nothing new.
-    Draining {
-        next: Opened,
-        until: Instant,
-    },
+    Draining { next: Opened, until: Instant },
     /// DISCONNECT is on its way, or the old transport says goodbye.
-    Leaving {
-        next: Opened,
-        until: Instant,
-    },
+    Leaving { next: Opened, until: Instant },
     /// CONNECT is on its way on the new transport.
     Arriving,
 }
@@ -233,7 +232,8 @@ impl Renewing {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Resting | Stage::Arriving => None,
-            Stage::Due { at } => Some(*at),
+            // Timers know nothing of the wall clock: it is looked at when something else wakes the task.
+            Stage::Due { at, .. } => Some(*at),
             Stage::Dialling { deadline, .. } => Some(*deadline),
             Stage::Draining { until, .. } | Stage::Leaving { until, .. } => Some(*until),
         }
@@ -257,7 +257,9 @@ impl Task {
         renewing.stage = match begin {
             Some((at, freshness)) => {
                 renewing.freshness = freshness;
-                Stage::Due { at }
+                let wall_now = (self.shared.options.wall_clock)();
+                let wall = wall_now.checked_add(at.saturating_duration_since(self.now));
+                Stage::Due { at, wall }
             }
             None => Stage::Resting,
         };
@@ -275,8 +277,11 @@ impl Task {
         }
         match &mut self.renewing.stage {
             Stage::Resting | Stage::Arriving => false,
-            Stage::Due { at } if *at > self.now => false,
-            Stage::Due { .. } => self.begin_renewal(),
+            Stage::Due { at, wall } => {
+                let is_due = *at <= self.now
+                    || wall.is_some_and(|wall| wall <= (self.shared.options.wall_clock)());
+                is_due && self.begin_renewal()
+            }
             Stage::Dialling { attempt, deadline } => {
                 match self.renewing.span.in_scope(|| attempt.as_mut().poll(cx)) {
                     Poll::Ready(Ok(next)) => {
@@ -341,7 +346,7 @@ impl Task {
             self.renewing.freshness = CredentialFreshness::Renew;
         }
         let at = delay.and_then(|delay| self.now.checked_add(delay));
-        self.renewing.stage = at.map_or(Stage::Resting, |at| Stage::Due { at });
+        self.renewing.stage = at.map_or(Stage::Resting, |at| Stage::Due { at, wall: None });
         true
     }
 
@@ -417,7 +422,19 @@ impl Task {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
     use super::*;
+    use crate::connect::{Connect, ConnectErrorKind};
+    use crate::options::MqttOptions;
+    use crate::provider::MqttProvider;
+    use crate::reconnect::Reconnect;
+    use crate::transport::{Received, TransportError};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -473,5 +490,135 @@ mod tests {
         assert!(*last <= 24 * HOUR - Duration::from_secs(60));
         assert!(*first >= 24 * HOUR * 9 / 10 - Duration::from_secs(60));
         assert!(*last - *first > 2 * HOUR, "{first:?} {last:?}");
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    thread_local! {
+        /// Stands still unless it is set.
+        static WALL_CLOCK: Cell<SystemTime> = Cell::new(SystemTime::UNIX_EPOCH + 24 * HOUR);
+    }
+
+    fn wall_clock() -> SystemTime {
+        WALL_CLOCK.get()
+    }
+
+    /// A provider whose connections are replaced after 59 minutes and that pings each minute, and when it tries to connect.
+    fn connecting_to(peer: Peer) -> MqttProvider {
+        let mut options = MqttOptions::without_url()
+            .keep_alive(MINUTE)
+            .reconnect(Reconnect::default().jitter(Jitter::None))
+            .renewal(Renewal::default().max_age(HOUR).jitter(Jitter::None));
+        options.wall_clock = wall_clock;
+        MqttProvider::with_connect(options, peer).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_slept_past_the_limit_replaces_the_connection_when_it_wakes_and_once() {
+        let (peer, mut attempts) = Peer::new([]);
+        let provider = connecting_to(peer);
+        provider.connect().await.unwrap();
+        let first = attempts.recv().await.unwrap();
+        tokio::time::sleep(10 * MINUTE + MINUTE / 2).await;
+        let woke = Instant::now();
+        WALL_CLOCK.set(wall_clock() + 8 * HOUR);
+        let second = attempts.recv().await.unwrap();
+        assert!(second - woke <= MINUTE, "{:?}", second - woke);
+        assert!(second - first < 12 * MINUTE, "{:?}", second - first);
+        // The next one's life begins at the time that it is now.
+        let third = attempts.recv().await.unwrap();
+        assert_eq!((third - second).as_secs(), 59 * 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_is_set_back_puts_nothing_off() {
+        let (peer, mut attempts) = Peer::new([]);
+        let provider = connecting_to(peer);
+        provider.connect().await.unwrap();
+        let first = attempts.recv().await.unwrap();
+        WALL_CLOCK.set(SystemTime::UNIX_EPOCH);
+        let second = attempts.recv().await.unwrap();
+        assert_eq!((second - first).as_secs(), 59 * 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn past_the_limit_by_the_wall_clock_failures_keep_their_pace() {
+        let (peer, mut attempts) = Peer::new([false, true, true, true]);
+        let provider = connecting_to(peer);
+        provider.connect().await.unwrap();
+        attempts.recv().await.unwrap();
+        WALL_CLOCK.set(wall_clock() + 8 * HOUR);
+        let mut last = attempts.recv().await.unwrap();
+        for pace in [250, 1000, 2000] {
+            let next = attempts.recv().await.unwrap();
+            let waited = (next - last).as_millis();
+            assert!((pace..pace + 20).contains(&waited), "{waited} ms");
+            last = next;
+        }
+    }
+
+    /// Lets everybody in, and answers pings. Says when it was tried to connect to.
+    struct Peer {
+        attempts: UnboundedSender<Instant>,
+        /// Whether the next attempts fail.
+        failures: Mutex<VecDeque<bool>>,
+    }
+
+    impl Peer {
+        fn new<const N: usize>(failures: [bool; N]) -> (Self, UnboundedReceiver<Instant>) {
+            let (attempts, told) = unbounded_channel();
+            let failures = Mutex::new(VecDeque::from(failures));
+            (Self { attempts, failures }, told)
+        }
+    }
+
+    impl Connect for Peer {
+        fn connect<'a>(&'a self, _: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
+            let _ = self.attempts.send(Instant::now());
+            let fails = self.failures.lock().unwrap().pop_front();
+            Box::pin(async move {
+                match fails {
+                    Some(true) => Err(ConnectError::new(ConnectErrorKind::Dial)),
+                    _ => Ok(Opened::new(Answering(unbounded_channel()))),
+                }
+            })
+        }
+    }
+
+    struct Answering((UnboundedSender<Bytes>, UnboundedReceiver<Bytes>));
+
+    impl Transport for Answering {
+        fn poll_receive(
+            &mut self,
+            cx: &mut Context<'_>,
+            chunks: &mut Vec<Bytes>,
+        ) -> Poll<Result<Received, TransportError>> {
+            self.0.1.poll_recv(cx).map(|chunk| {
+                chunks.extend(chunk);
+                Ok(Received::Chunks)
+            })
+        }
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(&mut self, chunk: Bytes) -> Result<(), TransportError> {
+            let answer: &[u8] = match chunk[0] {
+                0x10 => &[0x20, 2, 0, 0],
+                0xc0 => &[0xd0, 0],
+                _ => return Ok(()),
+            };
+            self.0.0.send(Bytes::from_static(answer)).unwrap();
+            Ok(())
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+            Poll::Ready(Ok(()))
+        }
     }
 }
