@@ -80,6 +80,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
             }
             this.adapt(ready!(read)? == len);
         }
+        let room = match room.checked_sub(SLACK) {
+            Some(rest) if rest > SLACK => rest,
+            _ => room,
+        };
         let (piece, _) = this.ahead.split_at(room.min(this.ahead.len()));
         buf.put_slice(piece);
         let len = piece.len();
@@ -108,6 +112,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
 
 /// The first read into `ahead`: what a burst of some hundred small messages takes.
 const FIRST_LEN: usize = 16 * 1024;
+
+/// What of its room tungstenite keeps when it is handed what was read ahead: it makes room for a whole message behind all
+/// that it has, be the message among that or not, and would move it all to a larger buffer for a small one.
+const SLACK: usize = 256;
 
 /// How much longer the next one may be.
 const GROWTH: usize = 4;
@@ -182,6 +190,25 @@ mod tests {
         let mut reader = reader(3, b"ahead", 1024);
         assert_eq!(drain(&mut reader, 4), 8);
         assert_eq!(reader.stream.asked, [4, 4]);
+    }
+
+    #[test]
+    fn what_was_read_ahead_leaves_room_for_a_small_message_where_there_is_much() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut reader = reader(0, &[7; 4096], 1024);
+        let mut left = 4096;
+        for (room, len) in [(2048, 2048 - SLACK), (2 * SLACK, 2 * SLACK), (1, 1)] {
+            let mut space = vec![0; room];
+            let mut buf = ReadBuf::new(&mut space);
+            assert!(
+                Pin::new(&mut reader)
+                    .poll_read(&mut cx, &mut buf)
+                    .is_ready()
+            );
+            assert_eq!(buf.filled().len(), len);
+            left -= len;
+            assert_eq!(reader.ahead.len(), left);
+        }
     }
 
     #[test]
