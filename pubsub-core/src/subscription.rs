@@ -195,24 +195,43 @@ impl Subscription {
         }
     }
 
+    #[inline]
     fn poll_message(
         &mut self,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Message, SubscriptionError>>> {
+        // Nearly all. Small enough to become a part of the caller.
+        match self.pop_plain() {
+            Some(message) => Poll::Ready(Some(Ok(message))),
+            None => self.poll_message_slowly(cx),
+        }
+    }
+
+    /// The next message, if it is at hand and there is nothing to be confirmed.
+    #[inline]
+    fn pop_plain(&mut self) -> Option<Message> {
+        let item = self.local.front_item()?;
+        if item.receipt.is_some() {
+            return None;
+        }
+        self.queue.took(item);
+        match self.local.pop_item() {
+            // Apart, since nothing can go wrong between its two moves.
+            Some(Delivery {
+                message,
+                receipt: None,
+                ..
+            }) => Some(message),
+            item => item.map(take),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_message_slowly(
+        &mut self,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Message, SubscriptionError>>> {
         loop {
-            // Nearly all.
-            if let Some(item) = self.local.pop_item() {
-                self.queue.took(&item);
-                return Poll::Ready(Some(Ok(match item {
-                    // Apart, since nothing can go wrong between its two moves.
-                    Delivery {
-                        message,
-                        receipt: None,
-                        ..
-                    } => message,
-                    item => take(item),
-                })));
-            }
             return Poll::Ready(match ready!(self.poll_entry(cx)) {
                 None => None,
                 Some(Entry::Item(item)) => Some(Ok(take(item))),
@@ -223,6 +242,7 @@ impl Subscription {
     }
 }
 
+#[inline(never)]
 fn take(delivery: Delivery) -> Message {
     if let Some(receipt) = delivery.receipt {
         receipt.take();

@@ -37,10 +37,16 @@ impl Batch {
 
     /// The next item, unless there is a notice to be looked at.
     #[inline]
-    pub(crate) fn pop_item(&mut self) -> Option<Delivery> {
+    pub(crate) fn front_item(&self) -> Option<&Delivery> {
         if !self.notices.is_empty() {
             return None;
         }
+        self.items.front()
+    }
+
+    /// Takes out what [`front_item`](Self::front_item) shows.
+    #[inline]
+    pub(crate) fn pop_item(&mut self) -> Option<Delivery> {
         self.items.pop_front()
     }
 
