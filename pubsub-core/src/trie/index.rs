@@ -3,7 +3,8 @@
 //! A slot is 8 bytes: the upper half of the key and the number, so a look-up that finds nothing touches
 //! one cache line as a rule, and the table grows without looking at what the numbers stand for. The
 //! load stays between an eighth and a half, because most look-ups of wildcard filters find nothing, and
-//! short runs are what makes those cheap. Removal shifts back instead of leaving marks.
+//! short runs are what makes those cheap. Within a run the slots lie in the order of their homes, so what is
+//! removed leaves no mark: what follows moves back, up to the first that is at home.
 
 /// Half of a slot: with 32 bits of the key the place in tables of up to 2³² slots follows from the slot.
 pub(super) fn tag_of(key: u64) -> u32 {
@@ -24,6 +25,16 @@ impl Index {
     /// The first number under this key that is the right one.
     #[inline]
     pub(super) fn find(&self, key: u64, mut is_right: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.find_map(key, |number| is_right(number).then_some(number))
+    }
+
+    /// What the first number under this key stands for that stands for anything.
+    #[inline]
+    pub(super) fn find_map<R>(
+        &self,
+        key: u64,
+        mut right: impl FnMut(u32) -> Option<R>,
+    ) -> Option<R> {
         let tag = tag_of(key);
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = tag as usize & mask;
@@ -32,11 +43,10 @@ impl Index {
             if slot == EMPTY {
                 return None;
             }
-            if (slot >> 32) as u32 == tag {
-                let number = slot as u32 - 1;
-                if is_right(number) {
-                    return Some(number);
-                }
+            if (slot >> 32) as u32 == tag
+                && let Some(found) = right(slot as u32 - 1)
+            {
+                return Some(found);
             }
             at = (at + 1) & mask;
         }
@@ -58,19 +68,15 @@ impl Index {
         };
         let mask = self.slots.len() - 1;
         self.len -= 1;
-        let mut at = hole;
         loop {
-            at = (at + 1) & mask;
-            let slot = self.slots[at];
-            if slot == EMPTY {
+            let next = (hole + 1) & mask;
+            let slot = self.slots[next];
+            // Mostly so at once, which the processor learns to expect.
+            if slot == EMPTY || home_of(slot, mask) == next {
                 break;
             }
-            // A slot may move back to the hole unless its home lies behind the hole.
-            let home = (slot >> 32) as usize & mask;
-            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
-                self.slots[hole] = slot;
-                hole = at;
-            }
+            self.slots[hole] = slot;
+            hole = next;
         }
         self.slots[hole] = EMPTY;
         if self.len * 8 < self.slots.len() && self.slots.len() > MIN_SLOTS {
@@ -112,13 +118,24 @@ impl Index {
         }
     }
 
-    fn place(&mut self, slot: u64) {
+    fn place(&mut self, mut slot: u64) {
         let mask = self.slots.len() - 1;
-        let mut at = (slot >> 32) as usize & mask;
-        while self.slots[at] != EMPTY {
+        let mut home = home_of(slot, mask);
+        let mut at = home;
+        loop {
+            let there = self.slots[at];
+            if there == EMPTY {
+                self.slots[at] = slot;
+                return;
+            }
+            let its_home = home_of(there, mask);
+            if (at.wrapping_sub(its_home) & mask) < (at.wrapping_sub(home) & mask) {
+                self.slots[at] = slot;
+                slot = there;
+                home = its_home;
+            }
             at = (at + 1) & mask;
         }
-        self.slots[at] = slot;
     }
 
     fn resize(&mut self, slots: usize) {
@@ -129,6 +146,12 @@ impl Index {
             }
         }
     }
+}
+
+/// The place a slot would have if it were alone.
+#[inline]
+fn home_of(slot: u64, mask: usize) -> usize {
+    (slot >> 32) as usize & mask
 }
 
 #[cfg(test)]
@@ -160,6 +183,13 @@ mod tests {
                 }
                 let used = index.slots.iter().filter(|slot| **slot != EMPTY).count();
                 prop_assert_eq!(used, model.len());
+                let mask = index.slots.len().wrapping_sub(1);
+                let from_home = |at: usize| at.wrapping_sub(home_of(index.slots[at], mask)) & mask;
+                for at in (0..index.slots.len()).filter(|at| index.slots[*at] != EMPTY) {
+                    let before = at.wrapping_sub(1) & mask;
+                    let most = if index.slots[before] == EMPTY { 0 } else { from_home(before) + 1 };
+                    prop_assert!(from_home(at) <= most, "in the order of their homes");
+                }
             }
         }
     }

@@ -36,8 +36,8 @@ use hash::Seed;
 use levels::{Levels, Shape};
 use shapes::Shapes;
 use sieve::Sieve;
-use slab::Slab;
-use table::{NUMBER_BITS, Table};
+use slab::{NUMBER_BITS, Slab};
+use table::Table;
 use text::Text;
 use tree::{Rules, Tree};
 
@@ -344,9 +344,16 @@ impl<V> TopicTrie<V> {
                 visit(Place::Long(number), &entry.value);
             }
         }
-        if self.is_exact() {
-            return;
+        if !self.is_exact() {
+            self.for_each_wildcard(topic, visit);
         }
+    }
+
+    /// The same for filters with wildcards alone. Not part of the function above, whose callers would set up
+    /// registers and room for the levels where no filter has any.
+    #[inline(never)]
+    fn for_each_wildcard<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(Place, &'a V)) {
+        let text = topic.as_str().as_bytes();
         let mut levels = Levels::empty();
         levels.fill(text, &self.seed);
         let rules = Rules {
@@ -458,13 +465,11 @@ impl<V> TopicTrie<V> {
         let seed = &self.seed;
         match kind {
             Kind::Exact(key) => {
-                let entry = || Entry::empty(pattern, value);
-                let entry = self.exact.insert(*key, entry, |entry| entry.key(seed));
+                let entry = self.exact.insert(*key, Entry::empty(pattern, value));
                 entry.fill(pattern)
             }
             Kind::Long(key) => {
-                let entry = || Entry::empty(pattern, value);
-                let entry = self.long.insert(*key, entry, |entry| entry.key(seed));
+                let entry = self.long.insert(*key, Entry::empty(pattern, value));
                 entry.fill(pattern)
             }
             Kind::Shaped(shape, key) if self.shapes.add(shape, self.max_shapes, parent_matches) => {
@@ -662,6 +667,27 @@ mod tests {
     fn an_entry_with_a_small_value_is_a_cache_line() {
         assert_eq!(size_of::<Option<Entry<[u64; 2], LINE>>>(), 64);
         assert_eq!(size_of::<Option<Entry<[u64; 2], TWO_LINES>>>(), 128);
+    }
+
+    #[test]
+    fn a_few_filters_that_are_left_of_many_move_together() {
+        let mut trie = TopicTrie::new();
+        let text = |n: usize| format!("plant/+/line/{n}");
+        for n in 0..10_000 {
+            trie.insert(&filter(&text(n)), n);
+        }
+        for n in 0..9_990 {
+            assert_eq!(trie.remove(&filter(&text(n))), Some(n));
+        }
+        assert!(trie.in_shapes.iter().all(|(number, _)| number < 40));
+        for n in 0..10_000 {
+            let left = (n >= 9_990).then_some(n);
+            assert_eq!(trie.get(&filter(&text(n))).copied(), left);
+            assert_eq!(
+                found(&trie, &format!("plant/7/line/{n}")),
+                Vec::from_iter(left)
+            );
+        }
     }
 
     /// Every combination of `+` and a literal over ten levels: 1,024 shapes, more than are listed.

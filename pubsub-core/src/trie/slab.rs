@@ -1,6 +1,7 @@
 //! Things by number, each in its place as long as it is there.
 
-use super::table::NUMBER_BITS;
+/// A number has so many bits.
+pub(super) const NUMBER_BITS: u32 = 30;
 
 #[derive(Clone, Debug)]
 pub(super) struct Slab<T> {
@@ -14,6 +15,7 @@ impl<T> Slab<T> {
         self.things.get(number as usize)?.as_ref()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
         self.things.get_mut(number as usize)?.as_mut()
     }
@@ -26,6 +28,7 @@ impl<T> Slab<T> {
     ///
     /// # Panics
     /// When the numbers are used up.
+    #[inline]
     pub(super) fn insert(&mut self, thing: T) -> (u32, &mut T) {
         let number = self.free.pop().unwrap_or_else(|| {
             let number = self.things.len();
