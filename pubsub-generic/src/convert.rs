@@ -1,7 +1,6 @@
 //! The session's words for core's, and back.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,12 +17,9 @@ use pubsub_core::{
 
 /// The session's words for what is to be published.
 #[inline]
-pub(crate) fn session_publish(
-    message: OutboundMessage,
-    topic: Arc<str>,
-    version: ProtocolVersion,
-) -> Publish {
+pub(crate) fn session_publish(message: OutboundMessage, version: ProtocolVersion) -> Publish {
     let OutboundMessage {
+        topic,
         payload,
         qos,
         retain,

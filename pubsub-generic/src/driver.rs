@@ -3,7 +3,8 @@
 //! A poll of it is a few *rounds* of the same steps: take what the handles left, drive the link (connect, or receive), let
 //! the session's clock tick, hand on its events, write. Each step does a bounded amount of work a round, in both
 //! directions, so that neither a flood of messages nor a flood of publishes can hold up the other; and what all rounds of
-//! a poll have received is delivered once, and what they have written is flushed once, at its end. Reading never waits for anything but the socket.
+//! a poll have received is delivered once, and what they have written is flushed once, at its end. Reading never waits for
+//! anything but the socket.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -17,7 +18,6 @@ use mqtt_codec::ProtocolVersion;
 use mqtt_session::{PublishId, Session, Timestamp, TransportEnd};
 use pubsub_core::{
     BoxFuture, ConnectionFacts, Demand, GapCause, OfflinePolicy, ProviderError, PublishSettler,
-    TopicName,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
@@ -118,8 +118,6 @@ pub(crate) struct Task {
     pub(crate) delivered: usize,
     /// How many bytes this poll has received.
     received: usize,
-    /// The topic of the last publish, and as the session wants it.
-    pub(crate) last_published: Option<(TopicName, Arc<str>)>,
     pub(crate) clock_due: Option<Instant>,
     pub(crate) chunks: Vec<Bytes>,
     pub(crate) output: BytesMut,
@@ -270,7 +268,6 @@ impl Task {
             incoming: Incoming::default(),
             delivered: 0,
             received: 0,
-            last_published: None,
             clock_due: None,
             chunks: Vec::new(),
             output: BytesMut::new(),

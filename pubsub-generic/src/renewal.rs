@@ -36,7 +36,7 @@ use crate::transport::Transport;
 /// at most. A peer that ends it meanwhile is noticed after the old connection has been left, and that is then a loss like any other.
 /// Limits are counted by the monotonic clock, and by the wall clock too, since the former stands still while the machine
 /// sleeps (on Linux). A connection that wakes up past its time is replaced when there is next anything to do on it: with
-/// the keep alive's ping, if nothing comes first. A wall clock that is set forward may so have a connection replaced early,
+/// the keep alive's ping, if nothing comes first; without keep alive and traffic, by the monotonic clock. A wall clock that is set forward may so have a connection replaced early,
 /// but once; setting it back puts nothing off.
 ///
 /// ```

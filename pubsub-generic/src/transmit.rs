@@ -1,13 +1,10 @@
 //! What the handles ask for, on its way out: from their queue through the session to the transport, and the flush.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use mqtt_session::Published;
-use pubsub_core::{
-    OfflinePolicy, OutboundMessage, PublishError, PublishSettler, PublishStage, TopicName,
-};
+use pubsub_core::{OfflinePolicy, OutboundMessage, PublishError, PublishSettler, PublishStage};
 
 use crate::convert::{not_sent, session_publish};
 use crate::driver::{Link, PendingPublish, Task, Unflushed};
@@ -85,8 +82,7 @@ impl Task {
                 Err(PublishError::NotSent(self.not_connected())),
             );
         }
-        let topic = self.published_topic(&message.topic);
-        let publish = session_publish(message, topic, self.shared.options.session.version);
+        let publish = session_publish(message, self.shared.options.session.version);
         let published = if has_room {
             self.reserve_output();
             self.session
@@ -98,7 +94,8 @@ impl Task {
         let (id, written) = match published {
             Ok(Published::Done) => {
                 self.unflushed.push(Unflushed { settler, bytes });
-                return self.send_written();
+                let packet = self.written_packet();
+                return self.send(packet);
             }
             Ok(Published::InFlight(id)) => (id, true),
             Ok(Published::Queued(id)) => (id, false),
@@ -118,7 +115,8 @@ impl Task {
         };
         self.publishes.insert(id, pending);
         if written {
-            self.send_written();
+            let packet = self.written_packet();
+            self.send(packet);
         } else if !up {
             self.wait_offline(id, offline);
         }
@@ -145,12 +143,11 @@ impl Task {
         }
     }
 
-    /// Hands the packet that the session has just written to the transport, which has room.
-    fn send_written(&mut self) {
+    /// Hands a packet to the transport, which has room.
+    fn send(&mut self, packet: Bytes) {
         let Link::Open(open) = &mut self.link else {
             return;
         };
-        let packet = self.output.split().freeze();
         self.shared.counters.bytes_sent(packet.len());
         open.unflushed = true;
         if let Err(error) = open.transport.start_send(packet) {
@@ -164,57 +161,26 @@ impl Task {
         }
     }
 
-    /// The topic as the session wants it. Publishes on one topic share it.
-    fn published_topic(&mut self, topic: &TopicName) -> Arc<str> {
-        match &self.last_published {
-            Some((last, text)) if std::ptr::eq(last.as_str(), topic.as_str()) || last == topic => {
-                Arc::clone(text)
-            }
-            _ => {
-                let text: Arc<str> = topic.as_str().into();
-                self.last_published = Some((topic.clone(), Arc::clone(&text)));
-                text
-            }
-        }
-    }
-
     /// Writes what the session has to send, as much as the transport takes now.
     pub(crate) fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = self.timestamp;
-        let Link::Open(open) = &mut self.link else {
-            return false;
-        };
         let mut written = 0;
-        let failure = loop {
-            if written == MAX_PACKETS_A_ROUND {
-                break None;
-            }
+        while written < MAX_PACKETS_A_ROUND {
+            let Link::Open(open) = &mut self.link else {
+                break;
+            };
             match open.transport.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => break Some(error),
-                Poll::Pending => break None,
+                Poll::Ready(Err(error)) => {
+                    self.transport_failed(error);
+                    return true;
+                }
+                Poll::Pending => break,
             }
-            if self.output.capacity() < OUTPUT_ROOM {
-                self.output.reserve(OUTPUT_BLOCK);
-            }
-            if self
-                .session
-                .poll_transmit(&mut self.output, ONE_PACKET, now)
-                == 0
-            {
-                break None;
-            }
-            let packet = self.output.split().freeze();
-            self.shared.counters.bytes_sent(packet.len());
-            if let Err(error) = open.transport.start_send(packet) {
-                break Some(error);
-            }
-            open.unflushed = true;
+            let Some(packet) = self.next_packet() else {
+                break;
+            };
+            self.send(packet);
             written += 1;
-        };
-        if let Some(error) = failure {
-            self.transport_failed(error);
-            return true;
         }
         written > 0
     }
@@ -240,14 +206,16 @@ impl Task {
 
     /// The next packet that the session has to write.
     pub(crate) fn next_packet(&mut self) -> Option<Bytes> {
+        self.reserve_output();
         let now = self.timestamp;
-        if self
+        let len = self
             .session
-            .poll_transmit(&mut self.output, ONE_PACKET, now)
-            == 0
-        {
-            return None;
-        }
-        Some(self.output.split().freeze())
+            .poll_transmit(&mut self.output, ONE_PACKET, now);
+        (len > 0).then(|| self.written_packet())
+    }
+
+    /// What the session has just written.
+    fn written_packet(&mut self) -> Bytes {
+        self.output.split().freeze()
     }
 }
