@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::BufRead as _;
 
-use pubsub_core::{ConnectionState, Json, PubSub, QoS};
+use pubsub_core::{ConnectionState, Json, PubSub, QoS, WithCauses};
 use pubsub_generic::{DEFAULT_NAME, MqttOptions, MqttProvider, Will};
 use serde::{Deserialize, Serialize};
 
@@ -64,11 +64,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             tokio::select! {
                 line = lines.next() => match line {
                     Some(Ok(line)) => println!("  {}: {}", line.value.from, line.value.text),
-                    Some(Err(error)) => println!("  ({error})"),
+                    Some(Err(error)) => println!("  ({})", WithCauses::new(&error)),
                     None => return,
                 },
                 status = connection.changed() => match status {
-                    Some(status) if status.state != ConnectionState::Connected => println!("  ({})", status.state),
+                    Some(status) if status.state != ConnectionState::Connected => println!("  ({status})"),
                     Some(_) => println!("  (connected)"),
                     None => return,
                 },
@@ -90,7 +90,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .qos(QoS::AtLeastOnce)
                 .send();
             if let Err(error) = runtime.block_on(said) {
-                println!("  (not said: {error})");
+                println!("  ({})", WithCauses::new(&error));
             }
         }
     })

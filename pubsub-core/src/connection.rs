@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
+use crate::causes::WithCauses;
 use crate::error::ProviderError;
 
 /// How a provider stands, in Amplify's eight words.
@@ -211,6 +212,17 @@ pub struct ConnectionStatus {
     pub reason: Option<ProviderError>,
 }
 
+/// The state, and after a colon the reason with its causes, if there is one.
+impl fmt::Display for ConnectionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.state.fmt(f)?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {}", WithCauses::new(reason)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Follows the state of one provider's connection. A clone follows on its own from the same place.
 ///
 /// As a `Stream` it yields every change, each once and in order, beginning with the state at the time it
@@ -405,6 +417,15 @@ mod tests {
     use super::*;
     use crate::error::ProviderErrorKind;
     use futures_util::{FutureExt as _, StreamExt as _};
+
+    #[test]
+    fn a_status_shows_its_state_and_why() {
+        let mut status = ConnectionStatus::default();
+        assert_eq!(status.to_string(), "Disconnected");
+        let reason = ProviderError::new(ProviderErrorKind::NotConnected).with_source("no route");
+        status.reason = Some(reason);
+        assert_eq!(status.to_string(), "Disconnected: not connected: no route");
+    }
 
     #[test]
     fn translates_all_facts_as_amplify_does() {

@@ -15,7 +15,7 @@ use crate::topic_error::TopicError;
 /// Why a provider could not do what it was asked.
 ///
 /// A clone shares the source, since one lost connection concerns many callers. `Display` tells the kind
-/// in words and leaves the source to [`Error::source`].
+/// in words and leaves the source to [`Error::source`]; [`WithCauses`](crate::WithCauses) writes both.
 #[derive(Clone, Debug)]
 pub struct ProviderError {
     kind: ProviderErrorKind,

@@ -31,6 +31,8 @@
 //!   [`Deliveries`] with confirming left to the subscriber, as [`Typed`] with payloads decoded.
 //! * [`QueueLimits`], [`HoldLimits`]: what a slow subscriber may cost, and what happens beyond.
 //! * [`ConnectionWatch`]: how a provider stands, with the reason.
+//! * [`PublishError`], [`SubscribeError`], [`SubscriptionError`], [`ProviderError`]: what went wrong, one link of a chain of
+//!   causes each; [`WithCauses`] writes the whole chain.
 //! * [`TopicName`], [`TopicFilter`], [`TopicTrie`]: what is published to, what is subscribed to, and an
 //!   index from one to the other that stands alone, with a [`MatchCache`] for topics that come often.
 //! * [`Provider`], [`DeliverySink`]: for those who write a provider, with a contract suite behind the
@@ -42,6 +44,7 @@
 //! the time where a limit needs it ([`DeliverySink::advance_clock`]).
 #![forbid(unsafe_code)]
 
+mod causes;
 mod connection;
 #[cfg(feature = "testing")]
 pub mod contract;
@@ -66,6 +69,7 @@ mod topic;
 mod topic_error;
 mod trie;
 
+pub use causes::WithCauses;
 pub use connection::{
     ConnectionFacts, ConnectionState, ConnectionStatus, ConnectionWatch, Intent, KeepAlive, Link,
     Network,

@@ -12,6 +12,7 @@ use mqtt_session::{
 };
 use pubsub_core::{
     OfflinePolicy, ProviderError, PublishError, PublishReceipt, PublishStage, QoS, TopicName,
+    WithCauses,
 };
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -371,7 +372,7 @@ impl Task {
                 }
             }
         }
-        tracing::warn!(client_id = %self.shared.client_id, error = %error, "the session store failed");
+        tracing::warn!(client_id = %self.shared.client_id, error = %WithCauses::new(&error), "the session store failed");
         let error = ConnectionError::Store(error);
         if let Some(keeper) = &mut self.keeper {
             keeper.failure = Some(error.clone().into());

@@ -12,7 +12,7 @@
 //! Through the `tracing` crate. A span `provider` for each provider, with `provider` (its [name](MqttOptions::name)) and
 //! `client_id`; in it a span `connection` for each connection and the attempt at it, with `connection` (how many there were
 //! before, plus one), `attempt` and `endpoint` (host and port). In these, events under the target `pubsub_generic`, with no
-//! other fields than `client_id`, `attempt`, `endpoint`, `delay`, `error`, `gap` and `session_resumed`. No payload, topic,
+//! other fields than `client_id`, `attempt`, `endpoint`, `delay`, `error` (with its causes), `gap` and `session_resumed`. No payload, topic,
 //! credential, query or user property is ever logged.
 //!
 //! # Metrics

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use mqtt_session::{Disconnect, TransportEnd};
-use pubsub_core::{BoxFuture, GapCause};
+use pubsub_core::{BoxFuture, GapCause, WithCauses};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -341,7 +341,7 @@ impl Task {
             Retry::Never => None,
             _ => self.renewing.backoff.next_delay(),
         };
-        tracing::warn!(client_id = %self.shared.client_id, error = %error, delay = ?delay, "connection not replaced");
+        tracing::warn!(client_id = %self.shared.client_id, error = %WithCauses::new(error), delay = ?delay, "connection not replaced");
         if retry == Retry::WithFreshCredentials {
             self.renewing.freshness = CredentialFreshness::Renew;
         }

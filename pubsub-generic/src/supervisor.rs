@@ -9,6 +9,7 @@ use mqtt_session::{
 };
 use pubsub_core::{
     Continuity, Gap, GapCause, KeepAlive, Network, OfflinePolicy, ProviderError, PublishError,
+    WithCauses,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -417,7 +418,7 @@ impl Task {
     fn go_on_to_next_endpoint(&mut self, error: ConnectionError, retry: Retry) {
         self.shared.counters.meters.connection_failed();
         let endpoint = self.rounds.name(self.rounds.current());
-        tracing::info!(client_id = %self.shared.client_id, endpoint = %endpoint, error = %error, "trying the next endpoint");
+        tracing::info!(client_id = %self.shared.client_id, endpoint = %endpoint, error = %WithCauses::new(&error), "trying the next endpoint");
         if retry == Retry::WithFreshCredentials {
             self.freshness = CredentialFreshness::Renew;
         }
@@ -458,14 +459,14 @@ impl Task {
             self.backoff.next_delay()
         };
         let Some(delay) = delay else {
-            tracing::warn!(client_id = %self.shared.client_id, error = %error, "giving up");
+            tracing::warn!(client_id = %self.shared.client_id, error = %WithCauses::new(&error), "giving up");
             return self.stop(reason);
         };
         self.freshness = match retry {
             Retry::WithFreshCredentials => CredentialFreshness::Renew,
             _ => CredentialFreshness::Any,
         };
-        tracing::info!(client_id = %self.shared.client_id, error = %error, delay = ?delay, "not connected");
+        tracing::info!(client_id = %self.shared.client_id, error = %WithCauses::new(&error), delay = ?delay, "not connected");
         self.worth_trying = self.connect.worth_trying();
         self.link = Link::Waiting {
             until: self.now + delay.min(FAR_AWAY),

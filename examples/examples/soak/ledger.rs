@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pubsub_core::{Delivered, PublishError};
+use pubsub_core::{Delivered, PublishError, WithCauses};
 
 /// Of these, at most so many are told one by one.
 const TOLD: usize = 10;
@@ -107,7 +107,10 @@ impl Ledger {
             told.push(format!("{name}: lost are {lost:?}"));
         }
         for (number, error) in self.failed.iter().take(TOLD) {
-            told.push(format!("{name}: {number} failed: {}", chain(error)));
+            told.push(format!(
+                "{name}: {number} failed: {}",
+                WithCauses::new(error)
+            ));
         }
         told
     }
@@ -123,15 +126,4 @@ impl Ledger {
 pub(crate) enum Repeats {
     Allowed,
     Forbidden,
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
