@@ -222,7 +222,7 @@ impl Task {
         let provider_span = tracing::info_span!(
             parent: None,
             "provider",
-            provider = %options.name,
+            provider = %shared.name(),
             client_id = %shared.client_id,
         );
         let rounds = Rounds::new(connect.endpoints(), options.endpoint_order);

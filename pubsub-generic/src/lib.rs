@@ -9,7 +9,7 @@
 //!
 //! # Logging
 //!
-//! Through the `tracing` crate. A span `provider` for each provider, with `provider` (its [name](MqttOptions::name)) and
+//! Through the `tracing` crate. A span `provider` for each provider, with `provider` (the name that it was added under) and
 //! `client_id`; in it a span `connection` for each connection and the attempt at it, with `connection` (how many there were
 //! before, plus one), `attempt` and `endpoint` (host and port). In these, events under the target `pubsub_generic`, with no
 //! other fields than `client_id`, `attempt`, `endpoint`, `delay`, `error` (with its causes), `gap` and `session_resumed`. No payload, topic,
@@ -17,8 +17,8 @@
 //!
 //! # Metrics
 //!
-//! With the feature `metrics`, through the `metrics` crate. The recorder has to be installed before the provider is made.
-//! Each metric has the label `provider`, which is the [name](MqttOptions::name).
+//! With the feature `metrics`, through the `metrics` crate. The recorder has to be installed before the provider is added
+//! to a [`PubSub`]. Each metric has the label `provider`, which is the name that it was added under.
 //!
 //! | metric | kind | |
 //! |---|---|---|

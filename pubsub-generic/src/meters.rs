@@ -8,15 +8,21 @@ pub(crate) use without::Meters;
 #[cfg(feature = "metrics")]
 mod real {
     use std::fmt;
+    use std::sync::OnceLock;
     use std::time::Duration;
 
     use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
     use pubsub_core::GapCause;
 
     use crate::inbox::Load;
+    use crate::options::DEFAULT_NAME;
+
+    /// Made when the provider has its name, which is their label.
+    #[derive(Default)]
+    pub(crate) struct Meters(OnceLock<Handles>);
 
     /// One handle a metric, made once: reporting is then an atomic addition.
-    pub(crate) struct Meters {
+    struct Handles {
         connected: Gauge,
         connections: Counter,
         failures: Counter,
@@ -35,8 +41,8 @@ mod real {
         restart_gap: Histogram,
     }
 
-    impl Meters {
-        pub(crate) fn new(provider: &str) -> Self {
+    impl Handles {
+        fn new(provider: &str) -> Self {
             let name = || provider.to_owned();
             let publishes = |outcome: &'static str| counter!("pubsub_mqtt_publishes_total", "provider" => name(), "outcome" => outcome);
             let gap = |cause: &'static str| histogram!("pubsub_mqtt_gap_seconds", "provider" => name(), "cause" => cause);
@@ -59,60 +65,74 @@ mod real {
                 restart_gap: gap("restart"),
             }
         }
+    }
+
+    impl Meters {
+        pub(crate) fn name(&self, provider: &str) {
+            self.0.get_or_init(|| Handles::new(provider));
+        }
+
+        /// A provider that is used by itself has no name of its own.
+        fn handles(&self) -> &Handles {
+            self.0.get_or_init(|| Handles::new(DEFAULT_NAME))
+        }
 
         pub(crate) fn set_up(&self, up: bool) {
-            self.connected.set(f64::from(u8::from(up)));
+            self.handles().connected.set(f64::from(u8::from(up)));
         }
 
         pub(crate) fn connected(&self) {
-            self.connections.increment(1);
+            self.handles().connections.increment(1);
         }
 
         pub(crate) fn connection_failed(&self) {
-            self.failures.increment(1);
+            self.handles().failures.increment(1);
         }
 
         pub(crate) fn renewed(&self) {
-            self.renewals.increment(1);
+            self.handles().renewals.increment(1);
         }
 
         pub(crate) fn messages_received(&self, messages: usize) {
-            self.messages_received.increment(messages as u64);
+            self.handles().messages_received.increment(messages as u64);
         }
 
         pub(crate) fn publishes_settled(&self, delivered: bool, publishes: usize) {
             match delivered {
-                true => self.publishes_delivered.increment(publishes as u64),
-                false => self.publishes_failed.increment(publishes as u64),
+                true => self
+                    .handles()
+                    .publishes_delivered
+                    .increment(publishes as u64),
+                false => self.handles().publishes_failed.increment(publishes as u64),
             }
         }
 
         pub(crate) fn bytes_received(&self, bytes: usize) {
-            self.bytes_received.increment(bytes as u64);
+            self.handles().bytes_received.increment(bytes as u64);
         }
 
         pub(crate) fn bytes_sent(&self, bytes: usize) {
-            self.bytes_sent.increment(bytes as u64);
+            self.handles().bytes_sent.increment(bytes as u64);
         }
 
         pub(crate) fn subscriptions(&self, filters: usize) {
-            self.subscriptions.set(filters as f64);
+            self.handles().subscriptions.set(filters as f64);
         }
 
         pub(crate) fn pending(&self, load: Load) {
-            self.publishes_pending.set(load.messages as f64);
-            self.publish_bytes_pending.set(load.bytes as f64);
+            self.handles().publishes_pending.set(load.messages as f64);
+            self.handles().publish_bytes_pending.set(load.bytes as f64);
         }
 
         pub(crate) fn round_trip(&self, time: Duration) {
-            self.round_trip.record(time.as_secs_f64());
+            self.handles().round_trip.record(time.as_secs_f64());
         }
 
         pub(crate) fn gap(&self, length: Duration, cause: GapCause) {
             match cause {
-                GapCause::Planned => self.planned_gap.record(length.as_secs_f64()),
-                GapCause::Loss => self.loss_gap.record(length.as_secs_f64()),
-                GapCause::Restart => self.restart_gap.record(length.as_secs_f64()),
+                GapCause::Planned => self.handles().planned_gap.record(length.as_secs_f64()),
+                GapCause::Loss => self.handles().loss_gap.record(length.as_secs_f64()),
+                GapCause::Restart => self.handles().restart_gap.record(length.as_secs_f64()),
             }
         }
     }
@@ -130,14 +150,12 @@ mod without {
 
     use pubsub_core::GapCause;
 
-    #[derive(Debug)]
-    pub(crate) struct Meters;
+    #[derive(Debug, Default)]
+    pub(crate) struct Meters(());
 
     #[allow(clippy::unused_self, reason = "the same calls as with the feature")]
     impl Meters {
-        pub(crate) fn new(_: &str) -> Self {
-            Self
-        }
+        pub(crate) fn name(&self, _: &str) {}
 
         pub(crate) fn set_up(&self, _: bool) {}
 

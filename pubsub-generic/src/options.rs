@@ -46,7 +46,6 @@ pub const DEFAULT_NAME: &str = "MqttOverWSProvider";
 pub struct MqttOptions {
     #[cfg(feature = "ws")]
     pub(crate) ws: crate::ws::WsOptions,
-    pub(crate) name: Arc<str>,
     /// `None`: a random one is made with the provider.
     pub(crate) client_id: Option<String>,
     /// All that concerns the session alone; its `client_id` is filled in when the provider is made.
@@ -185,7 +184,6 @@ impl MqttOptions {
         Self {
             #[cfg(feature = "ws")]
             ws: crate::ws::WsOptions::default(),
-            name: Arc::from(DEFAULT_NAME),
             client_id: None,
             session: default_session(),
             connect_timeout: Duration::from_secs(30),
@@ -207,13 +205,6 @@ impl MqttOptions {
             store: None,
             claim_timeout: Duration::from_secs(30),
         }
-    }
-
-    /// What logs and metrics call the provider; best the name that it is added under. Default [`DEFAULT_NAME`].
-    #[must_use]
-    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = name.into();
-        self
     }
 
     /// The Client Identifier. Default: a random UUID (version 4), made when the provider is and kept for its life. An
@@ -597,8 +588,7 @@ impl fmt::Debug for MqttOptions {
         let mut out = f.debug_struct("MqttOptions");
         #[cfg(feature = "ws")]
         out.field("ws", &self.ws);
-        out.field("name", &self.name)
-            .field("client_id", &self.client_id)
+        out.field("client_id", &self.client_id)
             .field("session", &self.session)
             .field("connect_timeout", &self.connect_timeout)
             .field("close_timeout", &self.close_timeout)

@@ -21,7 +21,7 @@ use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
 use crate::keeper::{Keeper, RestoredPublish, load, restore};
 use crate::login::WithLogin;
-use crate::options::{MqttOptions, OfflineOverflow};
+use crate::options::{DEFAULT_NAME, MqttOptions, OfflineOverflow};
 use crate::options_error::OptionsError;
 use crate::reconnect::{Backoff, Random};
 use crate::stats::{Counters, Stats};
@@ -155,7 +155,7 @@ impl MqttProvider {
         }
         let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random_seed()?));
         let (finished, watch) = watch::channel(None);
-        let counters = Counters::new(&options.name);
+        let counters = Counters::new();
         let shared = Arc::new_cyclic(|this| Shared {
             options,
             client_id,
@@ -323,10 +323,13 @@ impl Provider for MqttProvider {
         if self.shared.inbox.is_closed() {
             return Err(ProviderErrorKind::Closed.into());
         }
+        let name = sink.provider_name().clone();
         self.shared
             .sink
             .set(sink)
-            .map_err(|_| ProviderErrorKind::Invalid.into())
+            .map_err(|_| ProviderErrorKind::Invalid)?;
+        self.shared.counters.meters.name(name.as_str());
+        Ok(())
     }
 
     fn matching_rules(&self) -> MatchingRules {
@@ -462,6 +465,13 @@ impl fmt::Debug for MqttProvider {
 }
 
 impl Shared {
+    /// The name that the provider was added under.
+    pub(crate) fn name(&self) -> &str {
+        self.sink
+            .get()
+            .map_or(DEFAULT_NAME, |sink| sink.provider_name().as_str())
+    }
+
     pub(crate) fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
         self.counters.meters.set_up(up);

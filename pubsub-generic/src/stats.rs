@@ -70,9 +70,9 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(provider: &str) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            meters: Meters::new(provider),
+            meters: Meters::default(),
             connections: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
             copies_left_out: AtomicU64::new(0),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::client;
 use pubsub_core::{ConnectionState as State, PubSub, QoS};
-use pubsub_generic::{DEFAULT_NAME, MqttOptions, ProtocolVersion, Renewal, Will};
+use pubsub_generic::{MqttOptions, MqttProvider, ProtocolVersion, Renewal, Will};
 use testkit::mosquitto::find_or_skip;
 use testkit::proxy::{Cut, Proxy};
 use tracing::field::{Field, Visit};
@@ -102,7 +102,7 @@ async fn use_everything(pubsub: &PubSub, proxy: &Proxy) {
         .qos(QoS::AtLeastOnce)
         .await
         .unwrap();
-    let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+    let mut watch = pubsub.connection("logged").unwrap();
     watch.reached(State::Connected).await.unwrap();
     for round in 0..3 {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
@@ -149,7 +149,6 @@ async fn the_finest_log_has_fields_from_a_closed_list_and_no_secret() {
     let proxy = Proxy::start(broker.ws_address()).await.unwrap();
     let url = format!("{}?X-Amz-Signature=marker-signature", proxy.ws_url());
     let options = MqttOptions::new(&url)
-        .name("logged")
         .client_id("shown")
         .protocol_version(ProtocolVersion::V5)
         .header("authorization", "marker-header")
@@ -163,9 +162,11 @@ async fn the_finest_log_has_fields_from_a_closed_list_and_no_secret() {
             .on_failure(|_, _| pubsub_generic::Retry::Never),
     );
     nowhere.connect().await.unwrap_err();
-    let (pubsub, provider) = client(options.password("marker-password"));
+    let provider = MqttProvider::new(options.password("marker-password")).unwrap();
+    let pubsub = PubSub::new();
+    pubsub.add_provider("logged", provider).unwrap();
     use_everything(&pubsub, &proxy).await;
-    drop((pubsub, provider));
+    drop(pubsub);
 
     let log = recorder.log.lock().unwrap();
     let leaks: Vec<&String> = log
@@ -211,7 +212,7 @@ async fn the_finest_log_has_fields_from_a_closed_list_and_no_secret() {
         // Why, and not only that.
         "connecting failed: the host could not be reached: ",
         &address,
-        "logged",
+        "provider=logged",
     ] {
         let found = log
             .lines

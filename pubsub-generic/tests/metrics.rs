@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::memory::memory;
-use common::register;
 use metrics::{
     Counter, CounterFn as _, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
 };
-use pubsub_core::{Event, OfflinePolicy, Provider, QoS};
+use pubsub_core::{Event, OfflinePolicy, Provider, PubSub, QoS};
 use pubsub_generic::{Jitter, MqttOptions, MqttProvider, Reconnect};
 
 /// Adds up what it is told, by name and labels.
@@ -82,13 +81,14 @@ impl Recorder for Books {
 async fn a_recorder_is_told_what_the_statistics_tell() {
     let books = Books::default();
     let (connect, mut broker) = memory(Vec::new());
-    let options = MqttOptions::without_url()
-        .name("watched")
-        .reconnect(Reconnect::default().jitter(Jitter::None));
-    let provider = metrics::with_local_recorder(&books, || {
-        MqttProvider::with_connect(options, connect).unwrap()
+    let options = MqttOptions::without_url().reconnect(Reconnect::default().jitter(Jitter::None));
+    let provider = Arc::new(MqttProvider::with_connect(options, connect).unwrap());
+    let pubsub = PubSub::new();
+    metrics::with_local_recorder(&books, || {
+        pubsub
+            .add_provider("watched", Arc::clone(&provider))
+            .unwrap();
     });
-    let (pubsub, provider) = register(provider);
     let (subscribed, mut end) = tokio::join!(async { pubsub.subscribe("a").await }, async {
         let mut end = broker.accept().await;
         let subscribe = end.packet().await.unwrap();
