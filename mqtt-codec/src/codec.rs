@@ -9,7 +9,31 @@ use tokio_util::codec;
 use crate::error::{DecodeError, EncodeError};
 use crate::{Decoder, Packet, PacketRef};
 
-/// Decodes [`Packet`] and encodes [`PacketRef`] and `&Packet`, for `tokio_util::codec::Framed`.
+/// Decodes [`Packet`] and encodes [`PacketRef`] and [`Packet`], for `tokio_util::codec::Framed`.
+///
+/// ```
+/// use futures_util::{SinkExt, StreamExt};
+/// use mqtt_codec::{Codec, ConnackRef, ConnectRef, Decoder, Packet, PacketRef, ProtocolVersion, ReasonCode, Text};
+/// use tokio_util::codec::Framed;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (client, server) = tokio::io::duplex(64); // or the two ends of a TcpStream
+/// let codec = || Codec::new(Decoder::new(ProtocolVersion::V5).with_max_packet_size(64 * 1024));
+///
+/// let mut client = Framed::new(client, codec());
+/// let connect = ConnectRef::new(ProtocolVersion::V311, Text::new("kitchen")?);
+/// client.send(PacketRef::from(&connect)).await?;
+///
+/// let mut server = Framed::new(server, codec());
+/// if let Some(Packet::Connect(connect)) = server.next().await.transpose()? {
+///     // A CONNECT names its version itself; what follows it is in that version.
+///     server.codec_mut().decoder_mut().set_version(connect.as_ref().version);
+///     server.send(PacketRef::from(ConnackRef::new(ReasonCode::Success))).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Codec {
     decoder: Decoder,
@@ -51,6 +75,15 @@ impl codec::Encoder<PacketRef<'_>> for Codec {
 
     fn encode(&mut self, packet: PacketRef<'_>, dst: &mut BytesMut) -> Result<(), CodecError> {
         Ok(packet.encode_to(self.decoder.version(), dst)?)
+    }
+}
+
+/// So that what one peer sends can be forwarded to another as a `Stream` to a `Sink`.
+impl codec::Encoder<Packet> for Codec {
+    type Error = CodecError;
+
+    fn encode(&mut self, packet: Packet, dst: &mut BytesMut) -> Result<(), CodecError> {
+        codec::Encoder::<&Packet>::encode(self, &packet, dst)
     }
 }
 

@@ -56,6 +56,24 @@ async fn packets_cross_in_both_directions_through_a_pipe_of_any_width() {
 }
 
 #[tokio::test]
+async fn one_stream_is_forwarded_to_another_sink() {
+    let (near, relay_in) = duplex(64);
+    let (relay_out, far) = duplex(64);
+    let mut near = Framed::new(near, codec(V5));
+    let from = Framed::new(relay_in, codec(V5));
+    let to = Framed::new(relay_out, codec(V5));
+    let send = async {
+        near.send(packets(b"x")[0]).await.unwrap();
+        drop(near);
+    };
+    let far = Framed::new(far, codec(V5)).collect::<Vec<_>>();
+    let ((), forwarded, arrived) = tokio::join!(send, from.forward(to), far);
+    forwarded.unwrap();
+    assert_eq!(arrived.len(), 1);
+    assert_eq!(arrived[0].as_ref().unwrap().as_ref(), packets(b"x")[0]);
+}
+
+#[tokio::test]
 async fn what_came_before_an_error_arrives_and_nothing_after_it() {
     let (mut peer, transport) = duplex(4096);
     let mut framed = Framed::new(transport, codec(V311));

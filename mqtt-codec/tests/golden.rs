@@ -544,20 +544,13 @@ fn mqtt_31_marks_repetitions() {
 //= test v3.1.1 MQTT-3.8.3-1
 #[test]
 fn subscribe() {
-    let ask = |name, qos| Subscription {
-        filter: filter(name),
-        options: SubscriptionOptions::new(qos),
-    };
+    let ask = |name, qos| Subscription::new(filter(name), qos);
     let list = [
         ask("a/+", QoS::AtLeastOnce),
         ask("#", QoS::ExactlyOnce),
         ask("$share/g/x", QoS::AtMostOnce),
     ];
-    let packet = SubscribeRef {
-        packet_id: id(10),
-        properties: Properties::EMPTY,
-        subscriptions: Subscriptions::list(&list),
-    };
+    let packet = SubscribeRef::new(id(10), &list);
     let payload = "0003 'a/+' 01  0001 '#' 02  000A '$share/g/x' 00";
     golden(
         OLD,
@@ -618,11 +611,7 @@ fn suback() {
         R::GrantedQoS2,
         R::UnspecifiedError,
     ];
-    let packet = SubackRef {
-        packet_id: id(10),
-        properties: Properties::EMPTY,
-        reason_codes: ReasonCodes::list(&codes),
-    };
+    let packet = SubackRef::new(id(10), &codes);
     golden(OLD, "90 06  000A  00 01 02 80", P::Suback(packet));
     golden(&[V5], "90 07  000A 00  00 01 02 80", P::Suback(packet));
 
@@ -651,11 +640,7 @@ fn suback() {
 #[test]
 fn unsubscribe() {
     let filters = [filter("a/b"), filter("+/#")];
-    let packet = UnsubscribeRef {
-        packet_id: id(256),
-        properties: Properties::EMPTY,
-        filters: TopicFilters::list(&filters),
-    };
+    let packet = UnsubscribeRef::new(id(256), &filters);
     golden(
         OLD,
         "A2 0C  0100  0003 'a/b'  0003 '+/#'",

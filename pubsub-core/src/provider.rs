@@ -139,6 +139,23 @@ impl<P: Provider + ?Sized> Provider for Arc<P> {
 }
 
 /// A filter and how to subscribe to it.
+///
+/// Options of [`Subscribe`](crate::Subscribe) hold for every filter; where each has its own, give these:
+///
+/// ```
+/// use pubsub_core::{FilterRequest, MemoryProvider, PubSub, QoS, RetainedMessages, TopicFilter};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pubsub = PubSub::new();
+/// # pubsub.add_provider("memory", MemoryProvider::new())?;
+/// let alarms = FilterRequest::new("alarm/#".parse()?).with_qos(QoS::AtLeastOnce);
+/// let readings = FilterRequest::new("reading/+".parse()?).with_retained(RetainedMessages::Skip);
+/// let messages = pubsub.subscribe([alarms, readings]).await?;
+/// # drop(messages);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FilterRequest {
@@ -171,6 +188,27 @@ impl FilterRequest {
     #[must_use]
     pub fn with_qos(mut self, qos: QoS) -> Self {
         self.qos = qos;
+        self
+    }
+
+    /// This request with another wish for retained messages.
+    #[must_use]
+    pub fn with_retained(mut self, retained: RetainedMessages) -> Self {
+        self.retained = retained;
+        self
+    }
+
+    /// This request with another answer to whether one's own messages come, too.
+    #[must_use]
+    pub fn with_own_messages(mut self, own_messages: OwnMessages) -> Self {
+        self.own_messages = own_messages;
+        self
+    }
+
+    /// This request with another meaning of the retain mark.
+    #[must_use]
+    pub fn with_retain_mark(mut self, retain_mark: RetainMark) -> Self {
+        self.retain_mark = retain_mark;
         self
     }
 }

@@ -344,6 +344,12 @@ impl Stream for Events {
     }
 }
 
+impl FusedStream for Events {
+    fn is_terminated(&self) -> bool {
+        self.0.is_terminated()
+    }
+}
+
 /// A [`Subscription`] that leaves confirming to the subscriber: a `Stream` of
 /// `Result<Delivery, SubscriptionError>`.
 ///
@@ -388,10 +394,18 @@ impl Stream for Deliveries {
     }
 }
 
+impl FusedStream for Deliveries {
+    fn is_terminated(&self) -> bool {
+        self.0.is_terminated()
+    }
+}
+
 /// A [`Subscription`] that decodes each payload: a `Stream` of `Result<TypedMessage<T>, SubscriptionError>`.
 ///
 /// A payload that does not decode is [`SubscriptionError::Payload`], with the message in it, and the
 /// stream goes on.
+///
+/// For gaps and losses beside decoded payloads, take [`Events`] and call [`Message::json`].
 #[must_use = "a subscription ends when it is dropped"]
 #[derive(Debug)]
 pub struct Typed<T, C = JsonCodec> {
@@ -457,5 +471,11 @@ impl<T, C: Decode<T> + Unpin> Stream for Typed<T, C> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_value(cx)
+    }
+}
+
+impl<T, C: Decode<T> + Unpin> FusedStream for Typed<T, C> {
+    fn is_terminated(&self) -> bool {
+        self.subscription.is_terminated()
     }
 }

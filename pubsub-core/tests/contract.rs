@@ -194,7 +194,9 @@ async fn check_broken(fault: Fault) {
 }
 
 #[tokio::test(start_paused = true)]
-#[should_panic(expected = "round_trip: a message did not come in time")]
+#[should_panic(
+    expected = "as it was sent, with its topic and the provider's name): a message did not come in time"
+)]
 async fn a_provider_that_loses_messages_is_caught() {
     check_broken(Fault::LosesWhatItConfirms).await;
 }

@@ -99,6 +99,29 @@ async fn a_name_is_taken_once_and_free_again_after_removal() {
 
 /// Each message says which provider it came through.
 #[tokio::test]
+async fn every_view_of_a_stream_says_when_it_is_over() {
+    use futures_util::stream::{FusedStream, StreamExt};
+
+    async fn to_the_end(mut stream: impl FusedStream + Unpin, pubsub: &PubSub) {
+        assert!(!stream.is_terminated());
+        pubsub.close().await.unwrap();
+        assert!(StreamExt::next(&mut stream).await.is_none());
+        assert!(stream.is_terminated());
+        assert!(StreamExt::next(&mut stream).await.is_none());
+    }
+    for view in 0..4 {
+        let (pubsub, _) = with_memory();
+        let messages = pubsub.subscribe("a").await.unwrap();
+        match view {
+            0 => to_the_end(messages, &pubsub).await,
+            1 => to_the_end(messages.events(), &pubsub).await,
+            2 => to_the_end(messages.deliveries(), &pubsub).await,
+            _ => to_the_end(messages.json::<u8>(), &pubsub).await,
+        }
+    }
+}
+
+#[tokio::test]
 async fn speaks_to_all_providers_or_to_one_by_name() {
     let (pubsub, _) = with_memory();
     pubsub

@@ -23,6 +23,17 @@ pub struct SubackRef<'a> {
     pub reason_codes: ReasonCodes<'a>,
 }
 
+impl<'a> SubackRef<'a> {
+    /// These reason codes, without properties.
+    pub const fn new(packet_id: PacketId, reason_codes: &'a [ReasonCode]) -> Self {
+        Self {
+            packet_id,
+            properties: Properties::EMPTY,
+            reason_codes: ReasonCodes::list(reason_codes),
+        }
+    }
+}
+
 impl SubackRef<'_> {
     #[inline]
     pub(super) fn decode(

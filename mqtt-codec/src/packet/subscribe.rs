@@ -63,6 +63,27 @@ pub enum RetainHandling {
     DoNotSend = 2,
 }
 
+impl<'a> SubscribeRef<'a> {
+    /// These subscriptions, without properties.
+    pub const fn new(packet_id: PacketId, subscriptions: &'a [Subscription<'a>]) -> Self {
+        Self {
+            packet_id,
+            properties: Properties::EMPTY,
+            subscriptions: Subscriptions::list(subscriptions),
+        }
+    }
+}
+
+impl<'a> Subscription<'a> {
+    /// This filter with this QoS, and the defaults of the other options.
+    pub const fn new(filter: TopicFilter<'a>, qos: QoS) -> Self {
+        Self {
+            filter,
+            options: SubscriptionOptions::new(qos),
+        }
+    }
+}
+
 impl SubscribeRef<'_> {
     #[inline]
     pub(super) fn decode(

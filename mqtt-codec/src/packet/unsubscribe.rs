@@ -22,6 +22,17 @@ pub struct UnsubscribeRef<'a> {
     pub filters: TopicFilters<'a>,
 }
 
+impl<'a> UnsubscribeRef<'a> {
+    /// These filters, without properties.
+    pub const fn new(packet_id: PacketId, filters: &'a [TopicFilter<'a>]) -> Self {
+        Self {
+            packet_id,
+            properties: Properties::EMPTY,
+            filters: TopicFilters::list(filters),
+        }
+    }
+}
+
 impl UnsubscribeRef<'_> {
     #[inline]
     pub(super) fn decode(

@@ -1,4 +1,4 @@
-//! The clauses, one function each, named for what they demand.
+//! The clauses, one function each. What each demands stands beside its name in [`check`](super::check).
 
 use std::future::{Future as _, IntoFuture as _, poll_fn};
 use std::pin::pin;
@@ -18,7 +18,6 @@ use crate::receipt::{Delivered, PublishStage};
 use crate::subscription::Event;
 use crate::topic::{TopicFilter, TopicName};
 
-/// A payload comes as it was sent, with its topic and the provider's name.
 pub(super) async fn round_trip(bench: &Bench<'_>) {
     let mut messages = bench.subscribe("#").await;
     let long = vec![0xa5; bench.can.payload_len];
@@ -48,14 +47,12 @@ pub(super) async fn round_trip(bench: &Bench<'_>) {
     );
 }
 
-/// A publish needs no subscription before it.
 pub(super) async fn publishing_connects(bench: &Bench<'_>) {
     bench.publish(&bench.topic("a"), "x").await;
     let state = bench.watch().current().state;
     assert_eq!(state, ConnectionState::Connected, "{}", bench.clause);
 }
 
-/// The states come in Amplify's order, each once.
 pub(super) async fn states_of_a_life(bench: &Bench<'_>) {
     let mut watch = bench.watch();
     let messages = bench.subscribe("a").await;
@@ -98,7 +95,6 @@ pub(super) async fn states_of_a_life(bench: &Bench<'_>) {
     );
 }
 
-/// Wildcards match as the specification says, but for what the provider declares.
 pub(super) async fn wildcards(bench: &Bench<'_>) {
     let rules = bench.provider.matching_rules();
     let mut one = bench.subscribe("+/b").await;
@@ -122,7 +118,6 @@ pub(super) async fn wildcards(bench: &Bench<'_>) {
     }
 }
 
-/// A message comes once to each subscription, however many of its filters match.
 pub(super) async fn once_however_many_filters(bench: &Bench<'_>) {
     let filters = ["o/#", "o/+", "o/1", "last"].map(|filter| bench.topic(filter));
     let mut many = bench.subscribe_all(&filters).await;
@@ -150,7 +145,6 @@ pub(super) async fn once_however_many_filters(bench: &Bench<'_>) {
     );
 }
 
-/// Messages of one publisher, topic and assurance come in order and none is missing.
 pub(super) async fn order(bench: &Bench<'_>) {
     for qos in bench.assurances() {
         let name = format!("{qos:?}");
@@ -173,7 +167,6 @@ pub(super) async fn order(bench: &Bench<'_>) {
     }
 }
 
-/// A receipt tells the truth for each assurance, and its stages go up to the end.
 pub(super) async fn outcomes(bench: &Bench<'_>) {
     let _kept_open = bench.subscribe("x").await;
     for qos in bench.assurances() {
@@ -195,12 +188,15 @@ pub(super) async fn outcomes(bench: &Bench<'_>) {
                 QoS::AtMostOnce => matches!(outcome, Ok(Delivered::Sent)),
                 _ => matches!(outcome, Ok(Delivered::Confirmed)),
             };
-            assert!(right, "{}: {qos:?}: {outcome:?}", bench.clause);
+            assert!(
+                right,
+                "{}: {qos:?}: {outcome:?}, where at most once is to be told as sent, and the others as confirmed",
+                bench.clause
+            );
         }
     }
 }
 
-/// One subscriber leaves, another one of the same filter goes on.
 pub(super) async fn subscribers_come_and_go(bench: &Bench<'_>) {
     let mut stays = bench.subscribe("a").await;
     let leaves = bench.subscribe("a").await;
@@ -218,7 +214,6 @@ pub(super) async fn subscribers_come_and_go(bench: &Bench<'_>) {
     );
 }
 
-/// A part of a subscription can be given up.
 pub(super) async fn partial_unsubscribe(bench: &Bench<'_>) {
     let filters = ["a", "b"].map(|filter| bench.topic(filter));
     let mut messages = bench.subscribe_all(&filters).await;
@@ -235,7 +230,6 @@ pub(super) async fn partial_unsubscribe(bench: &Bench<'_>) {
     assert_eq!(next.topic, filters[1].as_str(), "{}", bench.clause);
 }
 
-/// Leaving a filter and coming back at once keeps the order of the two.
 pub(super) async fn leave_and_come_back(bench: &Bench<'_>) {
     let topic = bench.topic("a");
     let mut messages = bench.subscribe("a").await;
@@ -248,7 +242,6 @@ pub(super) async fn leave_and_come_back(bench: &Bench<'_>) {
     }
 }
 
-/// No way of leaving leaves a filter behind: dropped, cancelled, unsubscribed.
 pub(super) async fn nothing_leaks(bench: &Bench<'_>) {
     let stays = bench.subscribe("stays").await;
     let Some(before) = bench.filters_held().await else {
@@ -284,7 +277,6 @@ pub(super) async fn nothing_leaks(bench: &Bench<'_>) {
     );
 }
 
-/// A refused filter is told, and takes no other down.
 pub(super) async fn refusals_stand_alone(bench: &Bench<'_>) {
     let Some(refused) = bench.fixture.refused_filter() else {
         return;
@@ -316,7 +308,6 @@ pub(super) async fn refusals_stand_alone(bench: &Bench<'_>) {
     );
 }
 
-/// A retained message comes to whoever subscribes later, once, until it is erased.
 pub(super) async fn retained_messages(bench: &Bench<'_>) {
     if bench.can.retain == Retain::NotKept {
         return;
@@ -361,7 +352,6 @@ pub(super) async fn retained_messages(bench: &Bench<'_>) {
     );
 }
 
-/// A lost connection is made again, subscriptions go on, and the subscriber is told.
 pub(super) async fn interruptions_are_survived(bench: &Bench<'_>) {
     let mut watch = bench.watch();
     let mut events = bench.subscribe("a").await.events();
@@ -388,7 +378,6 @@ pub(super) async fn interruptions_are_survived(bench: &Bench<'_>) {
     assert!(right, "{}: {after:?}", bench.clause);
 }
 
-/// Subscriptions move over to a provider that takes the place of another.
 pub(super) async fn replacement(bench: &Bench<'_>) {
     let mut messages = bench.subscribe("a").await;
     let other = bench.fixture.provider().await;
@@ -404,7 +393,6 @@ pub(super) async fn replacement(bench: &Bench<'_>) {
     );
 }
 
-/// Closing sends what was accepted, ends the streams, and lasts.
 pub(super) async fn closing(bench: &Bench<'_>) {
     let mut messages = bench.subscribe("a").await;
     let topic = bench.topic("a");

@@ -116,24 +116,31 @@ pub enum Retain {
 /// Runs every clause, one after another, each with a provider of its own.
 ///
 /// # Panics
-/// When the provider breaks a clause; the message names the clause.
+/// When the provider breaks a clause; the message says which, and what it demands.
 pub async fn check(fixture: &dyn Fixture) {
-    clauses::round_trip(&Bench::new(fixture, "round_trip").await).await;
-    clauses::publishing_connects(&Bench::new(fixture, "publishing_connects").await).await;
-    clauses::states_of_a_life(&Bench::new(fixture, "states_of_a_life").await).await;
-    clauses::wildcards(&Bench::new(fixture, "wildcards").await).await;
-    clauses::once_however_many_filters(&Bench::new(fixture, "once_however_many_filters").await)
-        .await;
-    clauses::order(&Bench::new(fixture, "order").await).await;
-    clauses::outcomes(&Bench::new(fixture, "outcomes").await).await;
-    clauses::subscribers_come_and_go(&Bench::new(fixture, "subscribers_come_and_go").await).await;
-    clauses::partial_unsubscribe(&Bench::new(fixture, "partial_unsubscribe").await).await;
-    clauses::leave_and_come_back(&Bench::new(fixture, "leave_and_come_back").await).await;
-    clauses::nothing_leaks(&Bench::new(fixture, "nothing_leaks").await).await;
-    clauses::refusals_stand_alone(&Bench::new(fixture, "refusals_stand_alone").await).await;
-    clauses::retained_messages(&Bench::new(fixture, "retained_messages").await).await;
-    clauses::interruptions_are_survived(&Bench::new(fixture, "interruptions_are_survived").await)
-        .await;
-    clauses::replacement(&Bench::new(fixture, "replacement").await).await;
-    clauses::closing(&Bench::new(fixture, "closing").await).await;
+    /// Runs a clause, which names itself with the sentence beside it when it is broken.
+    macro_rules! clauses {
+        ($($clause:ident: $demand:literal,)*) => {$(
+            let clause = concat!(stringify!($clause), " (", $demand, ")");
+            clauses::$clause(&Bench::new(fixture, clause).await).await;
+        )*};
+    }
+    clauses! {
+        round_trip: "a payload comes as it was sent, with its topic and the provider's name",
+        publishing_connects: "a publish needs no subscription before it",
+        states_of_a_life: "the states come in Amplify's order, each once",
+        wildcards: "wildcards match as the specification says, but for what the provider declares",
+        once_however_many_filters: "a message comes once to each subscription, however many of its filters match",
+        order: "messages of one publisher, topic and assurance come in order and none is missing",
+        outcomes: "a receipt tells the truth for each assurance, and its stages go up to the end",
+        subscribers_come_and_go: "one subscriber leaves, another one of the same filter goes on",
+        partial_unsubscribe: "a part of a subscription can be given up",
+        leave_and_come_back: "leaving a filter and coming back at once keeps the order of the two",
+        nothing_leaks: "no way of leaving leaves a filter behind: dropped, cancelled, unsubscribed",
+        refusals_stand_alone: "a refused filter is told, and takes no other down",
+        retained_messages: "a retained message comes to whoever subscribes later, once, until it is erased",
+        interruptions_are_survived: "a lost connection is made again, subscriptions go on, and the subscriber is told",
+        replacement: "subscriptions move over to a provider that takes the place of another",
+        closing: "closing sends what was accepted, ends the streams, and lasts",
+    }
 }
