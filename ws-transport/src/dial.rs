@@ -121,30 +121,31 @@ impl TcpDialer {
         self
     }
 
-    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {
-        let port = target.port();
-        let mut addresses: Vec<SocketAddr> = match target.host().ip() {
-            Some(ip) => vec![SocketAddr::new(ip, port)],
-            None => tokio::net::lookup_host((target.host().as_str(), port))
+    async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {
+        let mut addresses: Vec<SocketAddr> =
+            tokio::net::lookup_host((target.host().as_str(), target.port()))
                 .await
                 .map_err(DialError::Resolve)?
-                .collect(),
-        };
+                .collect();
         if addresses.is_empty() {
             return Err(DialError::Resolve(io::Error::new(
                 io::ErrorKind::NotFound,
                 "the name has no address",
             )));
         }
-        if let Some(allowed) = &self.address_filter {
-            addresses.retain(|address| allowed(address.ip()));
-            if addresses.is_empty() {
-                return Err(DialError::AddressRefused);
-            }
+        addresses.retain(|address| self.is_allowed(address.ip()));
+        if addresses.is_empty() {
+            return Err(DialError::AddressRefused);
         }
         let mut addresses = interleave_families(addresses);
         addresses.truncate(Self::MAX_ADDRESSES);
         Ok(addresses)
+    }
+
+    fn is_allowed(&self, ip: IpAddr) -> bool {
+        self.address_filter
+            .as_ref()
+            .is_none_or(|allowed| allowed(ip))
     }
 
     async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
@@ -177,11 +178,18 @@ impl fmt::Debug for TcpDialer {
 impl Dial for TcpDialer {
     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
         Box::pin(async move {
-            let addresses = self.addresses(target).await?;
-            let stream = race(addresses, self.attempt_delay, |address| self.open(address))
-                .await
-                .map_err(DialError::Connect)?;
-            Ok(Box::new(stream) as BoxedIo)
+            let stream = match target.host().ip() {
+                // Nothing to resolve, nothing to race.
+                Some(ip) if self.is_allowed(ip) => {
+                    self.open(SocketAddr::new(ip, target.port())).await
+                }
+                Some(_) => return Err(DialError::AddressRefused),
+                None => {
+                    let addresses = self.resolve(target).await?;
+                    race(addresses, self.attempt_delay, |address| self.open(address)).await
+                }
+            };
+            Ok(Box::new(stream.map_err(DialError::Connect)?) as BoxedIo)
         })
     }
 }

@@ -1,6 +1,6 @@
 //! As much HTTP/1.x as a client needs that reads one answer: its head, and a bounded piece of its body.
 
-use std::io;
+use std::{io, mem::MaybeUninit};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -9,11 +9,29 @@ use tokio::{
     time,
 };
 
-/// A status line and headers.
-#[derive(Debug)]
-pub(crate) struct Head {
+/// Most headers of a head. They lie on the stack while it is looked at.
+pub(crate) const MAX_HEADERS: usize = 64;
+
+/// A status line and headers, where they were read.
+pub(crate) struct Head<'b> {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: &'b [httparse::Header<'b>],
+}
+
+impl Head<'_> {
+    /// The headers, to be kept.
+    pub(crate) fn to_map(&self) -> Result<HeaderMap, HeadError> {
+        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        for header in self.headers {
+            let name = HeaderName::from_bytes(header.name.as_bytes());
+            let value = HeaderValue::from_bytes(header.value);
+            let (Ok(name), Ok(value)) = (name, value) else {
+                return Err(HeadError::Malformed);
+            };
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
 }
 
 #[derive(Debug)]
@@ -23,13 +41,14 @@ pub(crate) enum HeadError {
     TooLong,
 }
 
-/// Reads up to the end of a head. What came behind it stays in the buffer.
-pub(crate) async fn read_head<R>(
+/// Reads up to the end of a head, of at most [`MAX_HEADERS`], and takes from it what is wanted: nothing of it is kept
+/// otherwise. What came behind it stays in the buffer.
+pub(crate) async fn read_head<R, T>(
     io: &mut R,
     buffer: &mut BytesMut,
     max_len: usize,
-    max_headers: usize,
-) -> Result<Head, HeadError>
+    take: impl Fn(&Head<'_>) -> Result<T, HeadError>,
+) -> Result<T, HeadError>
 where
     R: AsyncRead + Unpin,
 {
@@ -47,15 +66,19 @@ where
             .map(|at| from + at + 4);
         match end {
             Some(end) if end <= max_len => {
-                let head = buffer.split_to(end);
-                return parse_head(&head, max_headers);
+                let head = buffer.get(..end).unwrap_or_default();
+                let taken = parse_head(head, &take);
+                buffer.advance(end);
+                return taken;
             }
             None if buffer.len() < max_len => {}
             _ => return Err(HeadError::TooLong),
         }
         searched = buffer.len().saturating_sub(3);
-        let room = (max_len - buffer.len()).min(4096);
-        buffer.reserve(room);
+        let room = max_len - buffer.len();
+        if buffer.len() == buffer.capacity() {
+            buffer.reserve(room.min(4096));
+        }
         let read = (&mut *io)
             .take(room as u64)
             .read_buf(buffer)
@@ -71,14 +94,15 @@ where
 pub(crate) async fn read_body<R>(
     io: &mut R,
     mut buffer: BytesMut,
-    head: &Head,
+    status: StatusCode,
+    headers: &HeaderMap,
     max_len: usize,
     until: time::Instant,
 ) -> Bytes
 where
     R: AsyncRead + Unpin,
 {
-    let framing = Framing::of(head);
+    let framing = Framing::of(status, headers);
     // Chunk sizes come on top; a body in tiny chunks is cut short rather than read for ever.
     let max_raw = max_len.saturating_mul(2);
     while buffer.len() < max_raw && !framing.is_complete(&buffer) {
@@ -111,21 +135,18 @@ enum Framing {
 }
 
 impl Framing {
-    fn of(head: &Head) -> Self {
-        if matches!(
-            head.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        ) {
+    fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Self::Length(0);
         }
-        if let Some(coding) = head.headers.get(header::TRANSFER_ENCODING) {
+        if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
             return if coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
                 Self::Chunked
             } else {
                 Self::UntilEnd
             };
         }
-        head.headers
+        headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse().ok())
@@ -174,10 +195,14 @@ fn could_be_http(buffer: &[u8]) -> bool {
         .all(|(byte, expected)| byte == expected)
 }
 
-fn parse_head(bytes: &[u8], max_headers: usize) -> Result<Head, HeadError> {
-    let mut parsed = vec![httparse::EMPTY_HEADER; max_headers];
-    let mut response = httparse::Response::new(&mut parsed);
-    match response.parse(bytes) {
+fn parse_head<T>(
+    bytes: &[u8],
+    take: impl Fn(&Head<'_>) -> Result<T, HeadError>,
+) -> Result<T, HeadError> {
+    let mut parsed = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut parsed) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HeadError::Malformed),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLong),
@@ -187,14 +212,8 @@ fn parse_head(bytes: &[u8], max_headers: usize) -> Result<Head, HeadError> {
         .code
         .and_then(|code| StatusCode::from_u16(code).ok())
         .ok_or(HeadError::Malformed)?;
-    let mut headers = HeaderMap::with_capacity(response.headers.len());
-    for header in response.headers.iter() {
-        let name = HeaderName::from_bytes(header.name.as_bytes());
-        let value = HeaderValue::from_bytes(header.value);
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(HeadError::Malformed);
-        };
-        headers.append(name, value);
-    }
-    Ok(Head { status, headers })
+    take(&Head {
+        status,
+        headers: response.headers,
+    })
 }

@@ -30,7 +30,7 @@ pub const MAX_REQUEST_HEADERS_LEN: usize = 16 * 1024;
 pub const MAX_ANSWER_HEAD_LEN: usize = 16 * 1024;
 
 /// Most headers of an answer.
-pub const MAX_ANSWER_HEADERS: usize = 64;
+pub const MAX_ANSWER_HEADERS: usize = http1::MAX_HEADERS;
 
 /// Most bytes of a refusal's body that are kept. Explanations are a line of JSON or a page of HTML.
 pub const MAX_REFUSAL_BODY_LEN: usize = 8 * 1024;
@@ -211,44 +211,59 @@ where
     io.flush().await.map_err(interrupted)?;
 
     let mut buffer = BytesMut::with_capacity(1024);
-    let head = loop {
-        let head = http1::read_head(io, &mut buffer, MAX_ANSWER_HEAD_LEN, MAX_ANSWER_HEADERS)
-            .await
-            .map_err(|error| match error {
-                http1::HeadError::Io(error) => interrupted(error),
-                http1::HeadError::Malformed => UpgradeError::NotHttp.into(),
-                http1::HeadError::TooLong => UpgradeError::HeadTooLong.into(),
-            })?;
-        // Interim answers (100, 103) announce another one.
-        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
-            break head;
+    let (status, headers) = loop {
+        let answer = http1::read_head(io, &mut buffer, MAX_ANSWER_HEAD_LEN, |head| {
+            Ok(match head.status {
+                StatusCode::SWITCHING_PROTOCOLS => Answer::Upgrade(judge(head, &key, request)),
+                // 100 and 103 announce another one.
+                status if status.is_informational() => Answer::Interim,
+                status => Answer::Refusal(status, head.to_map()?),
+            })
+        });
+        let answer = answer.await.map_err(|error| match error {
+            http1::HeadError::Io(error) => interrupted(error),
+            http1::HeadError::Malformed => UpgradeError::NotHttp.into(),
+            http1::HeadError::TooLong => UpgradeError::HeadTooLong.into(),
+        })?;
+        match answer {
+            Answer::Interim => {}
+            Answer::Upgrade(judged) => {
+                return Ok(Upgraded {
+                    subprotocol: judged?,
+                    read_ahead: match buffer.is_empty() {
+                        true => Bytes::new(),
+                        false => buffer.freeze(),
+                    },
+                });
+            }
+            Answer::Refusal(status, headers) => break (status, headers),
         }
     };
-    if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        // Not past the connect's own deadline, which would lose the refusal.
-        let patience = Instant::now() + REFUSAL_BODY_TIMEOUT;
-        let until = deadline.map_or(patience, |deadline| deadline.min(patience));
-        let body = http1::read_body(io, buffer, &head, MAX_REFUSAL_BODY_LEN, until).await;
-        return Err(ConnectError::Refused(Box::new(Refusal {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })));
-    }
-    let subprotocol = judge(&head, &key, request)?;
-    Ok(Upgraded {
-        read_ahead: buffer.freeze(),
-        subprotocol,
-    })
+    // Not past the connect's own deadline, which would lose the refusal.
+    let patience = Instant::now() + REFUSAL_BODY_TIMEOUT;
+    let until = deadline.map_or(patience, |deadline| deadline.min(patience));
+    let body = http1::read_body(io, buffer, status, &headers, MAX_REFUSAL_BODY_LEN, until).await;
+    Err(ConnectError::Refused(Box::new(Refusal {
+        status,
+        headers,
+        body,
+    })))
+}
+
+/// What the server says to the request.
+enum Answer {
+    Interim,
+    Upgrade(Result<Option<HeaderValue>, UpgradeError>),
+    Refusal(StatusCode, HeaderMap),
 }
 
 /// RFC 6455 section 4.1, the six steps on the server's answer; the status is checked before.
 fn judge(
-    head: &http1::Head,
+    head: &http1::Head<'_>,
     key: &str,
     request: &UpgradeRequest,
 ) -> Result<Option<HeaderValue>, UpgradeError> {
-    let headers = &head.headers;
+    let headers = head.headers;
     if !has_token(headers, &UPGRADE, "websocket") {
         return Err(UpgradeError::NoUpgrade);
     }
@@ -256,33 +271,52 @@ fn judge(
         return Err(UpgradeError::NoConnectionUpgrade);
     }
     let accept = only(headers, &SEC_WEBSOCKET_ACCEPT).map_err(|_| UpgradeError::Accept)?;
-    if accept.is_none_or(|value| value.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
+    if accept.is_none_or(|value| value != derive_accept_key(key.as_bytes()).as_bytes()) {
         return Err(UpgradeError::Accept);
     }
-    if headers
-        .get_all(&SEC_WEBSOCKET_EXTENSIONS)
-        .iter()
-        .any(|value| !value.is_empty())
-    {
+    if all(headers, &SEC_WEBSOCKET_EXTENSIONS).any(|value| !value.is_empty()) {
         return Err(UpgradeError::Extension);
     }
     let chosen =
         only(headers, &SEC_WEBSOCKET_PROTOCOL).map_err(|_| UpgradeError::SubprotocolUnknown)?;
     match (&request.subprotocol, chosen, request.policy) {
         (_, Some(_), SubprotocolPolicy::AllowAny) | (None, None, _) => {}
-        (Some(offered), Some(chosen), _) if offered.as_bytes() == chosen.as_bytes() => {}
+        (Some(offered), Some(chosen), _) if offered.as_bytes() == chosen => {}
         (_, Some(_), _) => return Err(UpgradeError::SubprotocolUnknown),
         (Some(_), None, SubprotocolPolicy::Exact) => {
             return Err(UpgradeError::SubprotocolMissing);
         }
         (Some(_), None, _) => {}
     }
-    Ok(chosen.cloned())
+    // What was offered is at hand already.
+    Ok(match (&request.subprotocol, chosen) {
+        (Some(offered), Some(chosen)) if offered.as_bytes() == chosen => Some(offered.clone()),
+        (_, Some(chosen)) => {
+            let chosen = HeaderValue::from_bytes(chosen);
+            Some(chosen.map_err(|_| UpgradeError::SubprotocolUnknown)?)
+        }
+        (_, None) => None,
+    })
+}
+
+/// The values of this header, as many as there are.
+fn all<'h>(
+    headers: &'h [httparse::Header<'h>],
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h [u8]> {
+    let is_meant = move |header: &&httparse::Header<'_>| {
+        let (given, wanted) = (header.name.as_bytes(), name.as_str().as_bytes());
+        given.eq_ignore_ascii_case(wanted)
+    };
+    headers.iter().filter(is_meant).map(|header| header.value)
 }
 
 /// The header's only value; an error where it is repeated.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, ()> {
-    let mut values = headers.get_all(name).iter();
+fn only<'h>(
+    headers: &'h [httparse::Header<'h>],
+    name: &HeaderName,
+) -> Result<Option<&'h [u8]>, ()> {
+    let mut values = all(headers, name);
     let first = values.next();
     match values.next() {
         None => Ok(first),
@@ -291,10 +325,9 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h Head
 }
 
 /// Whether a comma-separated list, in one header or several, has the token; case does not matter.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers.get_all(name).iter().any(|value| {
+fn has_token(headers: &[httparse::Header<'_>], name: &HeaderName, token: &str) -> bool {
+    all(headers, name).any(|value| {
         value
-            .as_bytes()
             .split(|&byte| byte == b',')
             .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     })

@@ -15,7 +15,6 @@ use super::Credentials;
 use crate::{BoxedIo, ProxyError, Target, http1};
 
 const MAX_HEAD_LEN: usize = 16 * 1024;
-const MAX_HEADERS: usize = 64;
 
 pub(super) async fn connect(
     mut io: BoxedIo,
@@ -44,22 +43,22 @@ pub(super) async fn connect(
     io.flush().await.map_err(ProxyError::Io)?;
 
     let mut buffer = BytesMut::new();
-    let head = loop {
-        let head = http1::read_head(&mut io, &mut buffer, MAX_HEAD_LEN, MAX_HEADERS)
+    let status = loop {
+        let status = http1::read_head(&mut io, &mut buffer, MAX_HEAD_LEN, |head| Ok(head.status))
             .await
             .map_err(|error| match error {
                 http1::HeadError::Io(error) => ProxyError::Io(error),
                 http1::HeadError::Malformed | http1::HeadError::TooLong => ProxyError::Malformed,
             })?;
-        if !head.status.is_informational() {
-            break head;
+        if !status.is_informational() {
+            break status;
         }
     };
-    if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         return Err(ProxyError::Authentication);
     }
-    if !head.status.is_success() {
-        return Err(ProxyError::Refused(head.status));
+    if !status.is_success() {
+        return Err(ProxyError::Refused(status));
     }
     if buffer.is_empty() {
         return Ok(io);
