@@ -48,6 +48,73 @@ impl<T: ?Sized> MaybeSendSync for T {}
 /// Core may hold a lock of its own during `subscribe`, `unsubscribe` and `release`, and it calls
 /// `release` from within [`DeliverySink::deliver`]. So an implementor does not hold a lock that these
 /// methods need while it calls into its sink; calling the sink from within them is fine otherwise.
+///
+/// # Example
+/// The smallest one: what is published comes straight back. It need not look at filters, since core gives each message to
+/// those whose filters match.
+///
+/// ```
+/// use std::future::ready;
+/// use std::sync::OnceLock;
+/// use pubsub_core::{
+///     BoxFuture, Delivered, DeliverySink, FilterRequest, Message, OutboundMessage, Provider, ProviderError,
+///     ProviderErrorKind, PubSub, PublishError, PublishReceipt, QoS, Refusal, TopicFilter,
+/// };
+///
+/// #[derive(Default)]
+/// struct Echo {
+///     sink: OnceLock<DeliverySink>,
+/// }
+///
+/// impl Provider for Echo {
+///     fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
+///         self.sink.set(sink).map_err(|_| ProviderErrorKind::Invalid.into())
+///     }
+///
+///     fn publish(&self, message: OutboundMessage) -> PublishReceipt {
+///         let Some(sink) = self.sink.get() else {
+///             let error = ProviderErrorKind::NotConnected.into();
+///             return PublishReceipt::ready(Err(PublishError::NotSent(error)));
+///         };
+///         let mut echo = Message::new(message.topic, message.payload);
+///         echo.properties = message.properties;
+///         // Nothing is to be confirmed, so nothing can be held back for too long.
+///         let _ = sink.deliver(&mut vec![echo.into()]);
+///         PublishReceipt::ready(Ok(Delivered::Sent))
+///     }
+///
+///     fn subscribe(
+///         &self,
+///         requests: Vec<FilterRequest>,
+///     ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
+///         Box::pin(ready(Ok(requests.iter().map(|_| Ok(QoS::AtMostOnce)).collect())))
+///     }
+///
+///     fn unsubscribe(&self, _: Vec<TopicFilter>) -> BoxFuture<'static, Result<(), ProviderError>> {
+///         Box::pin(ready(Ok(())))
+///     }
+///
+///     fn release(&self, _: Vec<TopicFilter>) {}
+///
+///     fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
+///         Box::pin(ready(Ok(())))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pubsub = PubSub::new();
+/// pubsub.add_provider("echo", Echo::default())?;
+/// let mut messages = pubsub.subscribe("valley/#").await?;
+/// pubsub.publish("hill", "not asked for").await?;
+/// pubsub.publish("valley/1", "hello").await?;
+/// assert_eq!(messages.next().await.ok_or("ended")??.topic, "valley/1");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A real one also tells how its connection stands ([`DeliverySink::set_connection_state`]) and refuses to publish once it is
+/// closed; the [contract suite](crate#where-things-are) has all that there is to keep to.
 pub trait Provider: MaybeSendSync + 'static {
     /// Gives the provider its sink. Called once, before anything else. Not yet a reason to connect;
     /// the first publish or subscribe is, if not the provider's own options.
