@@ -115,7 +115,7 @@ const FIRST_LEN: usize = 16 * 1024;
 
 /// What of its room tungstenite keeps when it is handed what was read ahead: it makes room for a whole message behind all
 /// that it has, be the message among that or not, and would move it all to a larger buffer for a small one.
-const SLACK: usize = 256;
+const SLACK: usize = 128;
 
 /// How much longer the next one may be.
 const GROWTH: usize = 4;
