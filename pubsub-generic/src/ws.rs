@@ -322,25 +322,20 @@ impl Transport for WsTransport {
         if let Some(end) = self.end.take() {
             return Poll::Ready(end);
         }
-        let mut bytes = 0;
-        while chunks.len() < MAX_BATCH_MESSAGES && bytes < MAX_BATCH_BYTES {
-            let end = match self.socket.poll_recv(cx) {
-                Poll::Ready(Some(Ok(chunk))) => {
-                    bytes += chunk.len();
-                    chunks.push(chunk);
-                    continue;
-                }
-                Poll::Ready(Some(Err(WebSocketError::ClosedByPeer(_))) | None) => Ok(Received::End),
-                Poll::Ready(Some(Err(error))) => Err(error.into()),
-                Poll::Pending if chunks.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            };
-            if chunks.is_empty() {
-                return Poll::Ready(end);
-            }
-            self.end = Some(end);
-            break;
+        let stopped = self
+            .socket
+            .poll_recv_many(cx, chunks, MAX_BATCH_MESSAGES, MAX_BATCH_BYTES);
+        let end = match stopped {
+            Poll::Ready(Some(Ok(()))) => return Poll::Ready(Ok(Received::Chunks)),
+            Poll::Ready(Some(Err(WebSocketError::ClosedByPeer(_))) | None) => Ok(Received::End),
+            Poll::Ready(Some(Err(error))) => Err(error.into()),
+            Poll::Pending if chunks.is_empty() => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(Ok(Received::Chunks)),
+        };
+        if chunks.is_empty() {
+            return Poll::Ready(end);
         }
+        self.end = Some(end);
         Poll::Ready(Ok(Received::Chunks))
     }
 

@@ -3,7 +3,11 @@
 
 mod common;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use common::{
@@ -124,6 +128,7 @@ proptest! {
         writes in steps(),
         pipe in 1_usize..5000,
         cut in proptest::option::of(any::<prop::sample::Index>()),
+        many in proptest::option::of((1_usize..4, 1_usize..300)),
     ) {
         let (mut wire, messages) = encode(&parts);
         let whole = wire.len();
@@ -154,7 +159,11 @@ proptest! {
             let client = async {
                 let mut received = Vec::new();
                 loop {
-                    match socket.recv().await {
+                    let next = match many {
+                        None => socket.recv().await,
+                        Some(limits) => recv_many(&mut socket, limits, &mut received).await,
+                    };
+                    match next {
                         Some(Ok(bytes)) => {
                             assert!(!bytes.is_empty());
                             received.extend_from_slice(&bytes);
@@ -202,7 +211,7 @@ proptest! {
             let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &config).await;
             let client = async {
                 for (bytes, flush) in sends {
-                    std::future::poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
+                    poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
                     socket.start_send(bytes).unwrap();
                     if flush {
                         socket.flush().await.unwrap();
@@ -345,6 +354,36 @@ proptest! {
 }
 
 /// `split_len` has no getter that a user would need.
+/// What [`WebSocket::recv`] would give next, out of a batch of which all the rest goes to `received`.
+async fn recv_many(
+    socket: &mut WebSocket,
+    (max_messages, max_bytes): (usize, usize),
+    received: &mut Vec<u8>,
+) -> Option<Result<Bytes, WebSocketError>> {
+    let mut chunks = Vec::new();
+    let end = poll_fn(|cx| {
+        let before = chunks.len();
+        let stopped = socket.poll_recv_many(cx, &mut chunks, max_messages, max_bytes);
+        let batch = &chunks[before..];
+        let bytes: usize = batch.iter().map(Bytes::len).sum();
+        // One message may go beyond, and none comes after it.
+        let last = batch.last().map_or(0, Bytes::len);
+        assert!(batch.len() <= max_messages && bytes - last < max_bytes);
+        if let Poll::Ready(Some(Ok(()))) = stopped {
+            assert!(batch.len() == max_messages || bytes >= max_bytes);
+        }
+        stopped
+    })
+    .await;
+    let last = match end {
+        Some(Ok(())) => chunks.pop().map(Ok),
+        Some(Err(error)) => Some(Err(error)),
+        None => None,
+    };
+    received.extend(chunks.concat());
+    last
+}
+
 fn split_len(config: &WebSocketConfig) -> usize {
     let shown = format!("{config:?}");
     let digits = shown.split("split_len: ").nth(1).unwrap();
