@@ -216,7 +216,7 @@ impl WsConnect {
             PlainWs::LoopbackOnly => PlaintextCredentials::LoopbackOnly,
             PlainWs::Anywhere => PlaintextCredentials::AnyHost,
         };
-        // The supervisor's deadline covers the CONNACK too and comes first; this one only ends what it left behind.
+        // The supervisor's deadline, which covers the CONNACK too, is no later: see `Attempt::time_left`.
         let connector = connector
             .timeout(options.connect_timeout)
             .plaintext_credentials(credentials);
@@ -276,7 +276,10 @@ impl Connect for WsConnect {
                 .endpoints
                 .get(attempt.endpoint())
                 .ok_or_else(|| ConnectError::new(ConnectErrorKind::Configuration))?;
-            let socket = self.connector.connect(endpoint, &self.request).await?;
+            let socket = self
+                .connector
+                .connect_within(endpoint, &self.request, attempt.time_left())
+                .await?;
             Ok(Opened::new(WsTransport::new(socket)))
         })
     }

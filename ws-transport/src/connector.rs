@@ -119,6 +119,41 @@ impl Connector {
         endpoint: &Endpoint,
         request: &UpgradeRequest,
     ) -> Result<WebSocket, ConnectError> {
+        self.attempt(endpoint, request, Attempt::new(self.timeout))
+            .await
+    }
+
+    /// Opens a WebSocket as [`connect`](Self::connect) does, for a caller that drops the future once `time_left` has
+    /// passed, as a part of something longer that has a deadline already. There is no second timer for the same
+    /// moment then; where the connector's own [`timeout`](Self::timeout) is shorter, it holds as ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect). A refusal is not lost when its body is late: the body is given up a moment before
+    /// `time_left` has passed.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_within(
+        &self,
+        endpoint: &Endpoint,
+        request: &UpgradeRequest,
+        time_left: Duration,
+    ) -> Result<WebSocket, ConnectError> {
+        let attempt = match self.timeout < time_left {
+            true => Attempt::new(self.timeout),
+            false => Attempt::kept_by_the_caller(time_left),
+        };
+        self.attempt(endpoint, request, attempt).await
+    }
+
+    async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        request: &UpgradeRequest,
+        attempt: Attempt,
+    ) -> Result<WebSocket, ConnectError> {
         let target = endpoint.target();
         if target.security() == Security::Plain
             && !target.host().is_loopback()
@@ -128,7 +163,7 @@ impl Connector {
             return Err(RequestError::PlaintextCredentials.into());
         }
         let result = self
-            .within_deadline(async |attempt: &Attempt| {
+            .within_deadline(attempt, async |attempt: &Attempt| {
                 let mut stream = self.open(target, attempt).await?;
                 attempt.enter(ConnectStage::Upgrade);
                 let upgraded = upgrade(&mut stream, endpoint, request, attempt.deadline).await?;
@@ -158,19 +193,22 @@ impl Connector {
     ///
     /// Dropping the future gives the attempt up and closes what was opened.
     pub async fn connect_stream(&self, target: &Target) -> Result<Stream, ConnectError> {
-        self.within_deadline(async |attempt: &Attempt| self.open(target, attempt).await)
-            .await
+        let attempt = Attempt::new(self.timeout);
+        self.within_deadline(attempt, async |attempt: &Attempt| {
+            self.open(target, attempt).await
+        })
+        .await
     }
 
     async fn within_deadline<T>(
         &self,
+        attempt: Attempt,
         connect: impl AsyncFnOnce(&Attempt) -> Result<T, ConnectError>,
     ) -> Result<T, ConnectError> {
-        let attempt = Attempt::new(self.timeout);
         let connect = connect(&attempt);
-        let result = match attempt.deadline {
-            Some(deadline) => time::timeout_at(deadline, connect).await,
-            None => Ok(connect.await),
+        let result = match (attempt.timer, attempt.deadline) {
+            (Timer::Own, Some(deadline)) => time::timeout_at(deadline, connect).await,
+            _ => Ok(connect.await),
         };
         result.unwrap_or_else(|_elapsed| Err(ConnectError::Timeout(attempt.stage())))
     }
@@ -229,14 +267,33 @@ pub enum PlaintextCredentials {
 struct Attempt {
     /// `None` where the timeout is beyond what the clock can tell.
     deadline: Option<Instant>,
+    timer: Timer,
     stage: AtomicU8,
 }
+
+/// Who ends an attempt that has not come to its end by its deadline.
+#[derive(Clone, Copy)]
+enum Timer {
+    Own,
+    Callers,
+}
+
+/// What is read of a refusal ends so much before the caller's deadline, which began before ours and may be rounded.
+const CALLERS_LEAD: Duration = Duration::from_millis(20);
 
 impl Attempt {
     fn new(timeout: Duration) -> Self {
         Self {
             deadline: Instant::now().checked_add(timeout),
+            timer: Timer::Own,
             stage: AtomicU8::new(0),
+        }
+    }
+
+    fn kept_by_the_caller(time_left: Duration) -> Self {
+        Self {
+            timer: Timer::Callers,
+            ..Self::new(time_left.saturating_sub(CALLERS_LEAD))
         }
     }
 

@@ -327,6 +327,38 @@ async fn a_refusal_is_kept_when_the_deadline_cuts_its_body() {
     server.abort();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_callers_deadline_keeps_a_refusal_too_and_a_shorter_one_of_our_own_holds() {
+    for (own, result) in [(60, "refused"), (1, "late")] {
+        let (dialer, mut theirs) = InMemory::pair();
+        let connector = Connector::new()
+            .dialer(dialer)
+            .timeout(Duration::from_secs(own));
+        let server = tokio::spawn(async move {
+            // The answer comes in the last half second, and its body never ends.
+            theirs
+                .read_buf(&mut Vec::with_capacity(4096))
+                .await
+                .unwrap();
+            time::sleep(Duration::from_millis(4500)).await;
+            let refusal = b"HTTP/1.1 403 Forbidden\r\n\r\npart";
+            let _gone = theirs.write_all(refusal).await;
+            std::future::pending::<()>().await;
+        });
+        let (endpoint, request) = (endpoint(), request());
+        let limit = Duration::from_secs(5);
+        let connect = connector.connect_within(&endpoint, &request, limit);
+        match time::timeout(limit, connect).await.unwrap().unwrap_err() {
+            ConnectError::Refused(refusal) => {
+                assert_eq!((refusal.body().as_ref(), result), (&b"part"[..], "refused"));
+            }
+            ConnectError::Timeout(_) => assert_eq!(result, "late"),
+            other => panic!("{other:?}"),
+        }
+        server.abort();
+    }
+}
+
 #[tokio::test]
 async fn bodies_end_by_length_by_chunks_or_with_the_connection() {
     for (head_and_body, body) in [
