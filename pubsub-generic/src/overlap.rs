@@ -111,7 +111,9 @@ impl Overlaps {
 
     /// The broker has lost the session: until a filter is granted anew, there may be no copy for it.
     pub(crate) fn session_lost(&mut self) {
-        self.granted = TopicTrie::with_rules(self.granted.rules());
+        if !self.granted.is_empty() {
+            self.granted = TopicTrie::with_rules(self.granted.rules());
+        }
     }
 
     pub(crate) fn forget(&mut self) {

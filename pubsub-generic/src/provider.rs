@@ -11,7 +11,7 @@ use pubsub_core::{
     Provider, ProviderError, ProviderErrorKind, PublishError, PublishReceipt, QoS, ReceiptSink,
     Refusal, RefusalKind, Settlement, TopicFilter,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::connect::Connect;
@@ -55,7 +55,6 @@ pub struct MqttProvider {
     task: Mutex<TaskState>,
     /// Set once the task was spawned, so that a publish need not take the lock.
     is_started: AtomicBool,
-    finished: watch::Receiver<Option<Result<(), ProviderError>>>,
 }
 
 enum TaskState {
@@ -78,7 +77,9 @@ pub(crate) struct Shared {
     up: AtomicBool,
     /// Of the last connection that stood.
     endpoint: Mutex<Option<Arc<str>>>,
-    finished: watch::Sender<Option<Result<(), ProviderError>>>,
+    /// How it ended, once it has.
+    outcome: OnceLock<Result<(), ProviderError>>,
+    ended: Notify,
     this: std::sync::Weak<Self>,
 }
 
@@ -116,10 +117,11 @@ impl MqttProvider {
             }),
             None => connect,
         };
+        let random = Randomness::draw()?;
         let client_id = match &options.client_id {
             Some(client_id) => client_id.clone(),
-            None if options.session.version == ProtocolVersion::V31 => short_id(&random_uuid()?),
-            None => random_uuid()?,
+            None if options.session.version == ProtocolVersion::V31 => short_id(&random.uuid()),
+            None => random.uuid(),
         };
         if options.session.clean_start == CleanStart::OnFirst
             && options.session.version != ProtocolVersion::V5
@@ -140,7 +142,9 @@ impl MqttProvider {
             Some(_) => Persistence::On,
             None => Persistence::Off,
         };
-        let mut session = Session::new(options.session.clone()).map_err(OptionsError::Session)?;
+        // Boxed while it waits: it is large, and what waits with it is moved more than once.
+        let session = Session::new(options.session.clone()).map_err(OptionsError::Session)?;
+        let mut session = Box::new(session);
         let mut kept = None;
         let mut handles = Vec::new();
         if let Some(store) = options.store.take() {
@@ -148,13 +152,16 @@ impl MqttProvider {
             let loaded = load(&**store, &client_id).map_err(OptionsError::Store)?;
             let (stored, mut restored) = restore(loaded, options.session.clone(), Timestamp::ZERO)
                 .map_err(OptionsError::Store)?;
-            session = stored;
+            *session = stored;
             inbox.adopt(restored.load);
             handles = std::mem::take(&mut restored.handles);
-            kept = Some((Keeper::new(store), restored, tokio::time::Instant::now()));
+            kept = Some(Box::new((
+                Keeper::new(store),
+                restored,
+                tokio::time::Instant::now(),
+            )));
         }
-        let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random_seed()?));
-        let (finished, watch) = watch::channel(None);
+        let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random.seed()));
         let counters = Counters::new();
         let shared = Arc::new_cyclic(|this| Shared {
             options,
@@ -165,16 +172,17 @@ impl MqttProvider {
             restored: Mutex::default(),
             up: AtomicBool::new(false),
             endpoint: Mutex::new(None),
-            finished,
+            outcome: OnceLock::new(),
+            ended: Notify::new(),
             this: this.clone(),
         });
         shared.restored(handles);
         let task = {
             let shared = Arc::clone(&shared);
             Box::new(move || {
-                let task = Task::new(shared, connect, session, backoff);
+                let task = Task::new(shared, connect, *session, backoff);
                 // It is large, and a future is moved a number of times before it runs.
-                Box::new(match kept {
+                Box::new(match kept.map(|kept| *kept) {
                     Some((keeper, restored, origin)) => task.keeping(keeper, restored, origin),
                     None => task,
                 })
@@ -184,7 +192,6 @@ impl MqttProvider {
             shared,
             task: Mutex::new(TaskState::Idle(task)),
             is_started: AtomicBool::new(false),
-            finished: watch,
         })
     }
 
@@ -435,17 +442,15 @@ impl Provider for MqttProvider {
                 TaskState::Taken => None,
             }
         };
-        let mut finished = self.finished.clone();
+        let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            if let Some(task) = task {
-                // It ends by itself; should it have panicked, the panic has been reported already.
-                let _ = task.await;
+            if let Some(task) = task
+                && task.await.is_err()
+            {
+                // It panicked, which has been reported; or its runtime went before its first turn, so that it said nothing.
+                shared.finished(Err(ProviderErrorKind::Closed.into()));
             }
-            match finished.wait_for(Option::is_some).await {
-                Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
-                // The task is gone with its runtime.
-                Err(_) => Err(ProviderErrorKind::Closed.into()),
-            }
+            shared.ended().await
         })
     }
 }
@@ -500,8 +505,21 @@ impl Shared {
         endpoint.clone()
     }
 
+    /// Tells everybody who waits for it how it ended. What was told first stands.
     pub(crate) fn finished(&self, outcome: Result<(), ProviderError>) {
-        self.finished.send_replace(Some(outcome));
+        let _ = self.outcome.set(outcome);
+        self.ended.notify_waiters();
+    }
+
+    async fn ended(&self) -> Result<(), ProviderError> {
+        loop {
+            // Made before it is looked, so that it hears of an end in between.
+            let ended = self.ended.notified();
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone();
+            }
+            ended.await;
+        }
     }
 
     /// A session that knows of nothing. The configuration was checked when the provider was made.
@@ -532,28 +550,39 @@ fn texts(filters: &[TopicFilter]) -> Vec<Arc<str>> {
         .collect()
 }
 
-fn random_seed() -> Result<u64, OptionsError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|_| OptionsError::NoRandomness)?;
-    Ok(u64::from_le_bytes(bytes))
-}
+/// What a provider needs of it, in one system call.
+pub(crate) struct Randomness([u8; 24]);
 
-/// RFC 9562, section 5.4.
-pub(crate) fn random_uuid() -> Result<String, OptionsError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| OptionsError::NoRandomness)?;
-    let random = u128::from_be_bytes(bytes);
-    let version_4 = random & !(0xf << 76) | 4 << 76;
-    let variant_1 = version_4 & !(0b11 << 62) | 0b10 << 62;
-    let hex = format!("{variant_1:032x}");
-    let groups = [
-        hex.get(..8),
-        hex.get(8..12),
-        hex.get(12..16),
-        hex.get(16..20),
-        hex.get(20..),
-    ];
-    Ok(groups.map(Option::unwrap_or_default).join("-"))
+impl Randomness {
+    pub(crate) fn draw() -> Result<Self, OptionsError> {
+        let mut bytes = [0; 24];
+        getrandom::fill(&mut bytes).map_err(|_| OptionsError::NoRandomness)?;
+        Ok(Self(bytes))
+    }
+
+    fn seed(&self) -> u64 {
+        let [.., a, b, c, d, e, f, g, h] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// RFC 9562, section 5.4; of other bytes than the seed.
+    pub(crate) fn uuid(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut uuid = String::with_capacity(36);
+        for (at, &byte) in self.0.iter().take(16).enumerate() {
+            let byte = match at {
+                6 => byte & 0x0f | 0x40,
+                8 => byte & 0x3f | 0x80,
+                _ => byte,
+            };
+            if matches!(at, 4 | 6 | 8 | 10) {
+                uuid.push('-');
+            }
+            uuid.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            uuid.push(char::from(DIGITS[usize::from(byte & 0x0f)]));
+        }
+        uuid
+    }
 }
 
 /// MQTT 3.1 allows 23 characters (its section 3.1): enough for 92 of the random bits.
@@ -568,13 +597,18 @@ mod tests {
     #[test]
     fn a_client_id_made_up_is_a_uuid_of_version_4() {
         for _ in 0..100 {
-            let uuid = random_uuid().unwrap();
+            let uuid = Randomness::draw().unwrap().uuid();
             let lengths: Vec<usize> = uuid.split('-').map(str::len).collect();
             assert_eq!(lengths, [8, 4, 4, 4, 12], "{uuid}");
             assert_eq!(uuid.as_bytes()[14], b'4', "{uuid}");
             assert!(b"89ab".contains(&uuid.as_bytes()[19]), "{uuid}");
         }
-        assert_ne!(random_uuid().unwrap(), random_uuid().unwrap());
+        let (one, other) = (Randomness::draw().unwrap(), Randomness::draw().unwrap());
+        assert_ne!(one.uuid(), other.uuid());
+        assert_ne!(one.seed(), other.seed());
+        let known = Randomness(std::array::from_fn(|at| at as u8 * 11));
+        assert_eq!(known.uuid(), "000b1621-2c37-424d-9863-6e79848f9aa5");
+        assert_eq!(known.seed(), 0xb0bb_c6d1_dce7_f2fd);
         assert_eq!(
             short_id("f81d4fae-7dec-41d0-a765-00a0c91e6bf6"),
             "f81d4fae7dec41d0a76500a"

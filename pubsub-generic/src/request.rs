@@ -115,7 +115,8 @@ impl Requester {
     ///
     /// Dropping the future takes the subscription back.
     pub async fn new(pubsub: &PubSub, options: RequesterOptions) -> Result<Self, RequestError> {
-        let unique = crate::provider::random_uuid().map_err(|_| RequestError::NoRandomness)?;
+        let random = crate::provider::Randomness::draw().map_err(|_| RequestError::NoRandomness)?;
+        let unique = random.uuid();
         let response_topic = TopicName::new(format!("{}/{unique}", options.topic_prefix))
             .map_err(|error| RequestError::Publish(PublishError::Topic(error)))?;
         let mut subscribe = pubsub.subscribe(response_topic.as_str()).qos(options.qos);

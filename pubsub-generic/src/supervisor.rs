@@ -521,7 +521,9 @@ impl Task {
         self.subscriptions.overlaps.forget();
         self.away = None;
         self.renewing.abandon();
-        if let Some(session) = self.shared.new_session() {
+        if !self.is_done
+            && let Some(session) = self.shared.new_session()
+        {
             self.session = session;
             self.set_aside = 0;
         }
