@@ -321,7 +321,9 @@ pub(crate) fn text(value: &str) -> Text<'_> {
 }
 
 pub(crate) fn whole_seconds_up(duration: Duration) -> u32 {
-    let up = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let up = duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0));
     u32::try_from(up).unwrap_or(u32::MAX)
 }
 

@@ -565,6 +565,39 @@ fn a_configuration_that_no_connect_can_carry_is_refused() {
 }
 
 #[test]
+fn a_time_that_the_wire_cannot_say_is_sent_as_the_longest_that_it_can() {
+    let mut config = config(ProtocolVersion::V5);
+    let mut will = Will::new("w", "");
+    will.delay = Duration::MAX;
+    will.expiry = Some(Duration::MAX);
+    config.will = Some(will);
+    config.session_expiry = Duration::MAX;
+    let mut client = Client::new(config);
+    let Packet::Connect(connect) = client.open() else {
+        panic!()
+    };
+    let connect = connect.as_ref();
+    let will = connect.will.unwrap();
+    assert_eq!(will.properties.will_delay_interval(), Some(u32::MAX));
+    assert_eq!(will.properties.message_expiry_interval(), Some(u32::MAX));
+    assert_eq!(connect.properties.session_expiry_interval(), Some(u32::MAX));
+    client
+        .receive(PacketRef::Connack(ConnackRef::new(ReasonCode::Success)))
+        .unwrap();
+    let mut publish = mqtt_session::Publish::new("t", "", QoS::AtMostOnce);
+    publish.expiry = Some(Duration::MAX);
+    client.session.publish(publish, client.now).unwrap();
+    let sent = client.sent();
+    let [Packet::Publish(publish)] = &sent[..] else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(
+        publish.properties().message_expiry_interval(),
+        Some(u32::MAX)
+    );
+}
+
+#[test]
 fn nothing_prints_a_secret() {
     const MARKER: &str = "hunter2";
     let mut config = config(ProtocolVersion::V5);
