@@ -234,8 +234,10 @@ impl Config {
             return Err(ConfigError::MaximumPacketSize);
         }
         if self.max_queued_messages == 0
+            || self.max_outbound_bytes == 0
             || self.max_pending_events == 0
             || self.max_pending_operations == 0
+            || self.max_pending_replies == 0
             || self.publish_pace.is_some_and(|pace| pace.per.is_zero())
         {
             return Err(ConfigError::ZeroBound);

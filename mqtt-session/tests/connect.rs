@@ -546,10 +546,16 @@ fn a_configuration_that_no_connect_can_carry_is_refused() {
         ),
         Some(ConfigError::NeedsV5)
     );
-    assert_eq!(
-        check(&|c| c.max_queued_messages = 0, v311),
-        Some(ConfigError::ZeroBound)
-    );
+    let zero: [&dyn Fn(&mut mqtt_session::Config); 5] = [
+        &|c| c.max_queued_messages = 0,
+        &|c| c.max_outbound_bytes = 0,
+        &|c| c.max_pending_operations = 0,
+        &|c| c.max_pending_events = 0,
+        &|c| c.max_pending_replies = 0,
+    ];
+    for change in zero {
+        assert_eq!(check(change, v311), Some(ConfigError::ZeroBound));
+    }
     assert_eq!(
         check(&|c| c.max_in_flight = 65_535.try_into().unwrap(), v311),
         Some(ConfigError::MaxInFlight)
