@@ -121,7 +121,6 @@ impl Session {
                 return Err(SubscribeError::SharedNotSupported { index });
             }
         }
-        self.check_call(subscriptions.len())?;
         let new = subscriptions
             .iter()
             .filter(|subscription| !self.control.wants(&subscription.filter))
@@ -129,6 +128,7 @@ impl Session {
         if self.control.len() + new > self.config.max_subscriptions {
             return Err(SubscribeError::TooManySubscriptions);
         }
+        self.check_call(subscriptions.len())?;
         Ok(self.control.subscribe(subscriptions, id))
     }
 
@@ -321,7 +321,8 @@ impl Session {
             return Err(SubscribeError::NoFilters);
         }
         // Each subscription may wait twice: to be made, and to be changed or ended.
-        let is_crowded = self.control.waiting() + filters > 2 * self.config.max_subscriptions;
+        let most = self.config.max_subscriptions.saturating_mul(2);
+        let is_crowded = self.control.waiting() + filters > most;
         if is_crowded || self.control.open_calls() >= self.config.max_pending_operations {
             return Err(SubscribeError::TooManyPending);
         }

@@ -655,3 +655,22 @@ fn subscriptions_and_calls_are_bounded() {
     );
     client.session.unsubscribe(&many[..4], client.now).unwrap();
 }
+
+/// "Try again later" would be tried for ever.
+#[test]
+fn more_filters_than_there_may_ever_be_are_refused_for_good() {
+    for (max_subscriptions, filters) in [(0, 1), (2, 5)] {
+        let mut config = config(ProtocolVersion::V311);
+        config.max_subscriptions = max_subscriptions;
+        let mut client = Client::new(config);
+        let many: Vec<String> = (0..filters).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(
+            client.session.subscribe(&wanted(&many), client.now),
+            Err(SubscribeError::TooManySubscriptions)
+        );
+    }
+    let mut config = config(ProtocolVersion::V311);
+    config.max_subscriptions = usize::MAX;
+    subscribe(&mut Client::new(config), &["a"]);
+}
