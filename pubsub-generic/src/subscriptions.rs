@@ -232,9 +232,14 @@ impl Task {
                 Progress::Partly(all(filters, rest))
             }
             Err(error) => {
-                // If one of them is to blame, the others are asked without it.
+                // If some of them are to blame, the others are asked without them.
                 let blamed = match offender(error).filter(|&at| at < filters.len()) {
                     Some(at) => vec![filters.remove(at)],
+                    None if error == SubscribeError::TooManySubscriptions => {
+                        let taken = self.session.subscriptions().len();
+                        let most = self.session.config().max_subscriptions;
+                        filters.split_off(most.saturating_sub(taken).min(filters.len() - 1))
+                    }
                     None => std::mem::take(&mut filters),
                 };
                 for index in blamed {

@@ -599,6 +599,36 @@ async fn one_refused_filter_does_not_hurt_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_more_filters_than_there_may_be_those_that_fit_are_subscribed() {
+    let (connect, mut broker) = memory(Vec::new());
+    let options = steady().configure_session(|session| session.max_subscriptions = 3);
+    let (pubsub, _) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let (subscribed, _end) = tokio::join!(
+        async { pubsub.subscribe(["a", "b", "c", "d", "e"]).await },
+        async {
+            let mut end = broker.accept().await;
+            let subscribe = end.packet().await.unwrap();
+            end.send(&[0x90, 5, subscribe[2], subscribe[3], 0, 0, 0]);
+            end
+        }
+    );
+    let granted: Vec<bool> = subscribed
+        .unwrap()
+        .outcomes()
+        .iter()
+        .map(|outcome| match &outcome.result {
+            Ok(_) => true,
+            Err(refusal) => {
+                let reason = refusal.source.as_ref().unwrap();
+                assert_eq!(reason.kind(), ProviderErrorKind::LimitExceeded);
+                false
+            }
+        })
+        .collect();
+    assert_eq!(granted, [true, true, true, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn offline_the_oldest_make_room_where_that_is_wanted() {
     const ROOM: usize = 1000;
     let (connect, mut broker) = memory(vec![Step::Hang]);
