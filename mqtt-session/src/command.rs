@@ -363,11 +363,12 @@ impl Session {
         let maximum = limits.map_or(mqtt_codec::MAX_PACKET_SIZE, |limits| {
             limits.maximum_packet_size
         }) as usize;
-        if size > maximum.min(self.config.max_outbound_bytes) {
-            return Err(PublishErrorReason::TooLarge {
-                size,
-                maximum: maximum.min(self.config.max_outbound_bytes),
-            });
+        if size > maximum {
+            return Err(PublishErrorReason::TooLarge { size, maximum });
+        }
+        let maximum = self.config.max_outbound_bytes;
+        if size > maximum {
+            return Err(PublishErrorReason::LargerThanQueue { size, maximum });
         }
         if let Some(limits) = limits {
             check_support(publish, limits)?;

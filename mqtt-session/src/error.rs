@@ -244,6 +244,13 @@ pub enum PublishErrorReason {
         /// The broker's Maximum Packet Size.
         maximum: usize,
     },
+    /// The packet alone would exceed [`Config::max_outbound_bytes`](crate::Config::max_outbound_bytes).
+    LargerThanQueue {
+        /// The size of the packet, in bytes.
+        size: usize,
+        /// That bound.
+        maximum: usize,
+    },
     /// [`Config::max_queued_messages`](crate::Config::max_queued_messages) wait already. Try again after some were sent.
     TooManyQueued,
     /// [`Config::max_outbound_bytes`](crate::Config::max_outbound_bytes) would be exceeded. Try again after some were sent.
@@ -273,6 +280,10 @@ impl fmt::Display for PublishErrorReason {
             Self::TooLarge { size, maximum } => write!(
                 f,
                 "the packet has {size} bytes, the broker accepts {maximum}"
+            ),
+            Self::LargerThanQueue { size, maximum } => write!(
+                f,
+                "the packet has {size} bytes, the whole queue may have {maximum}"
             ),
             Self::TooManyQueued => f.write_str("too many messages wait to be sent"),
             Self::TooManyBytes => f.write_str("the messages that wait to be sent are too large"),

@@ -781,7 +781,7 @@ fn queues_are_bounded_in_messages_and_in_bytes() {
     assert!(
         matches!(
             error.reason(),
-            PublishErrorReason::TooLarge { maximum: 100, .. }
+            PublishErrorReason::LargerThanQueue { maximum: 100, .. }
         ) && !error.reason().is_temporary()
     );
     for number in 1..=3 {

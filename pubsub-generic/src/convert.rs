@@ -147,9 +147,9 @@ pub(crate) fn outcome_of(
 
 pub(crate) fn not_sent(reason: PublishErrorReason) -> PublishError {
     let kind = match reason {
-        PublishErrorReason::TooManyQueued | PublishErrorReason::TooManyBytes => {
-            ProviderErrorKind::QueueFull
-        }
+        PublishErrorReason::TooManyQueued
+        | PublishErrorReason::TooManyBytes
+        | PublishErrorReason::LargerThanQueue { .. } => ProviderErrorKind::QueueFull,
         PublishErrorReason::QosNotSupported(_)
         | PublishErrorReason::RetainNotSupported
         | PublishErrorReason::PropertiesNeedV5 => ProviderErrorKind::Unsupported,
@@ -158,9 +158,11 @@ pub(crate) fn not_sent(reason: PublishErrorReason) -> PublishError {
         _ => ProviderErrorKind::Invalid,
     };
     let error = ProviderError::new(kind).with_source(NotSent(reason));
-    PublishError::NotSent(match kind {
+    PublishError::NotSent(match reason {
         // The same message will be as large next time.
-        ProviderErrorKind::LimitExceeded => error.with_retry(pubsub_core::Retry::Pointless),
+        PublishErrorReason::TooLarge { .. } | PublishErrorReason::LargerThanQueue { .. } => {
+            error.with_retry(pubsub_core::Retry::Pointless)
+        }
         _ => error,
     })
 }

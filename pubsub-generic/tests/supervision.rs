@@ -10,7 +10,7 @@ use common::memory::{Step, memory};
 use common::{cause, register};
 use pubsub_core::{
     ConnectionState as State, Event, HoldLimits, HoldPolicy, Network, OfflinePolicy, Provider,
-    ProviderErrorKind, PubSub, PublishError, QoS,
+    ProviderErrorKind, PubSub, PublishError, QoS, WithCauses,
 };
 use pubsub_generic::{
     ConnectError, ConnectErrorKind, ConnectionError, CredentialFreshness, DEFAULT_NAME, Displaced,
@@ -268,6 +268,18 @@ async fn the_queue_is_bounded_in_messages_and_bytes() {
     let refused = pubsub.publish("a", [0; 60].as_slice()).await.unwrap_err();
     assert!(
         matches!(refused, PublishError::NotSent(error) if error.kind() == ProviderErrorKind::QueueFull)
+    );
+
+    // One that no queue of this size will ever take is not worth a second try, and the broker is not to blame.
+    let (connect, _broker) = memory(vec![Step::Hang]);
+    let (pubsub, _provider) =
+        register(MqttProvider::with_connect(steady().queue(messages, bytes), connect).unwrap());
+    let refused = pubsub.publish("a", [0; 200].as_slice()).await.unwrap_err();
+    assert!(!refused.is_retryable());
+    assert_eq!(
+        WithCauses::new(&refused).to_string(),
+        "not published: it was not sent: a local queue is full: \
+         the packet has 207 bytes, the whole queue may have 100"
     );
 }
 
