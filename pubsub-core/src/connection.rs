@@ -344,8 +344,11 @@ impl History {
 
 impl ConnectionHub {
     pub(crate) fn new() -> Arc<Self> {
+        // Room for a connection that comes, goes and comes back.
+        let mut kept = VecDeque::with_capacity(8);
+        kept.push_back(ConnectionStatus::default());
         Arc::new(Self(Mutex::new(History {
-            kept: VecDeque::from([ConnectionStatus::default()]),
+            kept,
             end: 1,
             closed: false,
             waiting: Vec::new(),

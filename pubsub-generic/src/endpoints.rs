@@ -21,7 +21,7 @@ pub(crate) struct Rounds {
     /// Safe to show. One at least.
     names: Vec<Arc<str>>,
     order: EndpointOrder,
-    /// What is left of the round, the last first.
+    /// What is left of the round, the last first. Empty where there is but one.
     left: Vec<usize>,
     current: usize,
     /// What the attempts of the round say together.
@@ -69,7 +69,9 @@ impl Rounds {
 
     fn mix(&mut self, random: &mut Random) {
         self.verdict = Retry::Never;
-        self.left.extend((0..self.names.len()).rev());
+        if self.names.len() > 1 {
+            self.left.extend((0..self.names.len()).rev());
+        }
         if self.order == EndpointOrder::Random {
             // Fisher and Yates.
             for last in (1..self.left.len()).rev() {

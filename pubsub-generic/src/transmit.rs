@@ -21,6 +21,8 @@ const ONE_PACKET: usize = 1;
 /// Packets are written into blocks of this size, so that many small ones share an allocation. Given back by the transport,
 /// a block is used again.
 const OUTPUT_BLOCK: usize = 4 * 1024;
+/// The same while nothing is published: a connection that only receives has little to say, and keeps its block.
+const CONTROL_BLOCK: usize = 512;
 /// With less room than this in a block, the next one is begun.
 const OUTPUT_ROOM: usize = 256;
 
@@ -84,7 +86,7 @@ impl Task {
         }
         let publish = session_publish(message, self.shared.options.session.version);
         let published = if has_room {
-            self.reserve_output();
+            self.reserve_output(OUTPUT_BLOCK);
             self.session
                 .publish_into(publish, &mut self.output, self.timestamp)
         } else {
@@ -155,9 +157,9 @@ impl Task {
         }
     }
 
-    fn reserve_output(&mut self) {
+    fn reserve_output(&mut self, block: usize) {
         if self.output.capacity() < OUTPUT_ROOM {
-            self.output.reserve(OUTPUT_BLOCK);
+            self.output.reserve(block);
         }
     }
 
@@ -206,7 +208,10 @@ impl Task {
 
     /// The next packet that the session has to write.
     pub(crate) fn next_packet(&mut self) -> Option<Bytes> {
-        self.reserve_output();
+        self.reserve_output(match self.publishes.is_empty() {
+            true => CONTROL_BLOCK,
+            false => OUTPUT_BLOCK,
+        });
         let now = self.timestamp;
         let len = self
             .session

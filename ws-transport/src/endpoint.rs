@@ -1,7 +1,7 @@
 //! Where to connect to: a WebSocket URL taken apart and checked once.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     net::{IpAddr, Ipv6Addr},
     str::FromStr,
 };
@@ -238,7 +238,10 @@ impl Target {
     /// `host:port`, an IPv6 literal in brackets: for a `CONNECT` line.
     #[must_use]
     pub fn authority(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        let mut text = String::with_capacity(self.host.text.len() + "[]:65535".len());
+        // Writing to a string does not fail.
+        let _ = write!(text, "{}:{}", self.host, self.port);
+        text
     }
 
     /// The value of the `Host` header: the port left out where it is the scheme's own.
