@@ -391,7 +391,8 @@ impl Task {
             }
         };
         match received {
-            Ok(Received::Chunks) => {
+            Ok(received @ (Received::Chunks | Received::Drained)) => {
+                open.is_drained = received == Received::Drained;
                 open.last_received = self.now;
                 let len = self.chunks.iter().map(Bytes::len).sum();
                 self.received += len;

@@ -47,8 +47,11 @@ pub trait Transport: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Received {
-    /// At least one chunk was appended.
+    /// At least one chunk was appended. There may be more: it is asked again.
     Chunks,
+    /// At least one chunk was appended, and then nothing more had arrived: the task will be woken when it has, as after
+    /// [`Pending`](Poll::Pending), and need not ask for that now.
+    Drained,
     /// The peer ended the connection in an orderly way; nothing more will come.
     End,
 }

@@ -333,7 +333,7 @@ impl Transport for WsTransport {
             Poll::Ready(Some(Err(WebSocketError::ClosedByPeer(_))) | None) => Ok(Received::End),
             Poll::Ready(Some(Err(error))) => Err(error.into()),
             Poll::Pending if chunks.is_empty() => return Poll::Pending,
-            Poll::Pending => return Poll::Ready(Ok(Received::Chunks)),
+            Poll::Pending => return Poll::Ready(Ok(Received::Drained)),
         };
         if chunks.is_empty() {
             return Poll::Ready(end);
@@ -414,5 +414,37 @@ impl From<ws_transport::ConnectError> for ConnectError {
             converted = converted.with_refusal(refusal);
         }
         converted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_says_whether_it_is_all_there_is() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
+        let mut transport = WsTransport::new(socket);
+        let frame = [0x82, 1, b'x'];
+        let frames = frame.repeat(MAX_BATCH_MESSAGES + 1);
+        theirs.write_all(&frames).await.unwrap();
+
+        let mut chunks = Vec::new();
+        let mut receive = async || {
+            chunks.clear();
+            let received = poll_fn(|cx| transport.poll_receive(cx, &mut chunks)).await;
+            (received.unwrap(), chunks.len())
+        };
+        assert_eq!(receive().await, (Received::Chunks, MAX_BATCH_MESSAGES));
+        assert_eq!(receive().await, (Received::Drained, 1));
+        // It wakes for what comes then.
+        let (received, written) = tokio::join!(receive(), theirs.write_all(&frame));
+        written.unwrap();
+        assert_eq!(received, (Received::Drained, 1));
     }
 }
