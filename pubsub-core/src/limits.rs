@@ -144,8 +144,8 @@ impl Default for HoldLimits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HoldPolicy {
-    /// The subscription ends with an [`Overflow`](crate::Overflow) error. What it held is confirmed only if another
-    /// subscriber has it.
+    /// The subscription ends with an [`Overflow`](crate::Overflow) error, behind what it still has. That is held back no
+    /// longer: it is confirmed if another subscriber has it, and otherwise counts as dropped.
     #[default]
     End,
     /// The oldest are confirmed without having been taken, dropped, counted and shown as

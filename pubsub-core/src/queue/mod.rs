@@ -144,7 +144,7 @@ impl Queue {
                 Flow::Fits => {}
                 Flow::DropConnection => effects.drop_connection = true,
                 Flow::End(overflow) => {
-                    state.end_with(SubscriptionError::Overflow(overflow));
+                    state.end_with(overflow);
                     effects.ended = true;
                     break;
                 }
@@ -434,7 +434,7 @@ impl Queue {
         {
             match limits.policy {
                 HoldPolicy::End => {
-                    state.end_with(SubscriptionError::Overflow(Overflow::HeldTooLong));
+                    state.end_with(Overflow::HeldTooLong);
                     effects.ended = true;
                 }
                 HoldPolicy::DropConnection if oldest.receipt.is_some() => {

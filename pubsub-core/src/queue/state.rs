@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::batch::{Batch, Entry, Notice};
 use super::item::{HELD, ITEMS_KEPT, PLAIN, give_back};
-use crate::error::SubscriptionError;
+use crate::error::{Overflow, SubscriptionError};
 use crate::limits::SubscriptionStats;
 use crate::provider::{Delivery, Settlement};
 
@@ -135,9 +135,14 @@ impl State {
         self.stats.released += 1;
     }
 
-    pub(super) fn end_with(&mut self, error: SubscriptionError) {
-        self.notify(Notice::Error(error));
+    /// What waits still comes, but is held back no longer: a stream that is over and that nobody reads or drops would keep
+    /// what others wait for.
+    pub(super) fn end_with(&mut self, overflow: Overflow) {
+        self.notify(Notice::Error(SubscriptionError::Overflow(overflow)));
         self.ended = true;
+        for held in &mut self.classes[HELD].items {
+            drop(held.receipt.take());
+        }
     }
 
     /// What stayed past its batch, and those that followed closely, and uses little of its buffer gets a buffer of its own.
