@@ -35,6 +35,15 @@ pub fn trie_vs_naive(data: &[u8]) {
     let mut trie: TopicTrie<u8> = TopicTrie::with_rules(rules);
     let mut list: BTreeMap<String, u8> = BTreeMap::new();
     let mut cache = MatchCache::new(4);
+    let mut asked = Vec::new();
+    let expected = |list: &BTreeMap<String, u8>, topic: &str| {
+        let fits = list
+            .iter()
+            .filter(|(filter, _)| matches(filter, topic, parent, reserved));
+        let mut expected: Vec<u8> = fits.map(|(_, value)| *value).collect();
+        expected.sort_unstable();
+        expected
+    };
 
     for _ in 0..64 {
         let operation = input.u8();
@@ -78,14 +87,12 @@ pub fn trie_vs_naive(data: &[u8]) {
                 let mut found = Vec::new();
                 trie.for_each_match(&topic, |value| found.push(*value));
                 found.sort_unstable();
-                let fits = |filter: &&String| matches(filter, &text, parent, reserved);
-                let mut expected: Vec<u8> = list
-                    .keys()
-                    .filter(fits)
-                    .map(|filter| list[filter])
-                    .collect();
-                expected.sort_unstable();
-                assert_eq!(found, expected, "{text:?} against {:?}", list.keys());
+                assert_eq!(
+                    found,
+                    expected(&list, &text),
+                    "{text:?} against {:?}",
+                    list.keys()
+                );
                 // At least the second time from memory.
                 for _ in 0..2 {
                     let mut again = Vec::new();
@@ -93,9 +100,24 @@ pub fn trie_vs_naive(data: &[u8]) {
                     again.sort_unstable();
                     assert_eq!(again, found, "{text:?} from memory");
                 }
+                asked.push(topic);
             }
         }
         assert_eq!((trie.len(), trie.is_empty()), (list.len(), list.is_empty()));
+    }
+
+    // All in one batch, and twice, to have more of them than go side by side.
+    let batch: Vec<&TopicName> = asked.iter().chain(&asked).collect();
+    let mut found = vec![Vec::new(); batch.len()];
+    let mut last = 0;
+    trie.for_each_match_batched(batch.iter().copied(), |at, value| {
+        assert!(last <= at, "in the order of the topics");
+        last = at;
+        found[at].push(*value);
+    });
+    for (topic, mut found) in batch.into_iter().zip(found) {
+        found.sort_unstable();
+        assert_eq!(found, expected(&list, topic), "{topic:?} in a batch");
     }
 }
 

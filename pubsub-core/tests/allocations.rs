@@ -166,5 +166,9 @@ fn a_match_allocates_nothing() {
             0
         );
         assert_eq!(matches, found);
+        let batch = vec![topic; 40];
+        let each = |_, _: &()| matches += 1;
+        assert_eq!(allocations(|| trie.for_each_match_batched(&batch, each)), 0);
+        assert_eq!(matches, 41 * found);
     }
 }

@@ -52,6 +52,26 @@ impl Index {
         }
     }
 
+    /// What the slot holds where a search for this key begins.
+    #[inline]
+    pub(super) fn home(&self, key: u64) -> u64 {
+        let tag = tag_of(key);
+        let at = tag as usize & self.slots.len().wrapping_sub(1);
+        self.slots.get(at).copied().unwrap_or(EMPTY)
+    }
+
+    /// The first number under this key, given what its [home](Self::home) holds.
+    #[inline]
+    pub(super) fn first(&self, key: u64, home: u64) -> Option<u32> {
+        if home == EMPTY {
+            return None;
+        }
+        if (home >> 32) as u32 == tag_of(key) {
+            return Some(home as u32 - 1);
+        }
+        self.find(key, |_| true)
+    }
+
     /// Adds a number under a key. The pair is not there yet.
     pub(super) fn insert(&mut self, key: u64, number: u32) {
         if (self.len + 1) * 2 > self.slots.len() {

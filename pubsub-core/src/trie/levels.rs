@@ -21,7 +21,7 @@ pub(super) struct Levels {
 impl Levels {
     /// Nothing yet: to be [filled](Self::fill) where it stands, since it is too large to be moved about.
     #[inline]
-    pub(super) fn empty() -> Self {
+    pub(super) const fn empty() -> Self {
         Self {
             count: 0,
             ends: [0; SHAPE_LEVELS],
@@ -30,9 +30,11 @@ impl Levels {
         }
     }
 
-    /// Takes a topic apart, up to a depth. Does not look behind the first level that is one too many.
-    #[inline]
+    /// Takes a topic apart, up to a depth, in place of the one before. Does not look behind the first level that is one
+    /// too many.
+    #[inline(always)]
     pub(super) fn fill(&mut self, topic: &[u8], seed: &Seed) {
+        self.count = 0;
         let mut start = 0;
         let (blocks, rest) = topic.as_chunks::<8>();
         let mut base = 0;

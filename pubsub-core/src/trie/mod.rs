@@ -11,6 +11,7 @@
 //! * What has too many levels, or comes when there are [`MAX_SHAPES`] shapes already, goes to a tree. It
 //!   bounds what a hostile set of filters can cost.
 
+mod batch;
 mod cache;
 mod generation;
 mod hash;
@@ -289,9 +290,8 @@ impl<V> TopicTrie<V> {
     }
 
     /// Calls `visit` with the value of each filter that matches, in no particular order.
-    pub fn for_each_match<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(&'a V)) {
-        let key = self.seed.text(topic.as_str().as_bytes());
-        self.for_each_place(topic, key, |_, value| visit(value));
+    pub fn for_each_match<'a>(&'a self, topic: &TopicName, visit: impl FnMut(&'a V)) {
+        self.for_each_match_of(topic.as_str().as_bytes(), visit);
     }
 
     /// Calls `visit` with the value of each filter that matches, in no particular order, as
@@ -319,22 +319,22 @@ impl<V> TopicTrie<V> {
             return;
         }
         let mut found = Found::default();
-        self.for_each_place(topic, key, |place, value| {
+        self.for_each_place(text, key, |place, value| {
             found.push(place.pack());
             visit(value);
         });
         cache.keep(key, text, self.generation.now(), &found);
     }
 
+    #[inline]
+    fn for_each_match_of<'a>(&'a self, topic: &[u8], mut visit: impl FnMut(&'a V)) {
+        let key = self.seed.text(topic);
+        self.for_each_place(topic, key, |_, value| visit(value));
+    }
+
     /// Calls `visit` with the place and the value of each filter that matches the topic with this key.
     #[inline]
-    fn for_each_place<'a>(
-        &'a self,
-        topic: &TopicName,
-        key: u64,
-        mut visit: impl FnMut(Place, &'a V),
-    ) {
-        let text = topic.as_str().as_bytes();
+    fn for_each_place<'a>(&'a self, text: &[u8], key: u64, mut visit: impl FnMut(Place, &'a V)) {
         if text.len() <= LINE {
             let is_right = |entry: &Entry<V, LINE>| entry.pattern.as_bytes() == text;
             if let Some((number, entry)) = self.exact.find(key, is_right) {
@@ -347,22 +347,17 @@ impl<V> TopicTrie<V> {
             }
         }
         if !self.is_exact() {
-            self.for_each_wildcard(topic, visit);
+            self.for_each_wildcard(text, visit);
         }
     }
 
     /// The same for filters with wildcards alone. Not part of the function above, whose callers would set up
     /// registers and room for the levels where no filter has any.
     #[inline(never)]
-    fn for_each_wildcard<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(Place, &'a V)) {
-        let text = topic.as_str().as_bytes();
+    fn for_each_wildcard<'a>(&'a self, text: &[u8], mut visit: impl FnMut(Place, &'a V)) {
         let mut levels = Levels::empty();
         levels.fill(text, &self.seed);
-        let rules = Rules {
-            parent_matches: self.parent_matches(),
-            root_is_reserved: topic.is_reserved()
-                && self.rules.reserved_topics == ReservedTopics::NamedExplicitly,
-        };
+        let rules = self.rules_for(text);
         for shape in self.shapes.fitting(levels.count, rules.root_is_reserved) {
             let found = self.shaped.find(levels.key_for(shape), |number| {
                 let entry = self.in_shapes.get(number);
@@ -374,13 +369,34 @@ impl<V> TopicTrie<V> {
                 visit(Place::Shaped(number), &entry.value);
             }
         }
-        if !self.tree.is_empty() {
-            self.tree
-                .for_each_match(text, &levels, &self.seed, rules, |number| {
-                    if let Some(value) = self.in_tree.get(number) {
-                        visit(Place::Tree(number), value);
-                    }
-                });
+        self.for_each_in_tree(text, &levels, rules, visit);
+    }
+
+    #[inline]
+    fn for_each_in_tree<'a>(
+        &'a self,
+        text: &[u8],
+        levels: &Levels,
+        rules: Rules,
+        mut visit: impl FnMut(Place, &'a V),
+    ) {
+        if self.tree.is_empty() {
+            return;
+        }
+        self.tree
+            .for_each_match(text, levels, &self.seed, rules, |number| {
+                if let Some(value) = self.in_tree.get(number) {
+                    visit(Place::Tree(number), value);
+                }
+            });
+    }
+
+    #[inline]
+    fn rules_for(&self, topic: &[u8]) -> Rules {
+        Rules {
+            parent_matches: self.parent_matches(),
+            root_is_reserved: topic.starts_with(b"$")
+                && self.rules.reserved_topics == ReservedTopics::NamedExplicitly,
         }
     }
 

@@ -22,12 +22,24 @@ impl Sieve {
     /// The first number under this key that is the right one.
     #[inline]
     pub(super) fn find(&self, key: u64, is_right: impl FnMut(u32) -> bool) -> Option<u32> {
-        let tag = tag_of(key);
-        let classes = *self.classes.get(self.home_of(tag))?;
-        if classes & class_of(tag) == 0 {
+        if !self.lets_pass(key) {
             return None;
         }
         self.index.find(key, is_right)
+    }
+
+    /// Whether there is a key of the same home and class, if not this one.
+    #[inline]
+    pub(super) fn lets_pass(&self, key: u64) -> bool {
+        let tag = tag_of(key);
+        let classes = self.classes.get(self.home_of(tag));
+        classes.is_some_and(|classes| classes & class_of(tag) != 0)
+    }
+
+    /// What is behind the sieve, for keys that it lets pass.
+    #[inline]
+    pub(super) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Adds a number under a key. The pair is not there yet.

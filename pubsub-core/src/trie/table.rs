@@ -26,6 +26,11 @@ impl<T> Table<T> {
     }
 
     #[inline]
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    #[inline]
     pub(super) fn get(&self, number: u32) -> Option<&T> {
         self.things.get(number)
     }

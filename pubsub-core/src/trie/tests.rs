@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 fn filter(text: &str) -> TopicFilter {
     TopicFilter::new(text).unwrap()
@@ -12,6 +12,19 @@ fn found(trie: &TopicTrie<usize>, topic: &str) -> Vec<usize> {
     let mut found = Vec::new();
     trie.for_each_match(&TopicName::new(topic).unwrap(), |value| found.push(*value));
     found.sort_unstable();
+    found
+}
+
+/// What each of the topics matches, asked for all at a time, and in order.
+fn found_batched(trie: &TopicTrie<usize>, topics: &[TopicName]) -> Vec<Vec<usize>> {
+    let mut found = vec![Vec::new(); topics.len()];
+    let mut last = 0;
+    trie.for_each_match_batched(topics, |at, value| {
+        assert!(last <= at, "in the order of the topics");
+        last = at;
+        found[at].push(*value);
+    });
+    found.iter_mut().for_each(|found| found.sort_unstable());
     found
 }
 
@@ -75,7 +88,7 @@ proptest! {
         rules in rules(),
         max_shapes in prop_oneof![Just(0_usize), Just(2), Just(MAX_SHAPES)],
         steps in proptest::collection::vec((any_filter(), 0..4_u8), 0..60),
-        topics in proptest::collection::vec(topic(), 1..10),
+        topics in proptest::collection::vec(topic(), 1..40),
     ) {
         let mut trie = TopicTrie::with_rules(rules);
         trie.max_shapes = max_shapes;
@@ -90,14 +103,16 @@ proptest! {
             prop_assert_eq!(trie.get(&filter), model.get(&filter));
             prop_assert_eq!(trie.len(), model.len());
         }
-        for topic in &topics {
-            let name = TopicName::new(topic.as_str()).unwrap();
+        let names: Vec<_> = topics.iter().map(|topic| TopicName::new(topic.as_str()).unwrap()).collect();
+        let batched = found_batched(&trie, &names);
+        for ((topic, name), batched) in topics.iter().zip(&names).zip(batched) {
             let mut want: Vec<_> = model
                 .iter()
-                .filter(|(filter, _)| filter.matches_with(&name, rules))
+                .filter(|(filter, _)| filter.matches_with(name, rules))
                 .map(|(_, value)| *value)
                 .collect();
             want.sort_unstable();
+            prop_assert_eq!(&batched, &want, "{} in a batch", topic);
             prop_assert_eq!(found(&trie, topic), want, "{}", topic);
         }
         for filter in model.keys() {
@@ -107,6 +122,7 @@ proptest! {
         for topic in &topics {
             prop_assert!(found(&trie, topic).is_empty());
         }
+        prop_assert!(found_batched(&trie, &names).concat().is_empty());
     }
 }
 
@@ -157,6 +173,100 @@ fn branching_filters_are_bounded() {
     assert!(all.tree.nodes() <= 2_047);
     assert_eq!(found(&all, &topic), (0..1_024).collect::<Vec<_>>());
     assert!(found(&branching("/never"), &topic).is_empty());
+}
+
+/// Each topic may match as many filters as a group has room for, so that every one is a part of its own.
+#[test]
+fn a_batch_goes_in_parts_where_its_topics_match_much() {
+    let trie = branching("");
+    let topics: Vec<_> = (0..40)
+        .map(|n| {
+            let mut levels = ["l"; 10];
+            levels[n % 10] = if n % 3 == 0 { "l" } else { "other" };
+            TopicName::new(levels.join("/")).unwrap()
+        })
+        .collect();
+    let found = found_batched(&trie, &topics);
+    for (n, found) in found.iter().enumerate() {
+        let fits = |bits: &usize| n % 3 == 0 || bits >> (n % 10) & 1 == 1;
+        assert_eq!(*found, (0..1_024).filter(fits).collect::<Vec<_>>(), "{n}");
+    }
+}
+
+#[test]
+fn a_batch_may_have_any_number_of_topics() {
+    let mut exact = TopicTrie::new();
+    for n in 0..100 {
+        exact.insert(&filter(&format!("a/{n}")), n);
+    }
+    let mut mixed = exact.clone();
+    mixed.insert(&filter("+/7"), 1_000);
+    let topics: Vec<_> = (0..100)
+        .map(|n| TopicName::new(format!("a/{}", n * 2)).unwrap())
+        .collect();
+    for len in 0..topics.len() {
+        let topics = &topics[..len];
+        for trie in [&exact, &mixed] {
+            let found = found_batched(trie, topics);
+            for (n, (found, topic)) in found.iter().zip(topics).enumerate() {
+                assert_eq!(*found, self::found(trie, topic), "{n} of {len}");
+            }
+        }
+    }
+}
+
+/// Two numbers whose keys have the same upper half, of which an index keeps no more: some thirty pairs are expected.
+fn alike(key_of: impl Fn(usize) -> u64) -> [usize; 2] {
+    let mut seen = HashMap::new();
+    for n in 0..500_000 {
+        if let Some(other) = seen.insert(key_of(n) >> 32, n) {
+            return [other, n];
+        }
+    }
+    panic!("no two keys are alike");
+}
+
+#[test]
+fn filters_whose_keys_are_alike_are_told_apart() {
+    let mut trie = TopicTrie::new();
+    let long = |n: usize| format!("{n}/a-level-that-takes-a-text-to-the-table-of-long-ones");
+    let exact = alike(|n| trie.seed.text(n.to_string().as_bytes()));
+    let longs = alike(|n| trie.seed.text(long(n).as_bytes()));
+    let shaped = alike(|n| Shape::of(&format!("+/{n}"), &trie.seed).unwrap().1);
+    for n in 0..2 {
+        trie.insert(&filter(&exact[n].to_string()), n);
+        trie.insert(&filter(&long(longs[n])), 2 + n);
+    }
+    let names: Vec<_> = exact
+        .iter()
+        .map(|n| n.to_string())
+        .chain(longs.map(long))
+        .collect();
+    let found_all = |trie: &TopicTrie<usize>, texts: &[String]| {
+        let names: Vec<_> = texts
+            .iter()
+            .map(|text| TopicName::new(text.as_str()).unwrap())
+            .collect();
+        let one_by_one: Vec<_> = texts.iter().map(|text| found(trie, text)).collect();
+        assert_eq!(found_batched(trie, &names), one_by_one);
+        one_by_one
+    };
+    assert_eq!(found_all(&trie, &names), [[0], [1], [2], [3]]);
+    for (value, n) in (4..).zip(shaped) {
+        trie.insert(&filter(&format!("+/{n}")), value);
+    }
+    let names: Vec<_> = names
+        .into_iter()
+        .chain(shaped.map(|n| format!("a/{n}")))
+        .collect();
+    assert_eq!(found_all(&trie, &names), [[0], [1], [2], [3], [4], [5]]);
+    // What is gone must not stand for what is alike.
+    trie.remove(&filter(&exact[0].to_string()));
+    trie.remove(&filter(&format!("+/{}", shaped[1])));
+    assert_eq!(
+        found_all(&trie, &names),
+        [vec![], vec![1], vec![2], vec![3], vec![4], vec![]]
+    );
 }
 
 #[test]

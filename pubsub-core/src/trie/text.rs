@@ -33,6 +33,14 @@ impl<const SHORT: usize> Text<SHORT> {
     }
 
     #[inline]
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Short { len, .. } => usize::from(*len),
+            Self::Long(text) => text.len(),
+        }
+    }
+
+    #[inline]
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),

@@ -73,6 +73,13 @@ impl Subscribers {
 }
 
 impl Ours {
+    pub fn count_batched(&self, topics: &[TopicName]) -> u64 {
+        let mut count = 0;
+        self.0
+            .for_each_match_batched(topics, |_, subscribers| count += subscribers.len());
+        count
+    }
+
     pub fn count_cached(&self, cache: &mut MatchCache, topic: &TopicName) -> u64 {
         let mut count = 0;
         self.0.for_each_match_cached(cache, topic, |subscribers| {
