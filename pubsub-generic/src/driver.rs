@@ -277,12 +277,11 @@ impl Task {
     }
 
     /// With a store, and what it had. The session was made of that at `origin`.
-    pub(crate) fn keeping(mut self, keeper: Keeper, restored: Restored, origin: Instant) -> Self {
+    pub(crate) fn keep_with(&mut self, keeper: Keeper, restored: Restored, origin: Instant) {
         self.origin = origin;
         self.timestamp = self.timestamp_now();
         self.keeper = Some(Box::new(keeper));
         self.adopt(restored);
-        self
     }
 
     /// The session's view of this time.

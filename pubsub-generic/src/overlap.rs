@@ -27,7 +27,15 @@ pub(crate) struct Overlaps {
     by_content: Option<Copies>,
     identifiers: HashMap<Arc<str>, SubscriptionId>,
     last: u32,
-    granted: TopicTrie<Granted>,
+    granted: GrantedFilters,
+    rules: MatchingRules,
+}
+
+/// One filter alone has no copies, and many a client has but one: the trie, which is large, is made for the second.
+enum GrantedFilters {
+    None,
+    One(Arc<str>, Granted),
+    Many(Box<TopicTrie<Granted>>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +57,8 @@ impl Overlaps {
             by_content,
             identifiers: HashMap::new(),
             last: 0,
-            granted: TopicTrie::with_rules(rules),
+            granted: GrantedFilters::None,
+            rules,
         }
     }
 
@@ -93,27 +102,45 @@ impl Overlaps {
             // Never sent: it only counts the filters.
             self.identifier(filter);
         }
-        if let (Some(&id), Ok(filter)) = (
-            self.identifiers.get(filter),
-            TopicFilter::new(filter.as_ref()),
-        ) {
-            let since = self.granted.get(&filter).map_or(now, |known| known.since);
-            self.granted.insert(&filter, Granted { id, qos, since });
-        }
+        let Some(&id) = self.identifiers.get(filter) else {
+            return;
+        };
+        let since = now;
+        let granted = Granted { id, qos, since };
+        self.granted = match std::mem::replace(&mut self.granted, GrantedFilters::None) {
+            GrantedFilters::None => GrantedFilters::One(Arc::clone(filter), granted),
+            GrantedFilters::One(known, Granted { since, .. }) if known == *filter => {
+                GrantedFilters::One(known, Granted { since, ..granted })
+            }
+            GrantedFilters::One(first, its) => {
+                let mut trie = Box::new(TopicTrie::with_rules(self.rules));
+                insert(&mut trie, &first, its);
+                insert(&mut trie, filter, granted);
+                GrantedFilters::Many(trie)
+            }
+            GrantedFilters::Many(mut trie) => {
+                insert(&mut trie, filter, granted);
+                GrantedFilters::Many(trie)
+            }
+        };
     }
 
     pub(crate) fn gone(&mut self, filter: &Arc<str>) {
         self.identifiers.remove(filter);
-        if let Ok(filter) = TopicFilter::new(filter.as_ref()) {
-            self.granted.remove(&filter);
+        match &mut self.granted {
+            GrantedFilters::One(known, _) if known == filter => self.session_lost(),
+            GrantedFilters::None | GrantedFilters::One(..) => {}
+            GrantedFilters::Many(trie) => {
+                if let Ok(filter) = TopicFilter::new(Arc::clone(filter)) {
+                    trie.remove(&filter);
+                }
+            }
         }
     }
 
     /// The broker has lost the session: until a filter is granted anew, there may be no copy for it.
     pub(crate) fn session_lost(&mut self) {
-        if !self.granted.is_empty() {
-            self.granted = TopicTrie::with_rules(self.granted.rules());
-        }
+        self.granted = GrantedFilters::None;
     }
 
     pub(crate) fn forget(&mut self) {
@@ -124,7 +151,15 @@ impl Overlaps {
     /// Whether a message can be a copy of another at all: a question that costs nothing, to be asked first.
     #[inline]
     pub(crate) fn may_have_copies(&self) -> bool {
-        self.granted.len() >= 2
+        self.several_granted().is_some()
+    }
+
+    #[inline]
+    fn several_granted(&self) -> Option<&TopicTrie<Granted>> {
+        match &self.granted {
+            GrantedFilters::Many(trie) if trie.len() >= 2 => Some(trie),
+            _ => None,
+        }
     }
 
     /// Whether a message is a copy of one that was delivered, or is about to be.
@@ -135,17 +170,16 @@ impl Overlaps {
         properties: &Properties<'_>,
         now: Instant,
     ) -> bool {
-        let Some(copies) = &mut self.by_content else {
+        if self.by_content.is_none() {
             return self.is_made_for_a_lesser(topic, properties.subscription_identifiers(), now);
-        };
-        if self.granted.len() < 2 {
-            return false;
         }
         let mut filters = 0;
-        self.granted.for_each_match(topic, |_| filters += 1);
-        if filters < 2 {
-            return false;
+        if let Some(granted) = self.several_granted() {
+            granted.for_each_match(topic, |_| filters += 1);
         }
+        let Some(copies) = self.by_content.as_mut().filter(|_| filters >= 2) else {
+            return false;
+        };
         let fingerprint = copies.fingerprint(topic, payload, properties);
         copies.is_copy(fingerprint, filters, now)
     }
@@ -157,12 +191,15 @@ impl Overlaps {
         ids: impl Iterator<Item = SubscriptionId> + Clone,
         now: Instant,
     ) -> bool {
-        if !self.in_use || self.granted.len() < 2 || ids.clone().next().is_none() {
+        let Some(several) = self.several_granted().filter(|_| self.in_use) else {
+            return false;
+        };
+        if ids.clone().next().is_none() {
             return false;
         }
         let rank = |granted: &Granted| (granted.qos, std::cmp::Reverse(u32::from(granted.id)));
         let (mut best, mut own): (Option<Granted>, Option<Granted>) = (None, None);
-        self.granted.for_each_match(topic, |granted| {
+        several.for_each_match(topic, |granted| {
             if best.is_none_or(|best| rank(granted) > rank(&best)) {
                 best = Some(*granted);
             }
@@ -178,6 +215,14 @@ impl Overlaps {
         };
         let settled = own.since > best.since || now.duration_since(best.since) >= SETTLING;
         best.id != own.id && (settled || own.qos == QoS::AtMostOnce)
+    }
+}
+
+/// Puts a filter in, or what is new of it.
+fn insert(trie: &mut TopicTrie<Granted>, filter: &Arc<str>, granted: Granted) {
+    if let Ok(filter) = TopicFilter::new(Arc::clone(filter)) {
+        let since = trie.get(&filter).map_or(granted.since, |known| known.since);
+        trie.insert(&filter, Granted { since, ..granted });
     }
 }
 
@@ -275,6 +320,20 @@ mod tests {
         ]);
         fixture.0.gone(&Arc::from("a/#"));
         assert_eq!(fixture.delivered("a/1", &[&[1], &[2]]), [1]);
+    }
+
+    #[test]
+    fn a_filter_that_is_granted_again_is_as_old_as_it_was_alone_or_among_others() {
+        for others in [&[][..], &[("a/+", QoS::AtMostOnce)]] {
+            let first = [("a/#", QoS::AtLeastOnce)];
+            let mut fixture = Fixture::new(&[&first[..], others].concat());
+            let (overlaps, now) = (&mut fixture.0, fixture.1);
+            overlaps.granted(&Arc::from("a/#"), QoS::ExactlyOnce, now);
+            overlaps.identifier(&Arc::from("a/+"));
+            overlaps.granted(&Arc::from("a/+"), QoS::AtLeastOnce, now);
+            // It is settled: a copy for the lesser filter is one, though of QoS 1.
+            assert_eq!(fixture.delivered("a/1", &[&[1], &[2]]), [0], "{others:?}");
+        }
     }
 
     #[test]

@@ -180,12 +180,12 @@ impl MqttProvider {
         let task = {
             let shared = Arc::clone(&shared);
             Box::new(move || {
-                let task = Task::new(shared, connect, *session, backoff);
                 // It is large, and a future is moved a number of times before it runs.
-                Box::new(match kept.map(|kept| *kept) {
-                    Some((keeper, restored, origin)) => task.keeping(keeper, restored, origin),
-                    None => task,
-                })
+                let mut task = Box::new(Task::new(shared, connect, *session, backoff));
+                if let Some((keeper, restored, origin)) = kept.map(|kept| *kept) {
+                    task.keep_with(keeper, restored, origin);
+                }
+                task
             })
         };
         Ok(Self {
