@@ -14,6 +14,7 @@ use crate::driver::{Away, Link, Task};
 use crate::error::ConnectionError;
 use crate::options_error::OptionsError;
 use crate::reconnect::{Backoff, Jitter, Random};
+use crate::supervisor::FAR_AWAY;
 use crate::transport::Transport;
 
 /// When a connection that works is replaced by a new one, ahead of an end that is known: services close connections after
@@ -286,7 +287,8 @@ impl Task {
                 match self.renewing.span.in_scope(|| attempt.as_mut().poll(cx)) {
                     Poll::Ready(Ok(next)) => {
                         self.session.wind_down();
-                        let until = self.now + self.shared.options.renewal.drain_timeout;
+                        let patience = self.shared.options.renewal.drain_timeout;
+                        let until = self.now + patience.min(FAR_AWAY);
                         self.renewing.stage = Stage::Draining { next, until };
                         true
                     }
@@ -318,7 +320,7 @@ impl Task {
             self.renewing.abandon();
             return false;
         }
-        let timeout = self.shared.options.connect_timeout;
+        let timeout = self.shared.options.connect_timeout.min(FAR_AWAY);
         self.renewing.attempts = self.renewing.attempts.saturating_add(1);
         let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
             .numbered(self.renewing.attempts, self.renewing.freshness)
@@ -400,7 +402,7 @@ impl Task {
             self.attempt_failed(ConnectionError::NetworkDown);
             return true;
         }
-        let deadline = self.now + self.shared.options.connect_timeout;
+        let deadline = self.now + self.shared.options.connect_timeout.min(FAR_AWAY);
         self.rounds.go_to(self.renewing.endpoint);
         self.span = std::mem::replace(&mut self.renewing.span, Span::none());
         self.transport_opened(next, deadline);

@@ -132,7 +132,7 @@ impl Task {
     fn start_attempt(&mut self) {
         self.worth_trying = None;
         self.attempts = self.attempts.saturating_add(1);
-        let timeout = self.shared.options.connect_timeout;
+        let timeout = self.shared.options.connect_timeout.min(FAR_AWAY);
         let endpoint = self.rounds.next(self.backoff.random());
         let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
             .numbered(self.attempts, self.freshness)
@@ -144,7 +144,7 @@ impl Task {
         let connect = Arc::clone(&self.connect);
         self.link = Link::Connecting {
             attempt: Box::pin(async move { connect.connect(&attempt).await }),
-            deadline: self.now + timeout.min(FAR_AWAY),
+            deadline: self.now + timeout,
         };
         self.facts.opening();
         self.report_state(None);
@@ -180,7 +180,8 @@ impl Task {
     /// A PINGREQ may have been sent: looks after half of its time whether it was answered.
     pub(crate) fn watch_ping(&mut self) {
         if self.is_up() && self.ping_due.is_none() {
-            self.ping_due = Some(self.now + self.shared.options.session.ping_timeout / 2);
+            self.ping_due =
+                Some(self.now + (self.shared.options.session.ping_timeout / 2).min(FAR_AWAY));
         }
     }
 

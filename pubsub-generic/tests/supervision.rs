@@ -15,7 +15,7 @@ use pubsub_core::{
 use pubsub_generic::{
     ConnectError, ConnectErrorKind, ConnectionError, CredentialFreshness, DEFAULT_NAME, Displaced,
     IdleConnection, Jitter, MqttOptions, MqttProvider, OfflineOverflow, ProtocolVersion, Reconnect,
-    Requester, RequesterOptions, Retry, SessionMode,
+    Renewal, Requester, RequesterOptions, Retry, SessionMode,
 };
 use tokio::time::Instant;
 
@@ -1043,6 +1043,44 @@ async fn a_late_sign_of_life_shows_in_the_state() {
         provider.stats().round_trip.map(|time| time.as_secs()),
         Some(5)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_without_end_may_be_asked_for_wherever_there_is_a_time() {
+    const EVER: Duration = Duration::MAX;
+    let (connect, mut broker) = memory(Vec::new());
+    let options = MqttOptions::without_url()
+        .ping_timeout(EVER)
+        .connect_timeout(EVER)
+        .close_timeout(EVER)
+        .subscribe_timeout(EVER)
+        .claim_timeout(EVER)
+        .offline(OfflinePolicy::WaitUpTo(EVER))
+        .idle(IdleConnection::CloseAfter(EVER))
+        .reconnect(
+            Reconnect::default()
+                .first(EVER)
+                .base(EVER)
+                .cap(EVER)
+                .stable_after(EVER),
+        )
+        .renewal(
+            Renewal::default()
+                .max_age(Duration::from_secs(600))
+                .margin(EVER)
+                .drain_timeout(EVER),
+        );
+    let (pubsub, provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let (connected, mut end) = tokio::join!(provider.connect(), broker.accept());
+    connected.unwrap();
+    // Asked for a sign of life, and then replaced.
+    end.expect(&[0xc0, 0]).await;
+    end.send(&[0xd0, 0]);
+    let _next = broker.accept().await;
+    let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
+    watch.reached(State::Connected).await.unwrap();
+    pubsub.close().await.unwrap();
+    assert_eq!(provider.stats().renewals, 1);
 }
 
 #[tokio::test(start_paused = true)]
