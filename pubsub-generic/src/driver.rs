@@ -34,7 +34,7 @@ use crate::overlap::Overlaps;
 use crate::pending::Pending;
 use crate::provider::Shared;
 use crate::reconnect::Backoff;
-use crate::renewal::Renewing;
+use crate::renewing::Renewing;
 use crate::subscriptions::Subscriptions;
 use crate::supervisor::FAR_AWAY;
 use crate::tokens::Tokens;

@@ -58,6 +58,7 @@ mod pending;
 mod provider;
 mod reconnect;
 mod renewal;
+mod renewing;
 mod request;
 mod stats;
 mod store;
