@@ -6,10 +6,10 @@ use mqtt_session::{Disconnect, TransportEnd};
 use pubsub_core::{Intent, ProviderError, ProviderErrorKind};
 use tokio::time::Instant;
 
+use crate::choices::IdleConnection;
 use crate::driver::{Closing, Link, Task};
 use crate::inbox::Farewell;
 use crate::operations::Flush;
-use crate::options::IdleConnection;
 use crate::supervisor::{FAR_AWAY, PARTING_TIMEOUT};
 
 impl Task {

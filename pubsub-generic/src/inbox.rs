@@ -11,8 +11,8 @@ use pubsub_core::{
 };
 use tokio::sync::oneshot;
 
+use crate::choices::OfflineOverflow;
 use crate::error::Displaced;
-use crate::options::OfflineOverflow;
 
 /// The most subscribe, unsubscribe and connect calls that may be under way. Each stands for a caller that waits, so
 /// this is generous; it keeps a loop that never awaits from eating the memory.

@@ -36,6 +36,7 @@
 //! | `pubsub_mqtt_received_bytes_total`, `pubsub_mqtt_sent_bytes_total` | counter | MQTT bytes |
 #![forbid(unsafe_code)]
 
+mod choices;
 mod closing;
 #[cfg(feature = "ws")]
 mod config;
@@ -71,6 +72,7 @@ mod unclaimed;
 #[cfg(feature = "ws")]
 mod ws;
 
+pub use choices::{CopyDetection, IdleConnection, Limits, OfflineOverflow, SessionMode};
 pub use connect::{
     Attempt, Connect, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Refusal, Retry,
 };
@@ -78,9 +80,7 @@ pub use endpoints::EndpointOrder;
 pub use error::{ConnectRefusal, ConnectionError, Displaced, HungUpOn, LimitExceeded};
 pub use keeper::RestoredPublish;
 pub use login::{Login, LoginSource};
-pub use options::{
-    CopyDetection, DEFAULT_NAME, IdleConnection, Limits, MqttOptions, OfflineOverflow, SessionMode,
-};
+pub use options::{DEFAULT_NAME, MqttOptions};
 pub use options_error::OptionsError;
 pub use provider::MqttProvider;
 pub use reconnect::{Jitter, Reconnect};

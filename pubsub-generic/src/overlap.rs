@@ -14,8 +14,8 @@ use mqtt_codec::{Properties, SubscriptionId};
 use pubsub_core::{MatchingRules, QoS, TopicFilter, TopicName, TopicTrie};
 use tokio::time::Instant;
 
+use crate::choices::CopyDetection;
 use crate::copies::Copies;
-use crate::options::CopyDetection;
 
 /// A message that was queued at the broker before a better filter came has no copy for that one. For this long after a
 /// filter was granted, messages of older filters are therefore delivered though they may be copies: twice is better than

@@ -14,6 +14,7 @@ use pubsub_core::{
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::choices::OfflineOverflow;
 use crate::connect::Connect;
 use crate::convert::session_subscription;
 use crate::driver::Task;
@@ -21,7 +22,7 @@ use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
 use crate::keeper::{Keeper, RestoredPublish, load, restore};
 use crate::login::WithLogin;
-use crate::options::{DEFAULT_NAME, MqttOptions, OfflineOverflow};
+use crate::options::{DEFAULT_NAME, MqttOptions};
 use crate::options_error::OptionsError;
 use crate::reconnect::{Backoff, Random};
 use crate::stats::{Counters, Stats};

@@ -15,12 +15,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
+use crate::choices::IdleConnection;
 use crate::connect::{Attempt, ConnectError, ConnectErrorKind, CredentialFreshness, Opened, Retry};
 use crate::driver::{Away, Link, Open, Parting, Task};
 use crate::error::{ConnectRefusal, ConnectionError};
 use crate::inbox::Command;
 use crate::operations::Flush;
-use crate::options::IdleConnection;
 use crate::transport::TransportErrorKind;
 
 /// A connection that the broker accepts and closes within this time was not a good one.
