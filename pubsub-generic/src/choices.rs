@@ -1,10 +1,8 @@
-//! What [`MqttOptions`] lets one choose between.
+//! What [`MqttOptions`](crate::MqttOptions) lets one choose between.
 
 use std::time::Duration;
 
 use pubsub_core::QoS;
-
-use crate::options::MqttOptions;
 
 /// What the broker keeps of us between two Network Connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +20,14 @@ pub enum SessionMode {
         expiry: Duration,
     },
     /// The Session, also from one run of the program to the next. It needs a
-    /// [client identifier](MqttOptions::client_id) of your own, or the next run would not find it again.
+    /// [client identifier](crate::MqttOptions::client_id) of your own, or the next run would not find it again.
     Persistent {
         /// As with [`Resumed`](Self::Resumed).
         expiry: Duration,
     },
 }
 
-/// What becomes of a publish when the [queue](MqttOptions::queue) is full and there is no connection.
+/// What becomes of a publish when the [queue](crate::MqttOptions::queue) is full and there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OfflineOverflow {

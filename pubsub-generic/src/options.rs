@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use mqtt_codec::ProtocolVersion;
 use mqtt_session::{BrokerOnlySession, CleanStart, Config, PublishPace};
-use pubsub_core::{MatchingRules, OfflinePolicy, ProviderError, ProviderErrorKind, QoS};
+use pubsub_core::{MatchingRules, OfflinePolicy, ProviderError, ProviderErrorKind};
 
 use crate::choices::{CopyDetection, IdleConnection, Limits, OfflineOverflow, SessionMode};
 use crate::connect::Retry;
