@@ -9,8 +9,8 @@ use mqtt_codec::{
     ReasonCode, ReasonCodes, SubackRef, TopicName,
 };
 use mqtt_session::{
-    AckToken, CleanStart, Config, Event, InputProgress, Publish, PublishId, PublishOutcome,
-    Published, Session, Subscription, Timestamp, TransportEnd,
+    AckToken, CleanStart, Config, Event, InputProgress, Message, Publish, PublishId,
+    PublishOutcome, Published, Session, Subscription, Timestamp, TransportEnd,
 };
 
 use crate::input::Input;
@@ -149,7 +149,7 @@ impl Client {
             let progress = if is_direct {
                 let (messages, tokens) = (&mut self.messages, &mut self.tokens);
                 self.session
-                    .handle_input_with(&mut bytes, self.now, |mut message| {
+                    .handle_input_with(&mut bytes, self.now, &mut |mut message: Message| {
                         messages.push(message.payload_bytes());
                         tokens.extend(message.take_ack_token());
                     })

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::error::DecodeError;
 use crate::header::{Frame, FrameLen};
 use crate::packet::{Checked, PublishLayout};
+use crate::text::KnownTopic;
 use crate::{
     Ack, AckRef, Packet, PacketId, PacketRef, PacketType, Properties, PropertyScope,
     ProtocolVersion, Publish, PublishRef,
@@ -52,6 +53,8 @@ pub struct Decoder {
     max_packet_size: u32,
     /// Of the packet at the front of the buffer, if it began and did not end yet.
     known: Option<FrameLen>,
+    /// The last one of a PUBLISH that was taken by itself.
+    known_topic: KnownTopic,
 }
 
 impl Decoder {
@@ -61,6 +64,7 @@ impl Decoder {
             version,
             max_packet_size: DEFAULT_MAX_PACKET_SIZE,
             known: None,
+            known_topic: KnownTopic::NONE,
         }
     }
 
@@ -129,7 +133,8 @@ impl Decoder {
     /// Takes the next packet off `buf` if it is a whole and valid PUBLISH.
     ///
     /// Otherwise nothing is taken: [`Decoder::decode`] says then what there is, or what is wrong with it. For who
-    /// receives little but messages, and spares the way through [`Packet`].
+    /// receives little but messages, and spares the way through [`Packet`]; a topic of at most 128 bytes that is that of
+    /// the message before is not checked again.
     #[inline(always)]
     pub fn decode_publish(&mut self, buf: &mut BytesMut) -> Option<Publish> {
         self.take_publish(buf)
@@ -143,15 +148,34 @@ impl Decoder {
         self.take_publish(chunk)
     }
 
+    /// Takes `chunk` if it is one whole and valid PUBLISH, and nothing behind it; otherwise nothing is taken.
+    ///
+    /// What a transport that keeps packets apart delivers, such as a WebSocket. As [`Decoder::decode_publish_bytes`], but
+    /// nothing is split off, so that it costs a good deal less.
+    #[inline(always)]
+    pub fn decode_single_publish(&mut self, chunk: &mut Bytes) -> Option<Publish> {
+        let frame = self.next_frame(chunk).ok()??;
+        if frame.len() != chunk.len() {
+            return None;
+        }
+        let layout = self.check_publish(frame)?;
+        Some(layout.with_frame(core::mem::take(chunk)))
+    }
+
     #[inline(always)]
     fn take_publish(&mut self, source: &mut impl Source) -> Option<Publish> {
         let frame = self.next_frame(source).ok()??;
         let len = frame.len();
+        let layout = self.check_publish(frame)?;
+        Some(layout.with_frame(source.split_frame(len)))
+    }
+
+    #[inline(always)]
+    fn check_publish(&mut self, frame: Frame<'_>) -> Option<PublishLayout> {
         if !frame.is_publish() {
             return None;
         }
-        let layout = PublishLayout::decode(frame, self.version).ok()?;
-        Some(layout.with_frame(source.split_frame(len)))
+        PublishLayout::decode_knowing(frame, self.version, &mut self.known_topic).ok()
     }
 
     /// Decodes the packet at the front of `buf` in place: the view and its length; `None` until it is complete.

@@ -324,6 +324,22 @@ pub struct Message {
     pub(crate) ack: Option<AckToken>,
 }
 
+/// Who takes the messages of [`Session::handle_input_with`](crate::Session::handle_input_with).
+///
+/// Every function of a message is one. A type of one's own may have [`message`](Self::message) inlined, which spares the
+/// message the way through memory.
+pub trait Recipient {
+    /// Takes the next message.
+    fn message(&mut self, message: Message);
+}
+
+impl<F: FnMut(Message)> Recipient for F {
+    #[inline]
+    fn message(&mut self, message: Message) {
+        self(message);
+    }
+}
+
 /// A message that could not be taken, and is lost to this client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -436,6 +452,16 @@ impl Message {
         match &self.alias_topic {
             Some(topic) => topic.as_bytes(),
             None => self.publish.topic_name().as_bytes(),
+        }
+    }
+
+    /// Whether the Topic Name is this one.
+    #[must_use]
+    #[inline(always)]
+    pub fn topic_is(&self, topic: &str) -> bool {
+        match &self.alias_topic {
+            Some(own) => **own == *topic,
+            None => self.publish.topic_name() == *topic,
         }
     }
 

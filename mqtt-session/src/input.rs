@@ -1,12 +1,12 @@
 //! What each packet does.
 
 use bytes::{Buf, Bytes};
-use mqtt_codec::{DisconnectRef, Packet, ProtocolVersion, Publish, ReasonCode, SubackRef};
+use mqtt_codec::{DisconnectRef, Packet, ProtocolVersion, Publish, QoS, ReasonCode, SubackRef};
 
 use crate::connack::{owned, user_properties};
 use crate::connection::Phase;
 use crate::error::{ConnectionError, ProtocolViolation};
-use crate::event::{DisconnectCause, Event, Message, ServerDisconnect};
+use crate::event::{DisconnectCause, Event, Message, Recipient, ServerDisconnect};
 use crate::receive::TakenIn;
 use crate::session::{InputProgress, Session};
 use crate::skip::Recovery;
@@ -41,8 +41,8 @@ impl Session {
     /// As [`handle_input`](Self::handle_input), but hands each message straight on, in place of an [`Event::Message`] that is
     /// put into a queue and taken out again.
     ///
-    /// A message goes to `on_message` if no event waits, and is an event behind the others if one does. So what
-    /// `on_message` was given came before every event that there is when this returns, and the order is that of
+    /// A message goes to the `recipient` if no event waits, and is an event behind the others if one does. So what
+    /// the recipient was given came before every event that there is when this returns, and the order is that of
     /// `handle_input` if those messages are handled before the next [`poll_event`](Self::poll_event). At most
     /// [`Config::max_pending_events`](crate::Config::max_pending_events) messages are taken in one call, repeated ones
     /// that go no further among them: then it returns [`InputProgress::DrainEvents`], as it does with as many events.
@@ -54,7 +54,7 @@ impl Session {
     /// # fn on_event(_: Event) {}
     /// fn received(session: &mut Session, mut input: Bytes, now: Timestamp) -> Result<(), ConnectionError> {
     ///     loop {
-    ///         let progress = session.handle_input_with(&mut input, now, on_message);
+    ///         let progress = session.handle_input_with(&mut input, now, &mut on_message);
     ///         while let Some(event) = session.poll_event() {
     ///             on_event(event); // messages, too, that came behind another event
     ///         }
@@ -73,16 +73,59 @@ impl Session {
         &mut self,
         input: &mut Bytes,
         now: Timestamp,
-        mut on_message: impl FnMut(Message),
+        recipient: &mut impl Recipient,
     ) -> Result<InputProgress, ConnectionError> {
         self.begin_input(input, now);
+        let Some(publish) = self.single_publish(input) else {
+            return self.handle_packets_with(input, recipient);
+        };
+        // The usual chunk. The message is made where it is handed on, of nothing but what is at hand: what takes several
+        // ways, and so a place in memory where they meet, costs more than all of the decoding.
+        if publish.qos() == QoS::AtMostOnce && publish.properties().is_empty() {
+            self.counters.messages_received += 1;
+            recipient.message(Message {
+                publish,
+                alias_topic: None,
+                ack: None,
+            });
+        } else {
+            self.hand_on(publish, recipient)?;
+        }
+        Ok(InputProgress::NeedsMoreInput)
+    }
+
+    /// Takes a PUBLISH in, and hands it on if it is new.
+    #[inline(never)]
+    fn hand_on(
+        &mut self,
+        publish: Publish,
+        recipient: &mut impl Recipient,
+    ) -> Result<(), ConnectionError> {
+        match self.take_in(&publish) {
+            Ok(TakenIn::New { alias_topic, ack }) => recipient.message(Message {
+                publish,
+                alias_topic,
+                ack,
+            }),
+            Ok(TakenIn::Known) => {}
+            Err(error) => return Err(self.give_up(error)),
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn handle_packets_with(
+        &mut self,
+        input: &mut Bytes,
+        recipient: &mut impl Recipient,
+    ) -> Result<InputProgress, ConnectionError> {
         let mut handed_on = 0;
         while self.events.len() + handed_on < self.config.max_pending_events {
             if self.events.is_empty()
                 && let Some(publish) = self.next_publish(input)
             {
                 match self.take_in(&publish) {
-                    Ok(TakenIn::New { alias_topic, ack }) => on_message(Message {
+                    Ok(TakenIn::New { alias_topic, ack }) => recipient.message(Message {
                         publish,
                         alias_topic,
                         ack,
@@ -92,7 +135,6 @@ impl Session {
                 }
                 handed_on += 1;
                 if input.is_empty() {
-                    // The usual end: a packet a chunk.
                     return Ok(InputProgress::NeedsMoreInput);
                 }
             } else if self.handle_next(input)? == Next::NeedsMoreInput {
@@ -119,6 +161,22 @@ impl Session {
             return InputProgress::NeedsMoreInput;
         }
         InputProgress::DrainEvents
+    }
+
+    /// The whole input, if it is a PUBLISH in its place and no event waits.
+    #[inline(always)]
+    fn single_publish(&mut self, input: &mut Bytes) -> Option<Publish> {
+        let connection = self.connection.as_mut()?;
+        if connection.phase != Phase::Connected
+            || connection.discard > 0
+            || !connection.partial.is_empty()
+            || !self.events.is_empty()
+        {
+            return None;
+        }
+        let publish = connection.decoder.decode_single_publish(input)?;
+        self.counters.bytes_received += publish.frame().len() as u64;
+        Some(publish)
     }
 
     /// The next packet, if it is a whole PUBLISH in its place. Whatever else it is, is left to

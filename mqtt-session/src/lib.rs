@@ -55,8 +55,8 @@ pub use error::{
 pub use event::{
     AckToken, Acknowledged, AuthData, Availability, BrokerLimits, ConnectRefused, Connected,
     ConnectionStage, DisconnectCause, Disconnected, Dup, Event, Indeterminate, Message, PublishId,
-    PublishOutcome, ServerDisconnect, SessionPresence, SkipReason, SkippedMessage, SubscribeId,
-    TransportEnd, UnsubscribeId,
+    PublishOutcome, Recipient, ServerDisconnect, SessionPresence, SkipReason, SkippedMessage,
+    SubscribeId, TransportEnd, UnsubscribeId,
 };
 pub use pace::PublishPace;
 pub use persist::{PersistBatch, RecordKey, RecordValue, RestoreError, SentProgress};

@@ -9,7 +9,7 @@ use mqtt_codec::{
     TopicName,
 };
 use mqtt_session::{
-    Acknowledged, ConnectionError, DisconnectCause, Dup, Event, InputProgress, LocalLimit,
+    Acknowledged, ConnectionError, DisconnectCause, Dup, Event, InputProgress, LocalLimit, Message,
     ProtocolViolation, Retain, TransportEnd,
 };
 
@@ -459,12 +459,13 @@ fn received_directly(
     let mut input = Bytes::copy_from_slice(chunk);
     loop {
         let mut direct = 0;
-        let progress = client
-            .session
-            .handle_input_with(&mut input, client.now, |message| {
-                direct += 1;
-                seen.push(format!("{message:?}"));
-            });
+        let progress =
+            client
+                .session
+                .handle_input_with(&mut input, client.now, &mut |message: Message| {
+                    direct += 1;
+                    seen.push(format!("{message:?}"));
+                });
         let events = client.events();
         assert!(direct + events.len() <= client.session.config().max_pending_events + 1);
         seen.extend(events.iter().map(|event| match event {
@@ -552,9 +553,10 @@ fn messages_handed_straight_on_are_bounded_as_events_are() {
     let mut calls = Vec::new();
     loop {
         let mut handed = 0;
-        let progress = client
-            .session
-            .handle_input_with(&mut input, client.now, |_| handed += 1);
+        let progress =
+            client
+                .session
+                .handle_input_with(&mut input, client.now, &mut |_: Message| handed += 1);
         calls.push(handed);
         if progress == Ok(InputProgress::NeedsMoreInput) {
             break;

@@ -51,13 +51,14 @@ pub(crate) fn session_publish(message: OutboundMessage, version: ProtocolVersion
 }
 
 #[inline]
-pub(crate) fn properties_of(received: &mqtt_codec::Properties<'_>) -> Properties {
+pub(crate) fn properties_of(received: mqtt_codec::Properties<'_>) -> Properties {
     if received.is_empty() {
         return Properties::default();
     }
-    copy_of_properties(received)
+    copy_of_properties(&received)
 }
 
+#[inline(never)]
 fn copy_of_properties(received: &mqtt_codec::Properties<'_>) -> Properties {
     let mut properties = Properties::default();
     if received.payload_format_indicator() == Some(mqtt_codec::PayloadFormat::Utf8) {

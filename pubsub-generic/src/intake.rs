@@ -1,7 +1,7 @@
 //! The way in: from a batch of the transport, through the session, into the batch for the subscribers.
 
 use bytes::Bytes;
-use mqtt_session::{AckToken, Dup, InputProgress, Message as SessionMessage, Session};
+use mqtt_session::{AckToken, Dup, InputProgress, Message as SessionMessage, Recipient, Session};
 use pubsub_core::{Delivery, DeliveryReceipt, Message, TopicName};
 use tokio::time::Instant;
 
@@ -66,9 +66,7 @@ impl Task {
                     }
                     intake.incoming.buffer_len = chunk.len().max(READ_BUFFER);
                 }
-                let progress = session.handle_input_with(&mut chunk, now, |message| {
-                    intake.take(message);
-                });
+                let progress = session.handle_input_with(&mut chunk, now, &mut intake);
                 if progress != Ok(InputProgress::NeedsMoreInput) || session.has_events() {
                     break Some(progress);
                 }
@@ -92,7 +90,7 @@ impl Task {
     /// Puts a message that came as an event into the batch that is about to be delivered.
     #[inline(never)]
     pub(crate) fn take_message(&mut self, message: SessionMessage) {
-        self.intake().1.take(message);
+        self.intake().1.message(message);
         self.acknowledge_unwanted();
     }
 
@@ -116,11 +114,15 @@ impl Task {
     }
 }
 
-impl Intake<'_> {
+impl Recipient for Intake<'_> {
     /// Puts a message into the batch that is about to be delivered.
     #[inline(always)]
-    fn take(&mut self, mut message: SessionMessage) {
-        let Some(topic) = self.incoming.topic_of(message.topic_bytes()) else {
+    fn message(&mut self, mut message: SessionMessage) {
+        let incoming = &mut *self.incoming;
+        if !incoming.is_last_topic(&message) && !incoming.learn_topic(message.topic_bytes()) {
+            return;
+        }
+        let Some(topic) = &incoming.last_topic else {
             return;
         };
         let retain = message.retain().is_yes();
@@ -129,32 +131,37 @@ impl Intake<'_> {
             && self.overlaps.may_have_copies()
             && self
                 .overlaps
-                .is_copy(&topic, message.payload(), &message.properties(), self.now)
+                .is_copy(topic, message.payload(), &message.properties(), self.now)
         {
             self.shared.counters.copy_left_out();
-            self.incoming.unwanted.extend(message.take_ack_token());
+            incoming.unwanted.extend(message.take_ack_token());
             return;
         }
+        let topic = topic.clone();
+        let buffer_len = incoming.buffer_len;
         let receipt = match message.take_ack_token() {
             Some(token) => self.receipt(token),
             None => None,
         };
         let qos = qos_of(message.qos());
         let duplicate = message.dup() == Dup::Yes;
-        let properties = properties_of(&message.properties());
-        let mut delivered = Message::new(topic, message.into_payload());
+        let properties = properties_of(message.properties());
+        let payload = message.into_payload();
+        let mut delivered = Message::new(topic, payload);
         delivered.qos = qos;
         delivered.retain = retain;
         delivered.duplicate = duplicate;
         delivered.properties = properties;
-        let mut delivery = Delivery::new(delivered).with_buffer_len(self.incoming.buffer_len);
+        let mut delivery = Delivery::new(delivered).with_buffer_len(buffer_len);
         delivery.receipt = receipt;
         match &mut self.unclaimed {
             None => self.incoming.deliveries.push(delivery),
             Some(unclaimed) => self.incoming.deliveries.extend(unclaimed.hold(delivery)),
         }
     }
+}
 
+impl Intake<'_> {
     fn receipt(&mut self, token: AckToken) -> Option<DeliveryReceipt> {
         let receipts = self.shared.receipts()?;
         let number = self.tokens.insert(token);
@@ -165,19 +172,20 @@ impl Intake<'_> {
 }
 
 impl Incoming {
-    #[inline]
-    fn topic_of(&mut self, topic: &[u8]) -> Option<TopicName> {
+    #[inline(always)]
+    fn is_last_topic(&self, message: &SessionMessage) -> bool {
         match &self.last_topic {
-            Some(last) if last.as_bytes() == topic => Some(last.clone()),
-            _ => self.learn_topic(topic),
+            Some(last) => message.topic_is(last.as_str()),
+            None => false,
         }
     }
 
+    /// Makes this the last topic. The session lets none in that is not valid.
     #[inline(never)]
-    fn learn_topic(&mut self, topic: &[u8]) -> Option<TopicName> {
-        // The session lets none in that is not valid.
-        let topic = TopicName::from_bytes(topic).ok()?;
-        self.last_topic = Some(topic.clone());
-        Some(topic)
+    fn learn_topic(&mut self, topic: &[u8]) -> bool {
+        let topic = TopicName::from_bytes(topic).ok();
+        let is_valid = topic.is_some();
+        self.last_topic = topic;
+        is_valid
     }
 }

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::error::{DecodeError, EncodeError, Malformed, ProtocolError};
 use crate::header::Frame;
 use crate::property::Measured;
+use crate::text::KnownTopic;
 use crate::wire::{Reader, ensure_room, packet_len, put_fixed_header, varint_from};
 use crate::{PacketId, PacketType, Properties, PropertyScope, ProtocolVersion, QoS, TopicName};
 
@@ -387,11 +388,21 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     #[inline(always)]
     fn decode(first: u8, body: &'a [u8], version: ProtocolVersion) -> Result<Self, DecodeError> {
+        Self::decode_with(first, body, version, TopicName::decode_or_empty)
+    }
+
+    #[inline(always)]
+    fn decode_with(
+        first: u8,
+        body: &'a [u8],
+        version: ProtocolVersion,
+        check_topic: impl FnOnce(&'a [u8]) -> Result<TopicName<'a>, Malformed>,
+    ) -> Result<Self, DecodeError> {
         //= MQTT-3.3.1-4
         //= v3.1.1 MQTT-3.3.1-4
         let qos = QoS::from_u8((first & QOS) >> 1).ok_or(Malformed::QoS)?;
         let mut reader = Reader::new(body);
-        let topic = TopicName::decode_or_empty(reader.binary()?)?;
+        let topic = check_topic(reader.binary()?)?;
         //= MQTT-2.2.1-2
         //= v3.1.1 MQTT-2.3.1-5
         let mut packet_id = None;
@@ -434,16 +445,33 @@ impl Layout {
     #[inline(always)]
     pub(crate) fn decode(frame: Frame<'_>, version: ProtocolVersion) -> Result<Self, DecodeError> {
         let parts = Parts::decode(frame.first, frame.body, version)?;
+        Ok(Self::of(frame, &parts))
+    }
+
+    /// Checks `frame`, but for a topic that is `known`.
+    #[inline(always)]
+    pub(crate) fn decode_knowing(
+        frame: Frame<'_>,
+        version: ProtocolVersion,
+        known: &mut KnownTopic,
+    ) -> Result<Self, DecodeError> {
+        let check_topic = |name| known.check(name);
+        let parts = Parts::decode_with(frame.first, frame.body, version, check_topic)?;
+        Ok(Self::of(frame, &parts))
+    }
+
+    #[inline(always)]
+    fn of(frame: Frame<'_>, parts: &Parts<'_>) -> Self {
         let payload = (frame.len() - parts.payload.len()) as u64;
         let topic_len = parts.topic.len() as u64;
         let packet_id = parts.packet_id.map_or(0, PacketId::value);
-        Ok(Self {
+        Self {
             head: u64::from(frame.first)
                 | u64::from(frame.header + 2) << 8
                 | topic_len << 16
                 | u64::from(packet_id) << 32,
             blocks: (payload - parts.block.len() as u64) | payload << 32,
-        })
+        }
     }
 
     #[inline(always)]

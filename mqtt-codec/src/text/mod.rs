@@ -4,11 +4,14 @@
 //! again. They hold bytes; `as_str` checks them as UTF-8 once more, since safe Rust has no other way from bytes
 //! to a `str`. Comparing, hashing and routing by `as_bytes` is free.
 
+mod known;
 mod scan;
 
 use core::cmp::Ordering;
 use core::fmt;
 
+pub(crate) use self::known::KnownTopic;
+use self::known::same;
 use crate::error::{Malformed, TextError};
 
 /// UTF-8 text of at most 65,535 bytes without U+0000.
@@ -237,8 +240,9 @@ macro_rules! text_impls {
         }
 
         impl PartialEq<str> for $name<'_> {
+            #[inline]
             fn eq(&self, other: &str) -> bool {
-                self.0 == other.as_bytes()
+                same(self.0, other.as_bytes())
             }
         }
 

@@ -5,8 +5,8 @@ pub(crate) mod model;
 
 use bytes::{Bytes, BytesMut};
 use mqtt_codec::{
-    DecodeError, Decoder, Malformed, Packet, PacketId, PacketRef, ProtocolVersion, SubscriptionId,
-    Text, TopicFilter, TopicName,
+    DecodeError, Decoder, Malformed, Packet, PacketId, PacketRef, ProtocolVersion, Publish,
+    SubscriptionId, Text, TopicFilter, TopicName,
 };
 
 pub(crate) const VERSIONS: [ProtocolVersion; 3] = [
@@ -150,6 +150,20 @@ pub(crate) fn decode_all_ways(
             .all(|(a, b)| a.as_ref() == b.as_ref())
     );
     assert_eq!(buf, chunk);
+    let mut single = Bytes::copy_from_slice(bytes);
+    match Decoder::new(version).decode_single_publish(&mut single) {
+        Some(single) => assert_eq!(
+            Some(single.as_ref()),
+            publish
+                .as_ref()
+                .map(Publish::as_ref)
+                .filter(|_| chunk.is_empty())
+        ),
+        None => {
+            assert!(publish.is_none() || !chunk.is_empty());
+            assert_eq!(single.len(), bytes.len(), "nothing is taken");
+        }
+    }
     match (publish, &owned) {
         (Some(publish), Ok(Some(owned @ Packet::Publish(_)))) => {
             assert_eq!(PacketRef::Publish(publish.as_ref()), owned.as_ref());

@@ -652,7 +652,7 @@ impl Pair {
             let mut messages = Vec::new();
             let progress = self
                 .session
-                .handle_input_with(&mut chunk, self.now, |message| messages.push(message))
+                .handle_input_with(&mut chunk, self.now, &mut |message| messages.push(message))
                 .expect("a broker that keeps the rules");
             for message in messages {
                 self.take_message(message);
