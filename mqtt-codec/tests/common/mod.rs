@@ -185,3 +185,20 @@ pub(crate) fn decode_all_ways(
         _ => panic!("{view:?} and {owned:?}"),
     }
 }
+
+/// Whole, in pieces and off a stream: each way of decoding these bytes comes to this error.
+#[track_caller]
+pub(crate) fn refused(versions: &[ProtocolVersion], bytes: &str, error: impl Into<DecodeError>) {
+    let error = error.into();
+    let bytes = hex(bytes);
+    for &version in versions {
+        decode_all_ways(&bytes, version, |decoded| {
+            assert_eq!(decoded, Err(error), "{version}");
+        });
+        assert_eq!(
+            Decoder::new(version).decode(&mut BytesMut::from(&bytes[..])),
+            Err(error),
+            "{version}"
+        );
+    }
+}
