@@ -334,6 +334,7 @@ impl Control {
         for (job, code) in batch.jobs.iter().zip(codes) {
             events.extend(self.settle_subscribe(job, outcome_of(code)));
         }
+        self.rest();
         Ok(true)
     }
 
@@ -362,7 +363,17 @@ impl Control {
                 .unwrap_or(ReasonCode::Success);
             events.extend(self.settle_unsubscribe(job, reason));
         }
+        self.rest();
         Ok(true)
+    }
+
+    /// With nothing under way no room is held for it: most sessions subscribe once, and then stand idle.
+    fn rest(&mut self) {
+        if self.calls.is_empty() && self.waiting.is_empty() && self.in_flight.is_empty() {
+            self.calls.shrink_to_fit();
+            self.waiting.shrink_to_fit();
+            self.in_flight.shrink_to_fit();
+        }
     }
 
     /// The Network Connection is gone: identifiers are free again, and what was in flight waits in its old order.

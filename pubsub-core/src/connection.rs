@@ -344,8 +344,8 @@ impl History {
 
 impl ConnectionHub {
     pub(crate) fn new() -> Arc<Self> {
-        // Room for a connection that comes, goes and comes back.
-        let mut kept = VecDeque::with_capacity(8);
+        // Room until it is connected.
+        let mut kept = VecDeque::with_capacity(4);
         kept.push_back(ConnectionStatus::default());
         Arc::new(Self(Mutex::new(History {
             kept,

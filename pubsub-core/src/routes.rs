@@ -92,6 +92,10 @@ impl Routes {
 
     pub(crate) fn allocate(&mut self, queue: &Arc<Queue>) -> SlotKey {
         let index = self.free.pop().unwrap_or_else(|| {
+            if self.slots.is_empty() {
+                // Many have but one, and a vector would begin with four.
+                self.slots.reserve_exact(1);
+            }
             self.slots.push(Slot {
                 generation: 0,
                 queue: None,

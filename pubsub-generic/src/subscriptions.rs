@@ -97,6 +97,16 @@ impl Subscriptions {
         failed
     }
 
+    /// With nothing under way no room is held for it: most connections subscribe once, and then stand idle.
+    fn rest(&mut self) {
+        if self.is_settled() && self.asked.is_empty() {
+            self.queue.shrink_to_fit();
+            self.calls.shrink_to_fit();
+            self.asked.shrink_to_fit();
+            self.deadlines = BTreeSet::new();
+        }
+    }
+
     /// Answers for one filter. Returns whether that was the last one of its call.
     fn answer(&mut self, id: CallId, index: usize, answer: Result<QoS, Refusal>) -> bool {
         let Some(call) = self.calls.get_mut(&id) else {
@@ -303,6 +313,7 @@ impl Task {
             }
             self.answer(call, index, answer);
         }
+        self.subscriptions.rest();
         self.count_subscriptions();
     }
 
