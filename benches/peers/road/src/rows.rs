@@ -238,6 +238,9 @@ const ROAD: &[Row] = &[
         &[AtMost(0.1)], &[AtMost(0.03)]).without(NO_CRT_NOR_DEFAULT),
     row("17", "system calls, publish QoS 1, window 100", Figure::SystemCalls, load(Verb::PublishAck, 20_000, 100, SMALL),
         &[AtMost(0.3)], &[AtMost(0.1)]).without(NO_CRT_NOR_DEFAULT),
+    row("17", "system calls, publish QoS 0, one at a time", Figure::SystemCalls, load(Verb::Publish, 10_000, 1, SMALL),
+        &[], &[]).without(NO_CRT_NOR_DEFAULT),
+    row("17", "system calls, ping-pong", Figure::SystemCalls, PING_PONG, &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, receive QoS 0", Figure::Instructions, load(Verb::Receive, 10_000, 0, SMALL),
         &[AtMost(1_500.0)], &[AtMost(900.0)]).without(NO_CRT_NOR_DEFAULT)
         .note("The gate: it does not depend on who else uses the machine. What valgrind counts in a run of twice as many messages, \
@@ -246,6 +249,10 @@ const ROAD: &[Row] = &[
         &[AtMost(2_500.0)], &[AtMost(1_200.0)]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, publish QoS 1, window 100", Figure::Instructions, load(Verb::PublishAck, 5_000, 100, SMALL),
         &[AtMost(6_000.0)], &[AtMost(3_000.0)]).without(NO_CRT_NOR_DEFAULT),
+    row("18", "instructions, publish QoS 0, one at a time", Figure::Instructions, load(Verb::Publish, 5_000, 1, SMALL),
+        &[], &[]).without(NO_CRT_NOR_DEFAULT),
+    row("18", "instructions, ping-pong", Figure::Instructions, load(Verb::PingPong, 2_000, 0, SMALL),
+        &[], &[]).without(NO_CRT_NOR_DEFAULT),
 ];
 
 #[rustfmt::skip]
