@@ -88,7 +88,7 @@ pub use message::{
 };
 pub use payload::{Decode, Empty, Encode, Encoded, IntoPayload, Json, JsonCodec, PayloadError};
 pub use provider::{
-    BoxFuture, Continuity, Delivery, DeliveryReceipt, DeliverySink, Demand, FilterOutcome,
+    BoxFuture, Continuity, Delivery, DeliveryReceipt, DeliverySink, Demand, Drive, FilterOutcome,
     FilterRequest, Gap, GapCause, MaybeSendSync, OwnMessages, Provider, ReceiptSink, RetainMark,
     RetainedMessages, Settlement,
 };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use crate::connection::ConnectionFacts;
@@ -463,6 +464,19 @@ pub trait ReceiptSink: MaybeSendSync + 'static {
     /// The message that `token` stands for was settled. Called once a receipt, from any thread, and
     /// possibly from within [`DeliverySink::deliver`]; it must not block and not call into the sink.
     fn settle(&self, token: u64, settlement: Settlement);
+}
+
+/// A provider's work, for whoever waits for it to do: see [`Receipts::driven_by`](crate::Receipts::driven_by).
+///
+/// A provider whose work is done by a task of its own needs that task to run, and then the one that waits, before a publish is
+/// settled. Where that takes longer than the work, it may be done on the spot instead, by the one that waits. It need not
+/// be: this is an offer, not a request, and a provider goes on by itself if nobody drives it.
+pub trait Drive: MaybeSendSync + 'static {
+    /// Somebody, whose task is woken by the context's waker, is about to wait. Does what there is to do now, or
+    /// nothing; never blocks.
+    ///
+    /// Called from any thread, with no lock of core's held, and possibly from code that the work itself has called.
+    fn drive(&self, cx: &Context<'_>);
 }
 
 /// What became of a delivery.

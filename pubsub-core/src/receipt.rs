@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{ProviderErrorKind, PublishError};
+use crate::provider::Drive;
 
 /// The fate of one published message: a future that resolves when the fate is known.
 ///
@@ -29,7 +30,11 @@ impl PublishReceipt {
     /// A receipt whose fate is told later, and the end that tells it. One allocation for both; a provider that makes many
     /// of them has [`Receipts`].
     pub fn pair() -> (PublishSettler, Self) {
-        Handle::pair(Arc::new([Slot::new()]), 0)
+        let block = Block {
+            driver: None,
+            slots: [Slot::new()],
+        };
+        Handle::pair(Arc::new(block), 0)
     }
 
     /// A receipt whose fate is known. No allocation.
@@ -88,6 +93,13 @@ impl Future for PublishReceipt {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Fate::Open(slot) = &self.0 {
             let mut progress = slot.lock();
+            if progress.is_first_wait()
+                && let Some(driver) = &slot.block.driver
+            {
+                drop(progress);
+                driver.drive(cx);
+                progress = slot.lock();
+            }
             let Some(outcome) = progress.outcome.take() else {
                 progress.wait(cx);
                 return Poll::Pending;
@@ -178,9 +190,10 @@ impl fmt::Debug for PublishSettler {
 /// An allocation lasts as long as any of its receipts or settlers: about a kilobyte for one that is kept.
 #[derive(Default)]
 pub struct Receipts {
-    block: Option<Arc<[Slot; BLOCK]>>,
+    block: Option<Arc<Block<[Slot; BLOCK]>>>,
     /// How many of the block's places are given away.
     used: usize,
+    driver: Option<Arc<dyn Drive>>,
 }
 
 /// Enough that an allocation costs a message next to nothing.
@@ -193,6 +206,16 @@ impl Receipts {
         Self {
             block: None,
             used: 0,
+            driver: None,
+        }
+    }
+
+    /// Nor here. Whoever begins to wait for one of these receipts gives this driver a turn first.
+    #[must_use]
+    pub fn driven_by(driver: Arc<dyn Drive>) -> Self {
+        Self {
+            driver: Some(driver),
+            ..Self::new()
         }
     }
 
@@ -203,7 +226,7 @@ impl Receipts {
             Some(block) => block,
             None => {
                 self.used = 0;
-                block_of_slots()
+                block_of_slots(self.driver.clone())
             }
         };
         let place = self.used;
@@ -216,8 +239,9 @@ impl Receipts {
 }
 
 #[cold]
-fn block_of_slots() -> Arc<[Slot; BLOCK]> {
-    Arc::new(std::array::from_fn(|_| Slot::new()))
+fn block_of_slots(driver: Option<Arc<dyn Drive>>) -> Arc<Block<[Slot; BLOCK]>> {
+    let slots = std::array::from_fn(|_| Slot::new());
+    Arc::new(Block { driver, slots })
 }
 
 impl fmt::Debug for Receipts {
@@ -268,15 +292,21 @@ impl Slot {
     }
 }
 
+/// Slots in one allocation.
+struct Block<S: ?Sized> {
+    driver: Option<Arc<dyn Drive>>,
+    slots: S,
+}
+
 /// One end's hold on a slot.
 struct Handle {
-    block: Arc<[Slot]>,
+    block: Arc<Block<[Slot]>>,
     /// Within the block.
     place: usize,
 }
 
 impl Handle {
-    fn pair(block: Arc<[Slot]>, place: usize) -> (PublishSettler, PublishReceipt) {
+    fn pair(block: Arc<Block<[Slot]>>, place: usize) -> (PublishSettler, PublishReceipt) {
         let other = Self {
             block: Arc::clone(&block),
             place,
@@ -304,7 +334,7 @@ impl Handle {
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        let Slot(progress) = &self.block[self.place];
+        let Slot(progress) = &self.block.slots[self.place];
         progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -317,6 +347,11 @@ struct Progress {
 }
 
 impl Progress {
+    /// Nothing is known, and nobody waits yet.
+    fn is_first_wait(&self) -> bool {
+        self.outcome.is_none() && self.waker.is_none()
+    }
+
     fn wait(&mut self, cx: &Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -335,6 +370,8 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::error::ProviderError;
     use futures_util::FutureExt as _;
@@ -433,6 +470,41 @@ mod tests {
         drop(receipt);
         settler.settle(Err(error()));
         assert_eq!(Arc::strong_count(&kept), 1);
+    }
+
+    /// Settles what it is given when it is driven.
+    #[derive(Default)]
+    struct Settles(Mutex<Vec<PublishSettler>>, AtomicUsize);
+
+    impl Drive for Settles {
+        fn drive(&self, _: &Context<'_>) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            for settler in self.0.lock().unwrap().drain(..) {
+                settler.settle(Ok(Delivered::Sent));
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_begins_to_wait_drives() {
+        let driver = Arc::new(Settles::default());
+        let driven = || driver.1.load(Ordering::Relaxed);
+        let mut receipts = Receipts::driven_by(Arc::clone(&driver) as Arc<_>);
+        let (settler, receipt) = receipts.pair();
+        driver.0.lock().unwrap().push(settler);
+        assert_eq!(driven(), 0, "nobody waits");
+        assert!(receipt.now_or_never().unwrap().is_ok());
+        assert_eq!(driven(), 1);
+        let (settler, mut receipt) = receipts.pair();
+        assert!((&mut receipt).now_or_never().is_none());
+        assert!((&mut receipt).now_or_never().is_none());
+        assert_eq!(driven(), 2, "once for one that waits");
+        settler.settle(Ok(Delivered::Confirmed));
+        assert!(receipt.now_or_never().unwrap().is_ok());
+        let (settler, receipt) = receipts.pair();
+        settler.settle(Ok(Delivered::Sent));
+        assert!(receipt.now_or_never().unwrap().is_ok());
+        assert_eq!(driven(), 2, "not for one that is settled");
     }
 
     #[test]

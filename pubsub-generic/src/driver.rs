@@ -1,4 +1,5 @@
-//! The one task that owns the socket and the session.
+//! The work of a connection, which owns the socket and the session. A task is spawned for it; [`seat`](crate::seat) says who
+//! else may poll it.
 //!
 //! A poll of it is a few *rounds* of the same steps: take what the handles left, drive the link (connect, or receive), let
 //! the session's clock tick, hand on its events, write. Each step does a bounded amount of work a round, in both
@@ -35,6 +36,7 @@ use crate::pending::Pending;
 use crate::provider::Shared;
 use crate::reconnect::Backoff;
 use crate::renewing::Renewing;
+use crate::seat::Work;
 use crate::subscriptions::Subscriptions;
 use crate::supervisor::FAR_AWAY;
 use crate::tokens::Tokens;
@@ -118,6 +120,8 @@ pub(crate) struct Task {
     pub(crate) delivered: usize,
     /// How many bytes this poll has received.
     received: usize,
+    /// How many publishes this poll has taken from the handles.
+    pub(crate) taken_up: usize,
     pub(crate) clock_due: Option<Instant>,
     pub(crate) chunks: Vec<Bytes>,
     pub(crate) output: BytesMut,
@@ -268,6 +272,7 @@ impl Task {
             incoming: Incoming::default(),
             delivered: 0,
             received: 0,
+            taken_up: 0,
             clock_due: None,
             chunks: Vec::new(),
             output: BytesMut::new(),
@@ -528,6 +533,17 @@ impl Open {
     }
 }
 
+impl Work for Task {
+    /// To connect stays with the task: it runs what others have written, and that may take its time.
+    fn is_shared(&self) -> bool {
+        self.is_up()
+    }
+
+    fn taken_up(&self) -> usize {
+        self.taken_up
+    }
+}
+
 impl Future for Task {
     type Output = ();
 
@@ -536,11 +552,13 @@ impl Future for Task {
         let _entered = this.span.clone().entered();
         this.delivered = 0;
         this.received = 0;
+        this.taken_up = 0;
         if let Link::Open(open) = &mut this.link {
             open.is_drained = false;
         }
         for _ in 0..MAX_ROUNDS {
-            let more = this.round(cx) || this.flush(cx);
+            // What has come in meanwhile goes with the same flush.
+            let more = this.round(cx) || this.shared.inbox.has_more() || this.flush(cx);
             if this.is_finished() {
                 let _ = this.deliver();
                 this.finish();
@@ -557,9 +575,14 @@ impl Future for Task {
             if this.deliver() == Demand::DropConnection {
                 continue;
             }
+            // What was completed may have been the last thing that kept the connection.
+            let may_part = this.completed != Load::default() && !this.stays_connected();
             if !this.sleep(cx)
-                && this.completed == Load::default()
-                && this.shared.inbox.sleep(cx, this.batch.farewell)
+                && !may_part
+                && this
+                    .shared
+                    .inbox
+                    .sleep(cx, this.batch.farewell, &mut this.completed)
             {
                 let ids = this.session.packet_ids_in_use();
                 this.shared.counters.packet_ids(ids);

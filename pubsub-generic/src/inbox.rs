@@ -126,9 +126,12 @@ pub(crate) struct Batch {
 }
 
 impl Inbox {
-    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize, receipts: Receipts) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                receipts,
+                ..State::default()
+            }),
             max_messages,
             max_bytes,
         }
@@ -270,15 +273,26 @@ impl Inbox {
         self.lock().account(completed);
     }
 
-    /// Goes to sleep, unless something has come in since [`take`](Self::take). Returns whether the task may sleep.
-    pub(crate) fn sleep(&self, cx: &Context<'_>, farewell_seen: Option<Farewell>) -> bool {
+    /// Whether something has come in since [`take`](Self::take).
+    pub(crate) fn has_more(&self) -> bool {
+        self.lock().has_more()
+    }
+
+    /// Accounts for what was completed, and goes to sleep unless something has come in since [`take`](Self::take). Returns
+    /// whether the task may sleep.
+    pub(crate) fn sleep(
+        &self,
+        cx: &Context<'_>,
+        farewell_seen: Option<Farewell>,
+        completed: &mut Load,
+    ) -> bool {
         let mut state = self.lock();
+        state.account(completed);
         let farewell = match state.door {
             Door::Closing(farewell) => Some(farewell),
             _ => None,
         };
-        if !state.commands.is_empty() || !state.settlements.is_empty() || farewell != farewell_seen
-        {
+        if state.has_more() || farewell != farewell_seen {
             return false;
         }
         state.sleeper = Some(cx.waker().clone());
@@ -303,6 +317,10 @@ impl Inbox {
 }
 
 impl State {
+    fn has_more(&self) -> bool {
+        !self.commands.is_empty() || !self.settlements.is_empty()
+    }
+
     fn account(&mut self, completed: &mut Load) {
         self.load.messages -= completed.messages;
         self.load.bytes -= completed.bytes;
@@ -381,7 +399,7 @@ mod tests {
 
     #[test]
     fn publishes_are_bounded_by_number_and_by_bytes() {
-        let inbox = Inbox::new(2, 10);
+        let inbox = Inbox::new(2, 10, Receipts::new());
         assert_eq!(
             publish(&inbox, 1000),
             Ok(()),
@@ -410,7 +428,7 @@ mod tests {
 
     #[test]
     fn with_the_oldest_making_room_it_holds_no_more_than_the_bounds_by_itself() {
-        let inbox = Inbox::new(3, 100);
+        let inbox = Inbox::new(3, 100, Receipts::new());
         let mut receipts: Vec<PublishReceipt> = Vec::new();
         let mut push = |size: usize| {
             let topic = TopicName::new("t").unwrap();
@@ -445,7 +463,7 @@ mod tests {
 
     #[test]
     fn calls_are_bounded_and_what_cannot_be_refused_is_not() {
-        let inbox = Inbox::new(1, 1);
+        let inbox = Inbox::new(1, 1, Receipts::new());
         for _ in 0..MAX_OPERATIONS {
             inbox.call(unsubscribe()).unwrap();
         }
@@ -457,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_stop_lasts_until_somebody_connects_and_a_close_for_ever() {
-        let inbox = Inbox::new(9, 9);
+        let inbox = Inbox::new(9, 9, Receipts::new());
         inbox.stop(ProviderErrorKind::NotAuthorized.into());
         assert_eq!(publish(&inbox, 1), Err(ProviderErrorKind::NotAuthorized));
         let connect = || Command::Connect {
@@ -476,16 +494,22 @@ mod tests {
 
     #[test]
     fn the_sleeper_is_woken_once_and_only_if_it_sleeps() {
-        let inbox = Inbox::new(9, 9);
+        let inbox = Inbox::new(9, 9, Receipts::new());
         let cx = Context::from_waker(Waker::noop());
-        assert!(inbox.sleep(&cx, None));
+        assert!(inbox.sleep(&cx, None, &mut Load::default()));
         inbox.notify(unsubscribe());
         assert!(inbox.lock().sleeper.is_none());
-        assert!(!inbox.sleep(&cx, None), "something has come in");
+        assert!(
+            !inbox.sleep(&cx, None, &mut Load::default()),
+            "something has come in"
+        );
         inbox.take(&mut Batch::default(), &mut Load::default());
-        assert!(inbox.sleep(&cx, None));
+        assert!(inbox.sleep(&cx, None, &mut Load::default()));
         inbox.close(Farewell::AtOnce);
-        assert!(!inbox.sleep(&cx, None), "the farewell has not been seen");
-        assert!(inbox.sleep(&cx, Some(Farewell::AtOnce)));
+        assert!(
+            !inbox.sleep(&cx, None, &mut Load::default()),
+            "the farewell has not been seen"
+        );
+        assert!(inbox.sleep(&cx, Some(Farewell::AtOnce), &mut Load::default()));
     }
 }

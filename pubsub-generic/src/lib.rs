@@ -61,6 +61,7 @@ mod reconnect;
 mod renewal;
 mod renewing;
 mod request;
+mod seat;
 mod stats;
 mod store;
 mod subscriptions;

@@ -9,7 +9,7 @@ use mqtt_session::{BrokerOnlySession, CleanStart, Persistence, Session, Timestam
 use pubsub_core::{
     BoxFuture, DeliverySink, FilterRequest, MatchingRules, Network, OfflinePolicy, OutboundMessage,
     Provider, ProviderError, ProviderErrorKind, PublishError, PublishReceipt, QoS, ReceiptSink,
-    Refusal, RefusalKind, Settlement, TopicFilter,
+    Receipts, Refusal, RefusalKind, Settlement, TopicFilter,
 };
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -25,6 +25,7 @@ use crate::login::WithLogin;
 use crate::options::{DEFAULT_NAME, MqttOptions};
 use crate::options_error::OptionsError;
 use crate::reconnect::{Backoff, Random};
+use crate::seat::Seat;
 use crate::stats::{Counters, Stats};
 
 /// Publishes and subscribes through an MQTT broker.
@@ -53,6 +54,7 @@ use crate::stats::{Counters, Stats};
 /// ```
 pub struct MqttProvider {
     shared: Arc<Shared>,
+    seat: Arc<Seat<Task>>,
     task: Mutex<TaskState>,
     /// Set once the task was spawned, so that a publish need not take the lock.
     is_started: AtomicBool,
@@ -134,10 +136,12 @@ impl MqttProvider {
         options.session.client_id.clone_from(&client_id);
         // Our own deadline covers the CONNACK; the session's must not come before it.
         options.session.connack_timeout = options.connect_timeout.saturating_mul(2);
+        let seat = Seat::new();
         // The inbox counts what is in the session too, so the session's bounds are never what refuses.
         let inbox = Inbox::new(
             options.session.max_queued_messages,
             options.session.max_outbound_bytes,
+            Receipts::driven_by(Arc::clone(&seat) as Arc<_>),
         );
         options.session.persistence = match options.store {
             Some(_) => Persistence::On,
@@ -191,6 +195,7 @@ impl MqttProvider {
         };
         Ok(Self {
             shared,
+            seat,
             task: Mutex::new(TaskState::Idle(task)),
             is_started: AtomicBool::new(false),
         })
@@ -266,7 +271,7 @@ impl MqttProvider {
             .map_err(|error| ProviderError::new(ProviderErrorKind::Other).with_source(error))?;
         if let TaskState::Idle(make) = std::mem::replace(&mut *state, TaskState::Taken) {
             // The task makes a timer, which it can only do inside the runtime.
-            *state = TaskState::Running(runtime.spawn(async move { make().await }));
+            *state = TaskState::Running(runtime.spawn(Arc::clone(&self.seat).run(make)));
             self.is_started.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -54,7 +54,12 @@ impl Task {
 
     /// Whether there is to be a connection.
     pub(crate) fn wants_connection(&self) -> bool {
-        self.has_work() || (self.wanted && self.closing.is_none())
+        self.has_work() || self.stays_connected()
+    }
+
+    /// Whether the connection is to stay though nothing needs it.
+    pub(crate) fn stays_connected(&self) -> bool {
+        self.wanted && self.closing.is_none()
     }
 
     /// Somebody needs a connection: from now on it is kept as the options say.

@@ -46,7 +46,8 @@ impl Task {
             let Some(command) = self.batch.commands.pop_front() else {
                 break;
             };
-            more = true;
+            // What a publish leads to is done in this round, or its step of the round says that there is more.
+            more |= !matches!(command, Command::Publish { .. });
             let command = if self.stopped.is_none() {
                 command
             } else if let Some(command) = self.refuse_while_stopped(command) {
@@ -55,12 +56,16 @@ impl Task {
                 continue;
             };
             match command {
-                Command::Publish { message, settler } => self.publish(message, settler, cx),
+                Command::Publish { message, settler } => {
+                    self.taken_up += 1;
+                    self.publish(message, settler, cx);
+                }
                 Command::Operation(operation) => self.operation(operation),
                 Command::Connect { reply } => self.connect_asked(reply),
                 Command::Network(network) => self.network_changed(network),
             }
         }
+        more |= !self.batch.commands.is_empty() && !self.is_reloading();
         if self.feed_operations() {
             self.count_subscriptions();
             more = true;

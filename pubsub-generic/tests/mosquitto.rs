@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::future::IntoFuture as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{cause, client};
@@ -471,7 +474,7 @@ async fn a_cutting_link_loses_nothing_at_qos_1() {
     let (alice, _) = client(MqttOptions::new(proxy.ws_url()));
     let (bob, _) = client(MqttOptions::new(broker.ws_url()));
     let mut messages = bob.subscribe("n").qos(QoS::AtLeastOnce).await.unwrap();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let publishing = async {
         for n in 0..60 {
             alice
@@ -499,6 +502,81 @@ async fn a_cutting_link_loses_nothing_at_qos_1() {
     };
     tokio::join!(publishing, reading);
     assert_eq!(seen.last(), Some(&59));
+}
+
+/// Whoever publishes one message at a time does the connection's work: here several do, on threads with and without
+/// a runtime, alone and all at once, while it is cut.
+#[test]
+fn who_publishes_from_many_threads_over_a_cutting_link_loses_nothing() {
+    const PUBLISHERS: usize = 4;
+    const EACH: usize = 300;
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    let (_broker, proxy, alice, bob) = runtime.block_on(async {
+        let broker = mosquitto.config().websocket().start().await.unwrap();
+        let proxy = Proxy::start(broker.ws_address()).await.unwrap();
+        let (alice, _) = client(MqttOptions::new(proxy.ws_url()));
+        let (bob, _) = client(MqttOptions::new(broker.ws_url()));
+        (broker, proxy, Arc::new(alice), bob)
+    });
+    let mut messages = runtime
+        .block_on(bob.subscribe("n").qos(QoS::ExactlyOnce).into_future())
+        .unwrap();
+    let publish = |publisher: usize| {
+        let alice = Arc::clone(&alice);
+        async move {
+            for n in 0..EACH {
+                let qos = ALL_QOS[n % 3];
+                let outcome = alice.publish("n", Json(&(publisher, n))).qos(qos).await;
+                match qos {
+                    // What the socket had may be lost with it.
+                    QoS::AtMostOnce => drop(outcome),
+                    _ => drop(outcome.unwrap()),
+                }
+            }
+        }
+    };
+    let cutting = runtime.spawn(async move {
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            proxy.cut_all(Cut::Reset);
+        }
+        proxy
+    });
+    let wanted = EACH * 2 / 3 * (PUBLISHERS + 1);
+    let reading = runtime.spawn(async move {
+        let mut seen = BTreeSet::new();
+        while seen.len() < wanted {
+            let message = messages.next().await.unwrap().unwrap();
+            if message.qos != QoS::AtMostOnce {
+                seen.insert(message.json::<(usize, usize)>().unwrap());
+            }
+        }
+    });
+    // The root of a runtime is not one of its tasks.
+    runtime.block_on(publish(0));
+    let all: Vec<_> = (1..=PUBLISHERS)
+        .map(|publisher| {
+            let (work, runtime) = (publish(publisher), runtime.handle().clone());
+            std::thread::spawn(move || match publisher % 2 {
+                0 => runtime.block_on(runtime.spawn(work)).unwrap(),
+                _ => runtime.block_on(work),
+            })
+        })
+        .collect();
+    for publisher in all {
+        publisher.join().unwrap();
+    }
+    let _proxy = runtime.block_on(cutting).unwrap();
+    runtime.block_on(reading).unwrap();
+    runtime.block_on(alice.close()).unwrap();
 }
 
 #[tokio::test]
