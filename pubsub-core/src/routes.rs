@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec::Drain;
 
 use crate::matching::MatchingRules;
 use crate::message::ProviderName;
@@ -19,6 +20,12 @@ const MAX_RETAINED_SEEN: usize = 4_096;
 /// A queue's share of a batch keeps room for this many messages between batches: some 2 KiB, so that many
 /// idle subscriptions stay cheap.
 const PENDING_KEPT: usize = 16;
+/// From so many filters on, the topics of a batch are matched together. What their subscriptions take is then more than
+/// a near cache holds, and is waited for together, too.
+const MANY_FILTERS: usize = 1_024;
+/// How many messages are looked at for that at a time. It bounds what is noted before they are handed on: eight
+/// bytes for each of them and each of its subscriptions.
+const TOGETHER: usize = 64;
 
 /// Who gets what.
 pub(crate) struct Routes {
@@ -37,6 +44,8 @@ pub(crate) struct Routes {
     hasher: RandomState,
     /// Who wants the messages of the run at hand.
     matched: Vec<u32>,
+    /// The same for some runs that are matched together, each with the number of its run.
+    together: Vec<(u32, u32)>,
     /// Who takes part in the batch at hand.
     touched: Vec<u32>,
     pub(crate) unrouted: u64,
@@ -78,6 +87,7 @@ impl Routes {
             now: Duration::ZERO,
             hasher: RandomState::new(),
             matched: Vec::new(),
+            together: Vec::new(),
             touched: Vec::new(),
             unrouted: 0,
         }
@@ -218,17 +228,70 @@ impl Routes {
             return;
         }
         let mut rest = batch.drain(..);
+        let together = self.trie.len() >= MANY_FILTERS;
         while let Some(first) = rest.as_slice().first() {
-            let run = run_length(rest.as_slice());
-            let is_retained = first.message.retain && self.marked_as_published == 0;
-            self.find(&first.message.topic);
-            let run = rest.by_ref().take(run);
-            match self.matched[..] {
-                [only] if !is_retained => self.hand_run_to(only, run),
-                [] => run.for_each(|_| self.unrouted += 1),
-                _ => run.for_each(|delivery| self.share(delivery)),
+            if together {
+                self.route_together(&mut rest);
+            } else {
+                self.find(&first.message.topic);
+                self.hand_run(&mut rest);
             }
         }
+    }
+
+    /// Hands on the first run of what is left to those that want it.
+    #[inline(always)]
+    fn hand_run(&mut self, rest: &mut Drain<'_, Delivery>) {
+        let Some(first) = rest.as_slice().first() else {
+            return;
+        };
+        let is_retained = first.message.retain && self.marked_as_published == 0;
+        let length = run_length(rest.as_slice());
+        let run = rest.take(length);
+        match self.matched[..] {
+            [only] if !is_retained => self.hand_run_to(only, run),
+            [] => run.for_each(|_| self.unrouted += 1),
+            _ => run.for_each(|delivery| self.share(delivery)),
+        }
+    }
+
+    /// Hands on the first runs of what is left, matched together. Not part of the way of a batch among few filters.
+    #[inline(never)]
+    fn route_together(&mut self, rest: &mut Drain<'_, Delivery>) {
+        let deliveries = rest.as_slice();
+        let deliveries = deliveries.get(..TOGETHER).unwrap_or(deliveries);
+        let mut runs: u32 = 0;
+        let in_runs = deliveries
+            .chunk_by(|before, message| !before.message.retain && goes_on_with(before, message));
+        let firsts = in_runs.filter_map(<[_]>::first);
+        let topics = firsts
+            .inspect(|_| runs += 1)
+            .map(|first| &first.message.topic);
+        let stamp = self.stamp + 1;
+        let (together, slots) = (&mut self.together, &mut self.slots);
+        self.trie.for_each_match_batched(topics, |run, members| {
+            let stamp = stamp + run as u64;
+            for index in members {
+                let slot = &mut slots[*index as usize];
+                if slot.stamp != stamp {
+                    slot.stamp = stamp;
+                    together.push((run as u32, *index));
+                }
+            }
+        });
+        self.stamp += u64::from(runs);
+        let together = std::mem::take(&mut self.together);
+        let mut found = together.iter().peekable();
+        for run in 0..runs {
+            self.matched.clear();
+            while let Some((_, index)) = found.next_if(|found| found.0 == run) {
+                self.matched.push(*index);
+            }
+            self.or_unmatched();
+            self.hand_run(rest);
+        }
+        self.together = together;
+        self.together.clear();
     }
 
     /// Gives a batch that is one run for one subscription to it as it is: what a stream on one topic comes to.
@@ -269,8 +332,14 @@ impl Routes {
                 }
             }
         });
-        if matched.is_empty() {
-            matched.extend_from_slice(&self.unmatched);
+        self.or_unmatched();
+    }
+
+    /// What nobody wants is for those that want just that.
+    #[inline]
+    fn or_unmatched(&mut self) {
+        if self.matched.is_empty() {
+            self.matched.extend_from_slice(&self.unmatched);
         }
     }
 
@@ -310,6 +379,7 @@ impl Routes {
     }
 
     /// Gives messages to the only one who wants them, without a stop on the way if none waits for its share.
+    #[inline(always)]
     fn hand_run_to(&mut self, index: u32, run: impl Iterator<Item = Delivery>) {
         let now = self.now;
         let slot = self.touch(index);
@@ -367,9 +437,13 @@ fn run_length(deliveries: &[Delivery]) -> usize {
     if first.message.retain {
         return 1;
     }
-    let follows =
-        |other: &&Delivery| !other.message.retain && other.message.topic.is(&first.message.topic);
-    1 + others.iter().take_while(follows).count()
+    let goes_on = |other: &&Delivery| goes_on_with(first, other);
+    1 + others.iter().take_while(goes_on).count()
+}
+
+/// Whether a message belongs to the run of one that is not retained.
+fn goes_on_with(first: &Delivery, other: &Delivery) -> bool {
+    !other.message.retain && other.message.topic.is(&first.message.topic)
 }
 
 /// What is to be done for the subscriptions that got something.

@@ -128,6 +128,34 @@ async fn a_delivery_allocates_nothing_once_it_runs() {
 }
 
 #[tokio::test]
+async fn a_delivery_among_many_filters_allocates_nothing_once_it_runs() {
+    let (pubsub, sink) = setup();
+    let many: Vec<_> = (0..2_000).map(|n| format!("elsewhere/{n}")).collect();
+    let _others = pubsub.subscribe(many).await.unwrap();
+    let mut messages = pubsub.subscribe(["a/+", "a/b"]).await.unwrap();
+    let topics = ["a/b", "a/c", "a/d", "a/e", "a/f"].map(|topic| TopicName::new(topic).unwrap());
+    let payload = Bytes::from(vec![b'x'; 64]);
+    let mut batch = Vec::with_capacity(100);
+    let mut round = || {
+        let message = |topic: &TopicName| Message::new(topic.clone(), payload.clone());
+        batch.extend(
+            topics
+                .iter()
+                .cycle()
+                .take(100)
+                .map(message)
+                .map(Delivery::new),
+        );
+        assert_eq!(sink.deliver(&mut batch), Demand::Continue);
+        for _ in 0..100 {
+            assert!(messages.next().now_or_never().is_some());
+        }
+    };
+    (0..3).for_each(|_| round());
+    assert_eq!(allocations(|| (0..100).for_each(|_| round())), 0);
+}
+
+#[tokio::test]
 async fn a_fan_out_shares_the_payload() {
     let (pubsub, sink) = setup();
     let mut subscriptions = Vec::new();
