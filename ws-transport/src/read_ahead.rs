@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// A stream that is read in longer and longer pieces for as long as it has more than was asked for.
@@ -18,8 +18,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 /// given back when nothing more has arrived, so that an idle connection holds nothing here.
 pub(crate) struct ReadAhead<S> {
     stream: S,
-    /// Read, and not asked for yet.
-    ahead: BytesMut,
+    /// Read. A place in it is moved on for less than its beginning is.
+    ahead: Vec<u8>,
+    /// How much of that has been handed on; at most all of it.
+    handed_on: usize,
     /// How much to read next into `ahead`; 0 while what tungstenite has room for is enough.
     next_len: usize,
     max_len: usize,
@@ -31,6 +33,7 @@ impl<S> ReadAhead<S> {
         Self {
             stream,
             ahead: ahead.into(),
+            handed_on: 0,
             next_len: 0,
             max_len,
         }
@@ -48,7 +51,8 @@ impl<S> ReadAhead<S> {
     /// Nothing more has arrived.
     fn rest(&mut self) {
         self.next_len = 0;
-        self.ahead = BytesMut::new();
+        self.ahead = Vec::new();
+        self.handed_on = 0;
     }
 }
 
@@ -60,7 +64,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let room = buf.remaining();
-        if this.ahead.is_empty() {
+        if this.handed_on == this.ahead.len() {
             if this.next_len <= room {
                 let read = Pin::new(&mut this.stream).poll_read(cx, buf);
                 match read {
@@ -70,8 +74,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
                 return read;
             }
             // The room of what was handed on is used again where it is enough.
-            if !this.ahead.try_reclaim(this.next_len) {
-                this.ahead = BytesMut::with_capacity(this.next_len);
+            this.ahead.clear();
+            this.handed_on = 0;
+            if this.ahead.capacity() < this.next_len {
+                this.ahead = Vec::with_capacity(this.next_len);
             }
             let len = this.ahead.capacity();
             let read = pin!(this.stream.read_buf(&mut this.ahead)).poll(cx);
@@ -84,10 +90,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
             Some(rest) if rest > SLACK => rest,
             _ => room,
         };
-        let (piece, _) = this.ahead.split_at(room.min(this.ahead.len()));
+        let ahead = this.ahead.get(this.handed_on..).unwrap_or_default();
+        let (piece, _) = ahead.split_at(room.min(ahead.len()));
         buf.put_slice(piece);
-        let len = piece.len();
-        this.ahead.advance(len);
+        this.handed_on += piece.len();
         Poll::Ready(Ok(()))
     }
 }
@@ -207,7 +213,7 @@ mod tests {
             );
             assert_eq!(buf.filled().len(), len);
             left -= len;
-            assert_eq!(reader.ahead.len(), left);
+            assert_eq!(reader.ahead.len() - reader.handed_on, left);
         }
     }
 
