@@ -72,11 +72,14 @@ pub struct Config {
     /// Whether the broker repeats retained messages on a resubscribe (5.0). Default: [`ResubscribeRetained::Never`].
     pub resubscribe_retained: ResubscribeRetained,
 
-    /// The Receive Maximum announced to the broker (5.0): how many QoS 1 and 2 messages it may have unacknowledged. A
-    /// broker that sends more is disconnected with 0x93. Default: 256; at ten round trips a second that is 2,560
-    /// messages a second, and as many places in the table of held messages.
+    /// The Receive Maximum announced to the broker (5.0): how many QoS 1 and 2 messages it may have unacknowledged.
+    /// Default: 256; at ten round trips a second that is 2,560 messages a second, and as many places in the table of held
+    /// messages.
     pub receive_maximum: NonZeroU16,
-    /// The most QoS 1 and 2 messages that may be unacknowledged in versions without a Receive Maximum. Past it the Network
+    /// What to do with a broker that sends more than that. Default: [`ReceiveOverrun::Disconnect`].
+    pub receive_overrun: ReceiveOverrun,
+    /// The most QoS 1 and 2 messages that may be unacknowledged in versions without a Receive Maximum, and where a broker
+    /// [may overrun](ReceiveOverrun::Tolerate) the one that it was told. Past it the Network
     /// Connection is dropped ([`LocalLimit::HeldMessages`](crate::LocalLimit::HeldMessages)) and the broker sends them
     /// again later. Default: 4,096, well above the windows that brokers use (mosquitto 20, EMQX 32).
     pub max_held_messages: u16,
@@ -154,6 +157,7 @@ impl Config {
             resubscribe: Resubscribe::WhenSessionLost,
             resubscribe_retained: ResubscribeRetained::Never,
             receive_maximum: nonzero(256),
+            receive_overrun: ReceiveOverrun::Disconnect,
             max_held_messages: 4096,
             max_held_bytes: 32 << 20,
             maximum_packet_size: 1 << 20,
@@ -445,6 +449,17 @@ pub enum ResubscribeRetained {
     OnlyIfNew,
     /// As the caller's own `subscribe` said.
     AsSubscribed,
+}
+
+/// What to do with a broker that does not keep to [`Config::receive_maximum`] (5.0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiveOverrun {
+    /// End the connection with reason 0x93, as MQTT asks.
+    Disconnect,
+    /// Let it pass, up to [`Config::max_held_messages`]. Mosquitto 2.0.11, which much of the world runs, answers the first
+    /// acknowledgement with all that has waited for room, so that under a backlog it would be hung up on time and again.
+    Tolerate,
 }
 
 /// What to do with a received message that is larger than [`Config::maximum_packet_size`].

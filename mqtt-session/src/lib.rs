@@ -44,8 +44,8 @@ mod transmit;
 pub use command::{Disconnect, WillOnDisconnect};
 pub use config::{
     AssignedClientId, Authentication, BrokerOnlySession, CleanStart, Config, ConfigError,
-    InFlightOnLostSession, OversizedInbound, Persistence, ResponseInformation, Resubscribe,
-    ResubscribeRetained, Will,
+    InFlightOnLostSession, OversizedInbound, Persistence, ReceiveOverrun, ResponseInformation,
+    Resubscribe, ResubscribeRetained, Will,
 };
 pub use direct::Published;
 pub use error::{

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mqtt_codec::{PacketId, QoS, ReasonCode};
 
 use crate::alias::InboundAliasError;
+use crate::config::ReceiveOverrun;
 use crate::connection::{Connection, Reply, ReplyKind};
 use crate::error::{ConnectionError, LocalLimit, ProtocolViolation};
 use crate::event::{AckQoS, AckToken, Event, Message};
@@ -144,6 +145,11 @@ impl Session {
             .and_then(|connection| connection.receive_quota.as_mut())
         {
             None => Ok(()),
+            // What is held is bounded by itself.
+            Some(quota) if self.config.receive_overrun == ReceiveOverrun::Tolerate => {
+                quota.take();
+                Ok(())
+            }
             Some(quota) => quota
                 .try_take()
                 .then_some(())

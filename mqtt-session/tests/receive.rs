@@ -10,7 +10,7 @@ use mqtt_codec::{
 };
 use mqtt_session::{
     Acknowledged, ConnectionError, DisconnectCause, Dup, Event, InputProgress, LocalLimit, Message,
-    ProtocolViolation, Retain, TransportEnd,
+    ProtocolViolation, ReceiveOverrun, Retain, TransportEnd,
 };
 
 fn pubrel(client: &mut Client, number: u16) {
@@ -267,6 +267,29 @@ fn a_broker_that_overruns_receive_maximum_is_disconnected() {
         ConnectionError::Protocol(ProtocolViolation::ReceiveMaximumExceeded)
     );
     assert_eq!(client.sent_words(), ["DISCONNECT 93"]);
+}
+
+#[test]
+fn an_overrun_may_be_tolerated_and_is_bounded_all_the_same() {
+    let mut config = config(ProtocolVersion::V5);
+    config.receive_maximum = 2.try_into().unwrap();
+    config.receive_overrun = ReceiveOverrun::Tolerate;
+    config.max_held_messages = 5;
+    let mut client = Client::connected(config);
+    for round in 0..3 {
+        let tokens: Vec<_> = (1..=5)
+            .map(|n| token(client.deliver(QoS::AtLeastOnce, 5 * round + n, "")))
+            .collect();
+        for token in tokens {
+            client.session.acknowledge(token);
+        }
+        assert_eq!(client.sent_words().len(), 5);
+    }
+    for number in 100..105 {
+        client.deliver(QoS::ExactlyOnce, number, "").unwrap();
+    }
+    let error = client.try_deliver(QoS::ExactlyOnce, 105, "").unwrap_err();
+    assert_eq!(error, ConnectionError::Limit(LocalLimit::HeldMessages));
 }
 
 #[test]

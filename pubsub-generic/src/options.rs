@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use mqtt_codec::ProtocolVersion;
-use mqtt_session::{BrokerOnlySession, CleanStart, Config, PublishPace};
+use mqtt_session::{BrokerOnlySession, CleanStart, Config, PublishPace, ReceiveOverrun};
 use pubsub_core::{MatchingRules, OfflinePolicy, ProviderError, ProviderErrorKind};
 
 use crate::choices::{CopyDetection, IdleConnection, Limits, OfflineOverflow, SessionMode};
@@ -484,6 +484,7 @@ impl MqttOptions {
 fn default_session() -> Config {
     let mut config = Config::new(ProtocolVersion::V311, "");
     config.max_queued_messages = 10_000;
+    config.receive_overrun = ReceiveOverrun::Tolerate;
     config
 }
 

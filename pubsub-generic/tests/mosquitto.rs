@@ -171,6 +171,32 @@ async fn a_refused_publish_says_why() {
     assert_eq!(nobody, Delivered::ConfirmedWithoutSubscribers);
 }
 
+/// Mosquitto 2.0.11 then has more in flight than it may.
+#[tokio::test]
+async fn a_backlog_larger_than_the_window_arrives_over_one_connection() {
+    const BACKLOG: usize = 1000;
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let broker = mosquitto.config().websocket().start().await.unwrap();
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let options = MqttOptions::new(broker.ws_url()).protocol_version(version);
+        let (slow, provider) = client(options.clone());
+        let (other, _) = client(options);
+        let mut messages = slow.subscribe("a").qos(QoS::AtLeastOnce).await.unwrap();
+        for number in 0..BACKLOG {
+            let publishing = other.publish("a", number.to_string());
+            publishing.qos(QoS::AtLeastOnce).await.unwrap();
+        }
+        for number in 0..BACKLOG {
+            let message = tokio::time::timeout(Duration::from_secs(10), messages.next());
+            let message = message.await.unwrap().unwrap().unwrap();
+            assert_eq!(message.payload, number.to_string(), "{version:?}");
+        }
+        assert_eq!(provider.stats().connections, 1, "{version:?}");
+    }
+}
+
 #[tokio::test]
 async fn overlapping_filters_deliver_once_and_many_topics_work() {
     let Some(mosquitto) = find_or_skip() else {
