@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 /// An error with its causes, in one line for a log or a person: `Display` writes the error, and after a colon each
-/// [source](Error::source) in turn.
+/// [source](Error::source) in turn, but none in the words of the one before.
 ///
 /// The errors of this workspace tell one thing each and leave the rest to their source, so that printed by itself, "not
 /// connected" does not say why:
@@ -37,12 +37,31 @@ impl<'a> WithCauses<'a> {
 
 impl fmt::Display for WithCauses<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut last = self.0.to_string();
+        f.write_str(&last)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if text != last {
+                write!(f, ": {text}")?;
+                last = text;
+            }
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{ProviderError, ProviderErrorKind as Kind};
+
+    #[test]
+    fn what_two_links_say_in_the_same_words_is_said_once() {
+        let inner = ProviderError::new(Kind::ConnectionLost).with_source("reset by peer");
+        let outer = ProviderError::new(Kind::ConnectionLost).with_source(inner);
+        let told = WithCauses::new(&outer).to_string();
+        assert_eq!(told, "the connection was lost: reset by peer");
     }
 }
