@@ -142,7 +142,7 @@ async fn run_over<S: AsyncRead + AsyncWrite + Unpin>(
             }
             assert_eq!(received, completed);
         }
-        Verb::PingPong => {
+        Verb::PingPong | Verb::PingPongInTask => {
             let mut socket = subscribed(0).await?;
             meter.start(&work);
             for _ in 0..work.count {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use crate::counting;
-use crate::work::{Verb, Work};
+use crate::work::Work;
 
 /// What a client measured about itself.
 #[derive(Debug, Default, Clone, Copy)]
@@ -46,7 +46,7 @@ impl Meter {
 
     /// Everything is prepared: what follows counts, and the broker may begin.
     pub fn start(&mut self, work: &Work) {
-        if work.verb == Verb::PingPong {
+        if work.verb.is_ping_pong() {
             self.round_trips.reserve_exact(work.count);
         }
         say("ready");

@@ -42,7 +42,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use child::Meter;
-use work::Work;
+use work::{Verb, Work};
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
@@ -174,7 +174,18 @@ fn client(args: &[String]) -> Result<()> {
         return runtime.block_on(task)?;
     }
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build()?.block_on(async {
+    let runtime = builder.enable_all().build()?;
+    if work.verb == Verb::PingPongInTask {
+        let task = match client {
+            Client::Ours => runtime.spawn(ours::run(work, meter)),
+            Client::Bare => runtime.spawn(bare::run(work, Some(16 * 1024), meter)),
+            Client::BareDefault => runtime.spawn(bare::run(work, None, meter)),
+            Client::Rumqttc => runtime.spawn(rumqtt::run(work, meter)),
+            _ => return Err("not in a task".into()),
+        };
+        return runtime.block_on(task)?;
+    }
+    runtime.block_on(async {
         match client {
             Client::Ours | Client::OursTls => ours::run(work, meter).await,
             Client::OursJson => ours::run_json(work, meter).await,

@@ -97,7 +97,7 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
                 caller.await.map_err(|error| format!("{error:?}"))?;
             }
         }
-        Verb::PingPong => {
+        Verb::PingPong | Verb::PingPongInTask => {
             let (sink, arrived) = subscribed(&work).await?;
             meter.start(&work);
             for at in 0..work.count {

@@ -74,7 +74,7 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
                 receipt.await?;
             }
         }
-        Verb::PingPong => {
+        Verb::PingPong | Verb::PingPongInTask => {
             let pubsub = client(&work)?;
             let mut messages = subscribe(&pubsub, work.verb).await?;
             meter.start(&work);
@@ -142,7 +142,7 @@ pub async fn run_json(work: Work, mut meter: Meter) -> Result<()> {
             }
             meter.report()
         }
-        Verb::PingPong => {
+        Verb::PingPong | Verb::PingPongInTask => {
             let pubsub = client(&work)?;
             let mut messages = subscribe(&pubsub, work.verb).await?.json::<Value>();
             meter.start(&work);

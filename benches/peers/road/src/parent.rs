@@ -134,7 +134,11 @@ pub fn run(client: Client, load: Load, under: Under) -> Result<Outcome> {
     })?;
     if matches!(
         load.verb,
-        Verb::Publish | Verb::PublishAck | Verb::PublishExact | Verb::PingPong
+        Verb::Publish
+            | Verb::PublishAck
+            | Verb::PublishExact
+            | Verb::PingPong
+            | Verb::PingPongInTask
     ) {
         let wanted = count as u64;
         wait(&runtime, &broker, under.patience(), |counts| {
@@ -296,7 +300,7 @@ fn flood(client: Client, load: Load) -> (usize, Vec<Bytes>) {
             let window = ids.map(|id| packet(Some(id))).collect();
             (load.count.next_multiple_of(load.window), window)
         }
-        (Verb::PingPong, _) => (load.count, vec![packet(None)]),
+        (Verb::PingPong | Verb::PingPongInTask, _) => (load.count, vec![packet(None)]),
         _ => (load.count, Vec::new()),
     }
 }
@@ -327,7 +331,7 @@ fn feed(
                 }
             }
         }
-        Verb::PingPong => {
+        Verb::PingPong | Verb::PingPongInTask => {
             for at in 1..=count {
                 wait(runtime, broker, patience, |counts| counts.published >= at)?;
                 broker.flood(flood.iter().cloned());

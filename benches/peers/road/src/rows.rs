@@ -144,6 +144,7 @@ const RECEIVE_LARGE: Load = load(Verb::Receive, 30_000, 0, LARGE);
 const PUBLISH: Load = load(Verb::Publish, 200_000, 1_000, SMALL);
 const PUBLISH_ACK: Load = load(Verb::PublishAck, 100_000, 100, SMALL);
 const PING_PONG: Load = load(Verb::PingPong, 5_000, 0, SMALL);
+const PING_PONG_IN_TASK: Load = load(Verb::PingPongInTask, 5_000, 0, SMALL);
 const CONNECT: Load = load(Verb::Connect, 1_000, 0, SMALL);
 
 pub const SECTIONS: &[Section] = &[
@@ -213,6 +214,10 @@ const ROAD: &[Row] = &[
         &[Times(0.75, Rumqttc)], &[Times(0.6, Rumqttc), Times(1.2, Bare)]).without(NO_CRT),
     row("12", "ping-pong, p50 (p99, p99.9)", Figure::Latency, PING_PONG, &[], &[]).without(NO_CRT)
         .note("Its bound is on a floor of frame code of its own, which is not measured here; T is beside it."),
+    row("12", "ping-pong from a task, CPU a round trip", Figure::Cpu, PING_PONG_IN_TASK, &[], &[]).without(NO_CRT_NOR_NTEX)
+        .note("In the other rows the application is the root future of its runtime, which is polled a turn of the runtime after \
+               the tasks that wake it."),
+    row("12", "the same, p50 (p99, p99.9)", Figure::Latency, PING_PONG_IN_TASK, &[], &[]).without(NO_CRT_NOR_NTEX),
     row("13", "connect, subscribe, disconnect", Figure::Cpu, CONNECT,
         &[Times(1.3, Rumqttc)], &[Times(1.0, Rumqttc)]).without(NO_CRT),
     row("13", "the same, how many a second", Figure::Rate, CONNECT, &[], &[]).without(NO_CRT)

@@ -68,7 +68,7 @@ pub async fn run(work: Work, mut meter: Meter) -> Result<()> {
                 }
             }
         }
-        Verb::PingPong => {
+        Verb::PingPong | Verb::PingPongInTask => {
             let (client, mut events) = subscribed(&work).await?;
             meter.start(&work);
             for _ in 0..work.count {

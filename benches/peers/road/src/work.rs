@@ -22,6 +22,8 @@ pub enum Verb {
     PublishExact,
     /// Publishes one message and waits for another.
     PingPong,
+    /// The same in a task, and not in the root future of the runtime, which is woken later.
+    PingPongInTask,
     /// Connects, subscribes, disconnects.
     Connect,
     /// Holds connections that have subscribed.
@@ -45,16 +47,21 @@ pub struct Work {
 }
 
 impl Verb {
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 9] = [
         (Self::Receive, "receive"),
         (Self::ReceiveAck, "receive-ack"),
         (Self::Publish, "publish"),
         (Self::PublishAck, "publish-ack"),
         (Self::PublishExact, "publish-exact"),
         (Self::PingPong, "ping-pong"),
+        (Self::PingPongInTask, "ping-pong-in-task"),
         (Self::Connect, "connect"),
         (Self::Idle, "idle"),
     ];
+
+    pub fn is_ping_pong(self) -> bool {
+        matches!(self, Self::PingPong | Self::PingPongInTask)
+    }
 
     pub fn name(self) -> &'static str {
         let known = Self::NAMES.iter().find(|(verb, _)| *verb == self);
