@@ -91,10 +91,6 @@ pub struct HoldLimits {
     pub bytes: usize,
     /// At most this long, measured by the provider's clock and as coarse as that; five minutes by
     /// default, so that one forgotten stream does not use up for ever what the connection shares.
-    ///
-    /// It does not reach what the stream has taken out of the queue and not yielded yet, up to 256 messages: a subscriber that
-    /// stops in the middle of those holds them, and with them all that is acknowledged in order behind them, until it goes
-    /// on or is dropped. So work that may take for ever belongs into a task of its own.
     pub time: Duration,
     /// What happens beyond that.
     pub policy: HoldPolicy,
@@ -142,9 +138,6 @@ impl Default for HoldLimits {
 }
 
 /// What happens when a subscriber holds back too much, or too long.
-///
-/// As with [`OverflowPolicy`], what the stream has taken out of the queue and not yielded yet, up to 256 messages, counts
-/// against the number and the bytes, but is not touched any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HoldPolicy {

@@ -409,6 +409,43 @@ async fn holds_no_longer_than_allowed() {
     }
 }
 
+/// It may have asked for one of a burst, but what it has not asked for others wait for.
+#[tokio::test]
+async fn holds_no_longer_than_allowed_what_came_with_the_one_it_took() {
+    for (policy, demand, settlement) in [
+        (HoldPolicy::End, Demand::Continue, Settlement::Dropped),
+        (HoldPolicy::Release, Demand::Continue, Settlement::Released),
+        (
+            HoldPolicy::DropConnection,
+            Demand::DropConnection,
+            Settlement::Postponed,
+        ),
+    ] {
+        let (pubsub, _, sink) = setup();
+        let ledger = Arc::new(Ledger::default());
+        let limits = hold(10, policy).with_time(Duration::from_secs(10));
+        let mut messages = pubsub.subscribe("a").hold(limits).await.unwrap();
+        let mut burst = vec![
+            held(&ledger, 0),
+            plain("a", 1),
+            held(&ledger, 2),
+            held(&ledger, 3),
+        ];
+        assert_eq!(sink.deliver(&mut burst), Demand::Continue);
+        for n in [0, 1] {
+            let message = messages.next().await.unwrap().unwrap();
+            assert_eq!(message.payload, n.to_string());
+        }
+        assert_eq!(messages.stats().queued, 2);
+        assert_eq!(sink.advance_clock(Duration::from_secs(11)), demand);
+        assert_eq!(
+            ledger.settled(),
+            [(0, Settlement::Taken), (2, settlement), (3, settlement)],
+            "{policy:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn wakes_once_a_burst() {
     let (pubsub, _, sink) = setup();

@@ -35,6 +35,10 @@ impl Batch {
         self.items.is_empty() && self.notices.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.items.len() + self.notices.len()
+    }
+
     /// The next item, unless there is a notice to be looked at.
     #[inline]
     pub(crate) fn front_item(&self) -> Option<&Delivery> {

@@ -20,7 +20,7 @@ mod state;
 pub(crate) use batch::{Batch, Entry, Notice};
 pub(crate) use item::Place;
 use item::{HELD, PLAIN};
-use state::{LOCAL_BATCH, State};
+use state::{Class, LOCAL_BATCH, State};
 
 /// What the router has to do after it gave something to a queue.
 #[derive(Default)]
@@ -34,8 +34,8 @@ pub(crate) struct Effects {
 pub(crate) struct Queue {
     state: Mutex<State>,
     limits: Limits,
-    /// What the subscription took out in a batch and has not yielded yet, by class.
-    local: [Local; 2],
+    /// What the subscription took out in a batch and has not yielded yet, all of it at most once.
+    local: Local,
     hasher: RandomState,
 }
 
@@ -60,7 +60,7 @@ impl Queue {
         Arc::new(Self {
             state: Mutex::default(),
             limits,
-            local: Default::default(),
+            local: Local::default(),
             hasher: RandomState::new(),
         })
     }
@@ -301,32 +301,41 @@ impl Queue {
     }
 
     fn load(&self, state: &State, class: usize) -> (usize, usize) {
-        let local = &self.local[class];
-        (
-            state.classes[class].items.len() + local.messages.load(Ordering::Relaxed),
-            state.classes[class].bytes + local.bytes.load(Ordering::Relaxed),
-        )
+        let Class { items, bytes } = &state.classes[class];
+        match class {
+            PLAIN => (
+                items.len() + self.local.messages.load(Ordering::Relaxed),
+                bytes + self.local.bytes.load(Ordering::Relaxed),
+            ),
+            _ => (items.len(), *bytes),
+        }
     }
 
     /// Fills the subscription's local batch; pending registers the waker, `None` is the end.
+    ///
+    /// A message to be confirmed comes by itself, to be yielded at once: until it is asked for it stays where the limits on
+    /// holding reach it, for others wait for its confirmation too.
     pub(crate) fn poll_refill(&self, cx: &Context<'_>, local: &mut Batch) -> Poll<Option<()>> {
         debug_assert!(local.is_empty());
         let mut state = self.lock();
-        let mut taken = [(0, 0); 2];
-        if let Some(class) = state.only_class() {
-            taken[class] = state.classes[class].take_batch(local);
+        let (mut messages, mut bytes) = (0, 0);
+        if state.is_all_plain() {
+            (messages, bytes) = state.classes[PLAIN].take_batch(local);
         } else {
-            while local.items.len() + local.notices.len() < LOCAL_BATCH {
-                let Some((seq, entry)) = state.pop_first() else {
-                    break;
-                };
+            while local.len() < LOCAL_BATCH
+                && (local.is_empty() || !state.is_held_next())
+                && let Some((seq, entry)) = state.pop_first()
+            {
                 match entry {
                     Entry::Notice(notice) => local.notices.push_back((seq, notice)),
                     Entry::Item(item) => {
-                        let (messages, bytes) = &mut taken[item.class()];
-                        *messages += 1;
-                        *bytes += item.cost();
+                        let is_plain = item.class() == PLAIN;
+                        messages += usize::from(is_plain);
+                        bytes += if is_plain { item.cost() } else { 0 };
                         local.items.push_back(item);
+                        if !is_plain {
+                            break;
+                        }
                     }
                 }
             }
@@ -336,12 +345,8 @@ impl Queue {
                 self.forget_latest(&mut state, item);
             }
         }
-        for (class, (messages, bytes)) in taken.into_iter().enumerate() {
-            self.local[class]
-                .messages
-                .store(messages, Ordering::Relaxed);
-            self.local[class].bytes.store(bytes, Ordering::Relaxed);
-        }
+        self.local.messages.store(messages, Ordering::Relaxed);
+        self.local.bytes.store(bytes, Ordering::Relaxed);
         if !local.is_empty() {
             return Poll::Ready(Some(()));
         }
@@ -357,18 +362,15 @@ impl Queue {
         Poll::Pending
     }
 
-    /// An item left the local batch.
+    /// An item left the local batch. One to be confirmed was there alone, and nothing is counted then.
     #[inline]
     pub(crate) fn took(&self, item: &Delivery) {
-        let local = &self.local[item.class()];
+        let Local { messages, bytes } = &self.local;
         // Only the subscription writes these, so a load and a store will do.
-        let messages = local.messages.load(Ordering::Relaxed).saturating_sub(1);
-        let bytes = local
-            .bytes
-            .load(Ordering::Relaxed)
-            .saturating_sub(item.cost());
-        local.messages.store(messages, Ordering::Relaxed);
-        local.bytes.store(bytes, Ordering::Relaxed);
+        let left = messages.load(Ordering::Relaxed).saturating_sub(1);
+        let bytes_left = bytes.load(Ordering::Relaxed).saturating_sub(item.cost());
+        messages.store(left, Ordering::Relaxed);
+        bytes.store(bytes_left, Ordering::Relaxed);
     }
 
     pub(crate) fn gap(&self, gap: Gap) -> Option<Waker> {

@@ -13,8 +13,9 @@ use crate::provider::{Delivery, Settlement};
 /// Notices that wait at most; beyond that the oldest are merged or dropped, and errors of lost filters
 /// are bounded by the number of filters anyway.
 const MAX_NOTICES: usize = 1_024;
-/// How many entries a subscription takes from its queue at a time: what a provider hands over in a burst, so that it changes
-/// hands as a whole. What was taken out is beyond the reach of the policies, though not of the limits.
+/// How many entries a subscription takes from its queue at a time, but for messages to be confirmed: what a provider hands
+/// over in a burst, so that it changes hands as a whole. What was taken out is beyond the reach of the policies, though not
+/// of the limits.
 pub(super) const LOCAL_BATCH: usize = 256;
 
 /// How many batches may come before a small message that waits no longer keeps its buffer alive. A burst is several, and
@@ -181,25 +182,22 @@ impl State {
         }
     }
 
-    /// The class of all that waits, if it is all of one.
-    pub(super) fn only_class(&self) -> Option<usize> {
-        if !self.notices.is_empty() {
-            return None;
-        }
-        match &self.classes {
-            [plain, held] if held.items.is_empty() && !plain.items.is_empty() => Some(PLAIN),
-            [plain, held] if plain.items.is_empty() && !held.items.is_empty() => Some(HELD),
-            _ => None,
-        }
+    /// Whether all that waits is messages at most once, and there is one.
+    pub(super) fn is_all_plain(&self) -> bool {
+        let [plain, held] = &self.classes;
+        self.notices.is_empty() && held.items.is_empty() && !plain.items.is_empty()
+    }
+
+    /// Whether what comes first is a message to be confirmed.
+    pub(super) fn is_held_next(&self) -> bool {
+        let [notice, plain, held] = self.firsts();
+        held.is_some_and(|held| [notice, plain].into_iter().flatten().all(|seq| held < seq))
     }
 
     /// What comes first, and its sequence number.
     pub(super) fn pop_first(&mut self) -> Option<(u64, Entry)> {
-        let seq_of = |class: &Class| class.items.front().map(|item| item.place.seq);
-        let notice = self.notices.front().map(|(seq, _)| *seq);
-        let plain = seq_of(&self.classes[PLAIN]);
-        let held = seq_of(&self.classes[HELD]);
-        let first = [notice, plain, held].into_iter().flatten().min()?;
+        let firsts @ [notice, plain, _] = self.firsts();
+        let first = firsts.into_iter().flatten().min()?;
         if notice == Some(first) {
             return self
                 .notices
@@ -209,6 +207,14 @@ impl State {
         let class = if plain == Some(first) { PLAIN } else { HELD };
         let item = self.classes[class].pop_front()?;
         Some((first, Entry::Item(item)))
+    }
+
+    /// The sequence numbers of the first notice, of the first message at most once, and of the first to be confirmed.
+    fn firsts(&self) -> [Option<u64>; 3] {
+        let seq_of = |class: &Class| class.items.front().map(|item| item.place.seq);
+        let [plain, held] = &self.classes;
+        let notice = self.notices.front().map(|(seq, _)| *seq);
+        [notice, seq_of(plain), seq_of(held)]
     }
 }
 
