@@ -166,19 +166,15 @@ impl Subscription {
     }
 
     fn poll_entry(&mut self, cx: &Context<'_>) -> Poll<Option<Entry>> {
-        if self.local.is_empty() {
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            if ready!(self.queue.poll_refill(cx, &mut self.local)).is_none() {
-                self.ended = true;
-            }
+        if !self.local.is_empty() {
+            return Poll::Ready(self.queue.pop(&mut self.local));
         }
-        let entry = self.local.pop();
-        if let Some(Entry::Item(item)) = &entry {
-            self.queue.took(item);
+        if self.ended {
+            return Poll::Ready(None);
         }
-        Poll::Ready(entry)
+        let next = ready!(self.queue.poll_next(cx, &mut self.local));
+        self.ended = next.is_none();
+        Poll::Ready(next)
     }
 
     fn poll_delivery(

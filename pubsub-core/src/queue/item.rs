@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::message::{Message, QoS};
+use crate::message::Message;
 use crate::provider::{Delivery, Settlement};
 
 /// Where a delivery stands in the queue that it waits in, among all that ever was in it. A part of the delivery, so that a
@@ -29,15 +29,6 @@ const OVERHEAD: usize = 64;
 pub(super) const ITEMS_KEPT: usize = 64;
 
 impl Delivery {
-    #[inline]
-    pub(super) fn class(&self) -> usize {
-        if self.message.qos == QoS::AtMostOnce {
-            PLAIN
-        } else {
-            HELD
-        }
-    }
-
     #[inline]
     pub(super) fn cost(&self) -> usize {
         cost_of(&self.message)

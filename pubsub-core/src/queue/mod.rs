@@ -311,31 +311,31 @@ impl Queue {
         }
     }
 
-    /// Fills the subscription's local batch; pending registers the waker, `None` is the end.
+    /// The next entry, once nothing is left in the subscription's local batch: it is filled with what comes behind. Pending
+    /// registers the waker, `None` is the end.
     ///
-    /// A message to be confirmed comes by itself, to be yielded at once: until it is asked for it stays where the limits on
-    /// holding reach it, for others wait for its confirmation too.
-    pub(crate) fn poll_refill(&self, cx: &Context<'_>, local: &mut Batch) -> Poll<Option<()>> {
+    /// A message to be confirmed does not come with a batch: until it is asked for it stays where the limits on holding reach
+    /// it, since others wait for its confirmation too.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>, local: &mut Batch) -> Poll<Option<Entry>> {
         debug_assert!(local.is_empty());
         let mut state = self.lock();
+        if state.is_held_next() {
+            return Poll::Ready(state.classes[HELD].pop_front().map(Entry::Item));
+        }
         let (mut messages, mut bytes) = (0, 0);
         if state.is_all_plain() {
             (messages, bytes) = state.classes[PLAIN].take_batch(local);
         } else {
             while local.len() < LOCAL_BATCH
-                && (local.is_empty() || !state.is_held_next())
+                && !state.is_held_next()
                 && let Some((seq, entry)) = state.pop_first()
             {
                 match entry {
                     Entry::Notice(notice) => local.notices.push_back((seq, notice)),
                     Entry::Item(item) => {
-                        let is_plain = item.class() == PLAIN;
-                        messages += usize::from(is_plain);
-                        bytes += if is_plain { item.cost() } else { 0 };
+                        messages += 1;
+                        bytes += item.cost();
                         local.items.push_back(item);
-                        if !is_plain {
-                            break;
-                        }
                     }
                 }
             }
@@ -347,8 +347,8 @@ impl Queue {
         }
         self.local.messages.store(messages, Ordering::Relaxed);
         self.local.bytes.store(bytes, Ordering::Relaxed);
-        if !local.is_empty() {
-            return Poll::Ready(Some(()));
+        if let Some(next) = self.pop(local) {
+            return Poll::Ready(Some(next));
         }
         state.give_back();
         local.give_back();
@@ -362,7 +362,16 @@ impl Queue {
         Poll::Pending
     }
 
-    /// An item left the local batch. One to be confirmed was there alone, and nothing is counted then.
+    /// What comes first in the local batch.
+    pub(crate) fn pop(&self, local: &mut Batch) -> Option<Entry> {
+        let next = local.pop();
+        if let Some(Entry::Item(item)) = &next {
+            self.took(item);
+        }
+        next
+    }
+
+    /// An item left the local batch.
     #[inline]
     pub(crate) fn took(&self, item: &Delivery) {
         let Local { messages, bytes } = &self.local;

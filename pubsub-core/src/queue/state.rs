@@ -191,7 +191,8 @@ impl State {
     /// Whether what comes first is a message to be confirmed.
     pub(super) fn is_held_next(&self) -> bool {
         let [notice, plain, held] = self.firsts();
-        held.is_some_and(|held| [notice, plain].into_iter().flatten().all(|seq| held < seq))
+        let is_before = |other: Option<u64>| other.is_none_or(|other| held < Some(other));
+        held.is_some() && is_before(notice) && is_before(plain)
     }
 
     /// What comes first, and its sequence number.

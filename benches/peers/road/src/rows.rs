@@ -256,6 +256,8 @@ const ROAD: &[Row] = &[
         &[AtMost(6_000.0)], &[AtMost(3_000.0)]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, publish QoS 0, one at a time", Figure::Instructions, load(Verb::Publish, 5_000, 1, SMALL),
         &[], &[]).without(NO_CRT_NOR_DEFAULT),
+    row("18", "instructions, receive QoS 1 with acknowledgements, window 1,000", Figure::Instructions,
+        load(Verb::ReceiveAck, 10_000, 1_000, SMALL), &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, ping-pong", Figure::Instructions, load(Verb::PingPong, 2_000, 0, SMALL),
         &[], &[]).without(NO_CRT_NOR_DEFAULT),
 ];
