@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use mqtt_session::Subscription;
 use pubsub_core::{
     Network, OutboundMessage, ProviderError, ProviderErrorKind, PublishError, PublishReceipt,
-    PublishSettler, QoS, Receipts, Refusal, Settlement,
+    PublishSettler, QoS, Receipts, Refusal, Retry, Settlement,
 };
 use tokio::sync::oneshot;
 
@@ -144,7 +144,8 @@ impl Inbox {
         state.load.bytes += load.bytes;
     }
 
-    /// Accepts a publish within the bounds. A single message is taken into an empty queue whatever its size.
+    /// Accepts a publish within the bounds. Into an empty queue a single message is taken whatever its size: the session, which
+    /// knows that of its packet, has the say.
     ///
     /// Where the oldest make room, what waits here is held to the bounds by itself; the task then holds all that waits to
     /// them, beginning with what it has had for longest. So for a moment there may be twice as much.
@@ -164,7 +165,12 @@ impl Inbox {
             && (load.messages >= self.max_messages
                 || load.bytes.saturating_add(size) > self.max_bytes)
         {
-            if overflow == OfflineOverflow::Refuse || size > self.max_bytes {
+            if size > self.max_bytes {
+                return Err(
+                    ProviderError::from(ProviderErrorKind::QueueFull).with_retry(Retry::Pointless)
+                );
+            }
+            if overflow == OfflineOverflow::Refuse {
                 return Err(ProviderErrorKind::QueueFull.into());
             }
             displaced = state.make_room(size, self.max_messages, self.max_bytes);

@@ -94,6 +94,9 @@ async fn the_queue_is_bounded_in_messages_and_bytes() {
         "not published: it was not sent: a local queue is full: \
          the packet has 207 bytes, the whole queue may have 100"
     );
+    let _accepted = pubsub.publish("a", [0; 60].as_slice()).send();
+    let refused = pubsub.publish("a", [0; 200].as_slice()).await.unwrap_err();
+    assert!(!refused.is_retryable(), "nor when something waits already");
 }
 
 #[tokio::test(start_paused = true)]
