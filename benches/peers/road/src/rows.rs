@@ -245,6 +245,8 @@ const ROAD: &[Row] = &[
         &[AtMost(0.3)], &[AtMost(0.1)]).without(NO_CRT_NOR_DEFAULT),
     row("17", "system calls, publish QoS 0, one at a time", Figure::SystemCalls, load(Verb::Publish, 10_000, 1, SMALL),
         &[], &[]).without(NO_CRT_NOR_DEFAULT),
+    row("17", "system calls, receive QoS 1 with acknowledgements, window 20", Figure::SystemCalls,
+        load(Verb::ReceiveAck, 20_000, 20, SMALL), &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("17", "system calls, ping-pong", Figure::SystemCalls, PING_PONG, &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, receive QoS 0", Figure::Instructions, load(Verb::Receive, 10_000, 0, SMALL),
         &[AtMost(1_500.0)], &[AtMost(900.0)]).without(NO_CRT_NOR_DEFAULT)
@@ -256,6 +258,8 @@ const ROAD: &[Row] = &[
         &[AtMost(6_000.0)], &[AtMost(3_000.0)]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, publish QoS 0, one at a time", Figure::Instructions, load(Verb::Publish, 5_000, 1, SMALL),
         &[], &[]).without(NO_CRT_NOR_DEFAULT),
+    row("18", "instructions, receive QoS 1 with acknowledgements, window 20", Figure::Instructions,
+        load(Verb::ReceiveAck, 10_000, 20, SMALL), &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, receive QoS 1 with acknowledgements, window 1,000", Figure::Instructions,
         load(Verb::ReceiveAck, 10_000, 1_000, SMALL), &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, ping-pong", Figure::Instructions, load(Verb::PingPong, 2_000, 0, SMALL),
