@@ -1,6 +1,7 @@
 //! Everything that has to hold before a change lands: the other verbs in a row.
 //!
-//! A verb that fails does not hide what the later ones would say; all are named at the end.
+//! A verb that fails does not hide what the later ones would say; all are named at the end, each with its reason, since
+//! the middle of a long log is what gets lost.
 
 use std::time::Instant;
 
@@ -12,6 +13,9 @@ const FUZZ_SECONDS: &str = "4";
 
 /// Cuts of the soak: a few seconds of it.
 const SOAK_CUTS: &str = "60";
+
+/// Lines of a verb's reason that are said again at the end: the last ones, where a test's name is.
+const REASON_LINES: usize = 150;
 
 /// Kills of a publisher with a session in a file: some twenty seconds with both versions.
 const KILLS: &str = "200";
@@ -31,7 +35,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
             ran.push((name, start.elapsed(), outcome.is_ok()));
             if let Err(Failure::Failed(why) | Failure::Usage(why)) = outcome {
                 eprintln!("xtask {name}: {why}");
-                failed.push(name);
+                failed.push((name, why));
             }
         };
     step("test", test::run, &[]);
@@ -66,6 +70,39 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     if failed.is_empty() {
         Ok(())
     } else {
-        Err(Failure::failed(format!("failed: {}", failed.join(", "))))
+        Err(Failure::failed(reasons(&failed)))
+    }
+}
+
+/// What failed and why, by name and then one after the other.
+fn reasons(failed: &[(&str, String)]) -> String {
+    let names: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
+    let mut text = format!("failed: {}", names.join(", "));
+    for (name, why) in failed {
+        let lines: Vec<_> = why.lines().collect();
+        let left_out = lines.len().saturating_sub(REASON_LINES);
+        text += &format!("\n\n---- cargo xtask {name}\n");
+        if left_out > 0 {
+            text += &format!("[{left_out} lines above]\n");
+        }
+        text += &lines[left_out..].join("\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_each_reason_is_said_again() {
+        let long: Vec<_> = (1..=REASON_LINES + 7)
+            .map(|n| format!("line {n}"))
+            .collect();
+        let said = reasons(&[("test", long.join("\n")), ("lint", "a warning".to_owned())]);
+        assert!(said.starts_with(
+            "failed: test, lint\n\n---- cargo xtask test\n[7 lines above]\nline 8\nline 9\n"
+        ));
+        assert!(said.ends_with("\nline 157\n\n---- cargo xtask lint\na warning"));
     }
 }

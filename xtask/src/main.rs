@@ -11,6 +11,7 @@ mod bench;
 mod ci;
 mod deny;
 mod doc;
+mod failures;
 mod features;
 mod fmt;
 mod fuzz;

@@ -20,6 +20,14 @@ impl Failure {
         Self::Failed(why.into())
     }
 
+    /// The same failure, with more to say of it.
+    pub(crate) fn with(self, more: &str) -> Self {
+        match self {
+            Self::Usage(why) => Self::Usage(why + more),
+            Self::Failed(why) => Self::Failed(why + more),
+        }
+    }
+
     pub(crate) fn unknown_argument(argument: &str) -> Self {
         Self::Usage(format!("unknown argument {argument:?}"))
     }
@@ -200,38 +208,54 @@ impl Step {
     /// Runs it, hands each line of standard output to `look` and prints it.
     pub(crate) fn run_watched(mut self, look: impl FnMut(&str)) -> Result<(), Failure> {
         self.command.stdout(Stdio::piped());
-        self.watch(look)
+        self.watch(look, |_| {})
     }
 
     /// As [`Step::run_watched`], for standard error.
-    pub(crate) fn run_watching_errors(mut self, look: impl FnMut(&str)) -> Result<(), Failure> {
+    pub(crate) fn run_watching_errors(
+        mut self,
+        look: impl FnMut(&str) + Send,
+    ) -> Result<(), Failure> {
         self.command.stderr(Stdio::piped());
-        self.watch(look)
+        self.watch(|_| {}, look)
     }
 
-    fn watch(mut self, mut look: impl FnMut(&str)) -> Result<(), Failure> {
+    /// As [`Step::run_watched`], for both, each to its own.
+    pub(crate) fn run_watching_both(
+        mut self,
+        output: impl FnMut(&str),
+        errors: impl FnMut(&str) + Send,
+    ) -> Result<(), Failure> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.watch(output, errors)
+    }
+
+    fn watch(
+        mut self,
+        mut output: impl FnMut(&str),
+        mut errors: impl FnMut(&str) + Send,
+    ) -> Result<(), Failure> {
         self.show();
         let failed = |why: &dyn Display| Failure::failed(format!("`{}`: {why}", self.shown));
         let mut child = self.command.spawn().map_err(|error| failed(&error))?;
-        let stdout = child
-            .stdout
-            .take()
-            .map(|output| Box::new(output) as Box<dyn Read>);
-        let piped = stdout.or_else(|| {
-            child
-                .stderr
-                .take()
-                .map(|output| Box::new(output) as Box<dyn Read>)
-        });
-        for line in piped
-            .into_iter()
-            .flat_map(|output| BufReader::new(output).split(b'\n'))
-        {
-            let line = line.map_err(|error| failed(&error))?;
-            let line = String::from_utf8_lossy(&line);
-            println!("{line}");
-            look(&line);
-        }
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| {
+                each_line(stderr, |line| {
+                    eprintln!("{line}");
+                    errors(line);
+                })
+            });
+            let read = each_line(stdout, |line| {
+                println!("{line}");
+                output(line);
+            });
+            let also = watching
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            read.and(also)
+        })
+        .map_err(|error| failed(&error))?;
         let status = child.wait().map_err(|error| failed(&error))?;
         if status.success() {
             Ok(())
@@ -273,6 +297,17 @@ impl Step {
     }
 }
 
+/// Hands over each line of what is piped, if it is.
+fn each_line(piped: Option<impl Read>, mut look: impl FnMut(&str)) -> std::io::Result<()> {
+    for line in piped
+        .into_iter()
+        .flat_map(|piped| BufReader::new(piped).split(b'\n'))
+    {
+        look(&String::from_utf8_lossy(&line?));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,5 +327,21 @@ mod tests {
             .env("X", "1 2")
             .dir("fuzz");
         assert_eq!(step.shown(), "cd fuzz && X='1 2' cargo test 'a b'");
+    }
+
+    #[test]
+    fn both_outputs_are_watched_each_by_its_own() {
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let outcome = Step::new("sh")
+            .args(["-c", "echo one; echo two >&2; echo three; exit 3"])
+            .run_watching_both(
+                |line| output.push(line.to_owned()),
+                |line| errors.push(line.to_owned()),
+            );
+        assert!(matches!(outcome, Err(Failure::Failed(why)) if why.contains("status: 3")));
+        assert_eq!(
+            (output.join(" "), errors.join(" ")),
+            ("one three".into(), "two".into())
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::failures::{FailedTargets, Failures};
 use crate::metadata::Workspace;
 use crate::sh::{Failure, Step, find_program, in_ci};
 
@@ -52,14 +53,18 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     }
 
     let features = Workspace::load()?.ordinary_features();
-    let mut step = Step::cargo().args([
-        "test",
-        "--workspace",
-        "--no-fail-fast",
-        "--features",
-        &features,
-    ]);
-    step = step.args(passed_on);
+    let tests = || {
+        Step::cargo().args([
+            "test",
+            "--workspace",
+            "--no-fail-fast",
+            "--features",
+            &features,
+        ])
+    };
+    // Built apart, so that the compiler has the terminal to itself.
+    tests().arg("--no-run").run()?;
+    let mut step = tests().args(passed_on);
     if let Some(dir) = broker.as_deref().and_then(Path::parent) {
         step = step.env(REQUIRE_BROKER, "1");
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -74,7 +79,14 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         step = step.env(REQUIRE_MOTO, "1");
     }
     let mut tally = Tally::default();
-    let outcome = step.run_watched(|line| tally.count(line));
+    let (mut failures, mut targets) = (Failures::default(), FailedTargets::default());
+    let outcome = step.run_watching_both(
+        |line| {
+            tally.count(line);
+            failures.read(line);
+        },
+        |line| targets.read(line),
+    );
 
     println!();
     println!(
@@ -89,7 +101,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         Some(path) => println!("tests: with moto ({})", path.display()),
         None => say_moto_is_left_out(),
     }
-    outcome?;
+    outcome.map_err(|failure| failure.with(&failures.report(&targets)))?;
     if tally.passed == 0 {
         return Err(Failure::failed("not a single test ran"));
     }
