@@ -1,11 +1,10 @@
-//! What an idle connection holds and what a message costs, in bytes and allocations. One test: the counts are the
-//! process's.
+//! What an idle connection holds and what a message costs, in bytes and allocations of the test's own thread.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     io,
     pin::{Pin, pin},
-    sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll, Waker},
 };
 
@@ -15,20 +14,22 @@ use ws_transport::{WebSocket, WebSocketConfig};
 
 struct Counting;
 
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
 
 // SAFETY: everything is handed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        LIVE.set(LIVE.get() + layout.size().cast_signed());
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        LIVE.set(LIVE.get() - layout.size().cast_signed());
         // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -108,33 +109,33 @@ fn a_connection_and_a_message_are_cheap() {
     const MESSAGES: usize = 10_000;
     let mut cx = Context::from_waker(Waker::noop());
 
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = LIVE.get();
     let mut sockets: Vec<_> = (0..SOCKETS).map(|_| open(0)).collect();
     for socket in &mut sockets {
         assert!(socket.poll_recv(&mut cx).is_pending());
     }
-    let idle = (LIVE.load(Ordering::Relaxed) - before) / SOCKETS;
+    let idle = (LIVE.get() - before) / SOCKETS.cast_signed();
     // The read buffer of 2 KiB and the socket itself.
     assert!(idle <= 2 * 1024 + 1024, "{idle} bytes an idle connection");
     drop(sockets);
-    assert!(LIVE.load(Ordering::Relaxed) <= before + 1024);
+    assert!(LIVE.get() <= before + 1024);
 
     let mut socket = open(MESSAGES);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     for _ in 0..MESSAGES {
         let Poll::Ready(Some(Ok(bytes))) = socket.poll_recv(&mut cx) else {
             panic!("no message");
         };
         assert_eq!(bytes.len(), PAYLOAD);
     }
-    let received = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let received = ALLOCATIONS.get() - before;
     assert!(
         received <= MESSAGES / 50,
         "{received} to receive {MESSAGES}"
     );
 
     let payload = Bytes::from_static(&[7; PAYLOAD]);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     for at in 0..MESSAGES {
         assert!(socket.poll_ready(&mut cx).is_ready());
         socket.start_send(payload.clone()).unwrap();
@@ -142,7 +143,7 @@ fn a_connection_and_a_message_are_cheap() {
             assert!(socket.poll_flush(&mut cx).is_ready());
         }
     }
-    let sent = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let sent = ALLOCATIONS.get() - before;
     assert!(sent <= 50, "{sent} to send {MESSAGES}");
     println!("{idle} bytes idle, {received} allocations to receive, {sent} to send {MESSAGES}");
 }
