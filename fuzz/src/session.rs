@@ -28,6 +28,9 @@ struct Client {
     outcomes: BTreeMap<PublishId, PublishOutcome>,
     connects: Decoder,
     unread: BytesMut,
+    /// How long the CONNECT of this transport was, and whether it asks for a new session.
+    connect: Option<(usize, bool)>,
+    is_accepted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,8 @@ impl Client {
             outcomes: BTreeMap::new(),
             connects: Decoder::new(version),
             unread: BytesMut::new(),
+            connect: None,
+            is_accepted: false,
         }
     }
 
@@ -75,6 +80,8 @@ impl Client {
         );
         if opened.is_ok() {
             self.transport = Some(Ended::No);
+            self.connect = None;
+            self.is_accepted = false;
             self.connects = Decoder::new(self.session.config().version);
             self.unread.clear();
         }
@@ -190,6 +197,7 @@ impl Client {
                 }
                 Event::Connected(_) => {
                     assert_eq!(self.transport, Some(Ended::No), "not after the end");
+                    self.is_accepted = true;
                 }
                 Event::Message(mut message) => {
                     self.messages.push(message.payload_bytes());
@@ -232,14 +240,39 @@ impl Client {
     fn read(&mut self, out: &[u8]) -> Vec<Packet> {
         self.unread.extend_from_slice(out);
         let mut packets = Vec::new();
-        while let Some(packet) = self
-            .connects
-            .decode(&mut self.unread)
-            .expect("a valid packet")
-        {
+        loop {
+            let before = self.unread.len();
+            let packet = self.connects.decode(&mut self.unread);
+            let Some(packet) = packet.expect("a valid packet") else {
+                return packets;
+            };
+            self.check_turn(&packet, before - self.unread.len());
             packets.push(packet);
         }
-        packets
+    }
+
+    /// CONNECT comes first. Before the CONNACK only what no CONNACK can make wrong follows it.
+    fn check_turn(&mut self, packet: &Packet, len: usize) {
+        let version = self.session.config().version;
+        match (packet.as_ref(), self.connect) {
+            (PacketRef::Connect(connect), None) => {
+                self.connect = Some((len, connect.get().clean_start));
+            }
+            (PacketRef::Connect(_), Some(_)) => panic!("a second CONNECT"),
+            (packet, None) => panic!("{packet:?} before the CONNECT"),
+            (_, Some(_)) if self.is_accepted => {}
+            (PacketRef::Subscribe(subscribe), Some((connect_len, is_clean))) => {
+                assert!(is_clean && version != ProtocolVersion::V31, "{version}");
+                let is_declinable = len > connect_len
+                    || !subscribe.properties.is_empty()
+                    || subscribe
+                        .subscriptions
+                        .iter()
+                        .any(|wanted| wanted.filter.as_str().contains(['+', '#', '$']));
+                assert!(version == ProtocolVersion::V311 || !is_declinable);
+            }
+            (packet, _) => panic!("{packet:?} before the CONNACK"),
+        }
     }
 
     /// What must hold at any time.
@@ -259,8 +292,10 @@ impl Client {
             "{stats:?}"
         );
         assert!(stats.held_bytes <= config.max_held_bytes, "{stats:?}");
+        // One more is the session's own.
+        let own = usize::from(self.session.is_resubscribing());
         assert!(
-            stats.pending_operations <= config.max_pending_operations,
+            stats.pending_operations <= config.max_pending_operations + own,
             "{stats:?}"
         );
         assert_eq!(
@@ -297,7 +332,9 @@ pub fn session_bytes(data: &[u8]) {
                 let _ = client.publish_into(qos, input.bytes());
             }
             8 => {
-                let subscription = Subscription::new("t/#", input.qos());
+                let qos = input.qos();
+                let filter = if qos == QoS::AtMostOnce { "t/1" } else { "t/#" };
+                let subscription = Subscription::new(filter, qos);
                 let _ = client.session.subscribe(&[subscription], client.now);
             }
             9 => {
@@ -331,6 +368,11 @@ struct Broker {
     /// Its own messages at QoS 2: identifier, payload, whether PUBREC came.
     sent: BTreeMap<PacketId, (Vec<u8>, bool)>,
     completed: u32,
+    filters: BTreeSet<String>,
+    /// The next CONNECT is refused.
+    refuses: bool,
+    /// The last one was, and what follows it is not looked at.
+    has_refused: bool,
 }
 
 impl Broker {
@@ -340,8 +382,17 @@ impl Broker {
         let mut say =
             |packet: PacketRef<'_>| packet.encode(self.version, &mut answer).expect("an answer");
         match packet.as_ref() {
+            PacketRef::Connect(_) if self.refuses => {
+                self.refuses = false;
+                self.has_refused = true;
+                say(PacketRef::Connack(ConnackRef::new(
+                    ReasonCode::ServerUnavailable,
+                )));
+            }
             PacketRef::Connect(connect) => {
+                self.has_refused = false;
                 if connect.get().clean_start {
+                    self.filters.clear();
                     self.has_session = false;
                     self.unreleased.clear();
                     self.sent.clear();
@@ -360,6 +411,7 @@ impl Broker {
                     }
                 }
             }
+            _ if self.has_refused => {}
             PacketRef::Publish(publish) => match publish.packet_id {
                 None => {}
                 Some(id) if publish.qos == QoS::AtLeastOnce => {
@@ -400,7 +452,10 @@ impl Broker {
                 let codes: Vec<ReasonCode> = subscribe
                     .subscriptions
                     .iter()
-                    .map(|_| ReasonCode::GrantedQoS2)
+                    .map(|wanted| {
+                        self.filters.insert(wanted.filter.as_str().to_owned());
+                        ReasonCode::GrantedQoS2
+                    })
                     .collect();
                 say(PacketRef::Suback(SubackRef {
                     packet_id: subscribe.packet_id,
@@ -420,16 +475,23 @@ impl Broker {
 ///
 /// When it holds at last, every publish that was accepted has come to its end; those of QoS 2 have
 /// arrived exactly once, those of QoS 1 at least once, and the broker's own messages of QoS 2 were
-/// reported exactly once.
+/// reported exactly once; and every filter that was asked for stands, in a session that is kept or made anew, with SUBSCRIBE
+/// behind the CONNECT or behind the CONNACK, and CONNECTs refused in between.
 pub fn session_ops(data: &[u8]) {
     let mut input = Input::new(data);
     // MQTT 3.1 does not say whether the broker has the session.
-    let version = if input.flag() {
+    let how = input.u8();
+    let version = if how & 1 == 1 {
         ProtocolVersion::V5
     } else {
         ProtocolVersion::V311
     };
-    let mut client = Client::new(version, CleanStart::Never);
+    let clean = if how & 2 == 2 {
+        CleanStart::Always
+    } else {
+        CleanStart::Never
+    };
+    let mut client = Client::new(version, clean);
     let mut broker = Broker {
         version,
         has_session: false,
@@ -437,6 +499,9 @@ pub fn session_ops(data: &[u8]) {
         unreleased: BTreeSet::new(),
         sent: BTreeMap::new(),
         completed: 0,
+        filters: BTreeSet::new(),
+        refuses: false,
+        has_refused: false,
     };
     let mut accepted: BTreeMap<PublishId, (QoS, Vec<u8>)> = BTreeMap::new();
     // What the broker said and the client did not read yet.
@@ -445,7 +510,7 @@ pub fn session_ops(data: &[u8]) {
 
     for _ in 0..64 {
         serial += 1;
-        match input.u8() % 8 {
+        match input.u8() % 10 {
             0 => {
                 client.open();
             }
@@ -499,11 +564,18 @@ pub fn session_ops(data: &[u8]) {
                     }
                 }
             }
-            _ => {
+            7 => {
                 if let Some(token) = client.tokens.pop() {
                     let _ = client.session.acknowledge(token);
                 }
             }
+            8 => {
+                let filter = ["s/1", "t/+", "u/a/long/one/that/no/CONNECT/has/room/for"];
+                let filter = filter[usize::from(input.below(3))];
+                let wanted = [Subscription::new(filter, QoS::ExactlyOnce)];
+                let _ = client.session.subscribe(&wanted, client.now);
+            }
+            _ => broker.refuses = true,
         }
         if client.transport == Some(Ended::Reported) {
             client.close();
@@ -512,7 +584,13 @@ pub fn session_ops(data: &[u8]) {
         client.check();
     }
 
+    broker.refuses = false;
     settle(&mut client, &mut broker);
+    // What was set aside because each cut hit it may stand at the broker; what the session wants must.
+    for wanted in client.session.subscriptions() {
+        assert!(broker.filters.contains(&*wanted.filter), "{wanted:?}");
+    }
+    assert_eq!(client.session.stats().pending_operations, 0);
     assert!(client.open.is_empty(), "left open: {:?}", client.open);
     for (id, (qos, payload)) in &accepted {
         let times = broker.received.get(payload).copied().unwrap_or(0);

@@ -158,6 +158,12 @@ impl Session {
             .map(|wanted| &wanted.subscription)
     }
 
+    /// Whether the session is subscribing anew, and has not reported [`Event::Resubscribed`](crate::Event::Resubscribed).
+    #[must_use]
+    pub fn is_resubscribing(&self) -> bool {
+        self.control.is_resubscribing()
+    }
+
     /// Acknowledges a message. The answer leaves in its turn: PUBACKs in the order in which the messages came, and so do
     /// PUBRECs.
     pub fn acknowledge(&mut self, token: AckToken) -> Acknowledged {

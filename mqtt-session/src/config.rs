@@ -71,6 +71,9 @@ pub struct Config {
     pub resubscribe: Resubscribe,
     /// Whether the broker repeats retained messages on a resubscribe (5.0). Default: [`ResubscribeRetained::Never`].
     pub resubscribe_retained: ResubscribeRetained,
+    /// Whether SUBSCRIBE may leave right behind CONNECT, a round trip earlier. Default:
+    /// [`SubscribeBeforeConnack::WhenCertain`].
+    pub subscribe_before_connack: SubscribeBeforeConnack,
 
     /// The Receive Maximum announced to the broker (5.0): how many QoS 1 and 2 messages it may have unacknowledged.
     /// Default: 256; at ten round trips a second that is 2,560 messages a second, and as many places in the table of held
@@ -156,6 +159,7 @@ impl Config {
             persistence: Persistence::Off,
             resubscribe: Resubscribe::WhenSessionLost,
             resubscribe_retained: ResubscribeRetained::Never,
+            subscribe_before_connack: SubscribeBeforeConnack::WhenCertain,
             receive_maximum: nonzero(256),
             receive_overrun: ReceiveOverrun::Disconnect,
             max_held_messages: 4096,
@@ -449,6 +453,29 @@ pub enum ResubscribeRetained {
     OnlyIfNew,
     /// As the caller's own `subscribe` said.
     AsSubscribed,
+}
+
+/// Whether SUBSCRIBE may leave right behind CONNECT, before the CONNACK that answers it.
+///
+/// Section 3.1.4 of both versions allows it: a server that refuses the CONNECT does not look at what comes behind it. Only a
+/// connection that asks for a new session does so, where no answer can change what has to be subscribed to; never one with
+/// [`Config::authentication`] or [`Config::persistence`], never in MQTT 3.1, and never while the broker is suspected of having
+/// hung up on something that was sent. PUBLISH and UNSUBSCRIBE wait in any case. At most 4 KiB leave early.
+///
+/// A broker that hangs up on it, or answers out of order, costs an attempt: the next one sends the CONNECT alone. If that is
+/// taken, and it comes to the same once more, the session waits for the CONNACK from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeBeforeConnack {
+    /// It may not.
+    Never,
+    /// Where every server has to take it. In 3.1.1 that is everywhere. In 5.0 a server says in its CONNACK what it
+    /// declines, so that only filters without wildcards leave early, not shared, without a Subscription Identifier, in a packet that is no
+    /// longer than the CONNECT, which a server with a smaller Maximum Packet Size would not have accepted.
+    WhenCertain,
+    /// Also in 5.0 with any filter and identifier, since the broker is known to take them, and packets of 4 KiB. One that does
+    /// not ends the connection.
+    WhenClean,
 }
 
 /// What to do with a broker that does not keep to [`Config::receive_maximum`] (5.0).

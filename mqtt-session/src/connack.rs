@@ -10,7 +10,7 @@ use crate::config::{
     AssignedClientId, BrokerOnlySession, CleanStart, Config, Resubscribe, ResubscribeRetained,
 };
 use crate::connection::Phase;
-use crate::control::Renew;
+use crate::control::{Blame, Renew};
 use crate::error::{ConnectionError, ProtocolViolation};
 use crate::event::{
     AuthData, Availability, BrokerLimits, ConnectRefused, Connected, Event, SessionPresence,
@@ -25,6 +25,9 @@ impl Session {
         if connack.reason_code != ReasonCode::Success {
             //= MQTT-4.13.2-1
             self.connection = None;
+            // What left early was not looked at, and waits for the next connection.
+            self.control
+                .on_disconnected(Blame::Nobody, 0, &mut self.events);
             self.events
                 .push_back(Event::ConnectRefused(Box::new(ConnectRefused {
                     reason: connack.reason_code,
@@ -58,6 +61,8 @@ impl Session {
         let Some(connection) = &mut self.connection else {
             return Ok(());
         };
+        self.haste.on_connected(connection.is_hasty);
+        let has_resubscribed = connection.has_resubscribed;
         connection.phase = Phase::Connected;
         connection.limits = limits;
         //= MQTT-4.9.0-1
@@ -77,7 +82,11 @@ impl Session {
         {
             self.assigned_client_id.clone_from(&assigned_client_id);
         }
-        self.resubscribe(presence);
+        if has_resubscribed {
+            self.is_presence_in_doubt = false;
+        } else {
+            self.resubscribe(presence);
+        }
         let session_expiry = properties
             .session_expiry_interval()
             .map_or_else(|| own_session_expiry(&self.config), seconds_or_for_ever);

@@ -8,6 +8,7 @@ use mqtt_codec::{Decoder, PacketId, ProtocolVersion, QoS, ReasonCode};
 use crate::alias::{InboundAliases, OutboundAliases};
 use crate::command::Disconnect;
 use crate::config::Config;
+use crate::early::EarlyRoom;
 use crate::event::{Availability, BrokerLimits, ConnectionStage};
 use crate::inbound::HeldQoS1;
 use crate::keep_alive::KeepAlive;
@@ -29,6 +30,12 @@ pub(crate) struct Connection {
     pub(crate) discard: usize,
     /// Whether CONNECT asked for a new session.
     pub(crate) clean_start: bool,
+    /// What may leave before the CONNACK.
+    pub(crate) early: Option<EarlyRoom>,
+    /// Something left before the CONNACK, and nothing of that was answered.
+    pub(crate) is_hasty: bool,
+    /// The session's subscriptions are made anew without waiting for the CONNACK to demand it.
+    pub(crate) has_resubscribed: bool,
     pub(crate) keep_alive: KeepAlive,
     pub(crate) limits: BrokerLimits,
 
@@ -123,6 +130,9 @@ impl Connection {
             partial: BytesMut::new(),
             discard: 0,
             clean_start,
+            early: None,
+            is_hasty: false,
+            has_resubscribed: false,
             keep_alive: KeepAlive::new(config.keep_alive, config.ping_timeout, now),
             limits: BrokerLimits::of_version(config),
             send_quota: Quota::new(0),

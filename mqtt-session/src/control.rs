@@ -275,6 +275,17 @@ impl Control {
         self.waiting.iter().any(|job| job.strikes > 0) || self.is_isolating()
     }
 
+    /// Whether one waits, or would wait once the subscriptions are made anew.
+    pub(crate) fn may_have_suspects(&self) -> bool {
+        self.has_suspects() || self.wanted.values().any(|wanted| wanted.strikes > 0)
+    }
+
+    /// Whether the session's own resubscribing is under way.
+    pub(crate) fn is_resubscribing(&self) -> bool {
+        let mut calls = self.calls.values();
+        calls.any(|call| matches!(call.results, Results::Resubscribe(_)))
+    }
+
     /// Puts the filters of the next packet in flight. Those that this broker cannot take are settled instead.
     pub(crate) fn next_batch(
         &mut self,
@@ -285,7 +296,7 @@ impl Control {
         let mut jobs: Vec<Job> = Vec::new();
         let mut bytes = HEADER_BYTES;
         while let Some(job) = self.waiting.front() {
-            let cost = job.request.filter().len() + 3;
+            let cost = job.request.bytes();
             let fits = jobs.is_empty() || bytes + cost <= limits.bytes;
             let alike = jobs.first().is_none_or(|first| {
                 first.request.kind() == job.request.kind() && first.strikes == 0 && job.strikes == 0
@@ -303,6 +314,37 @@ impl Control {
             bytes += cost;
             jobs.push(job);
         }
+        self.put_in_flight(jobs)
+    }
+
+    /// As [`next_batch`](Self::next_batch), of what may leave before the broker has said what it takes: those in front, up to
+    /// the first that may not. Nothing is settled.
+    pub(crate) fn next_early_batch(
+        &mut self,
+        limits: BatchLimits,
+        may_leave: impl Fn(&Request) -> bool,
+    ) -> Option<&Batch> {
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut bytes = HEADER_BYTES;
+        while let Some(job) = self.waiting.front() {
+            bytes += job.request.bytes();
+            let alike = jobs
+                .first()
+                .is_none_or(|first| first.request.kind() == job.request.kind());
+            if bytes > limits.bytes
+                || !alike
+                || jobs.len() >= limits.filters
+                || job.strikes > 0
+                || !may_leave(&job.request)
+            {
+                break;
+            }
+            jobs.extend(self.waiting.pop_front());
+        }
+        self.put_in_flight(jobs)
+    }
+
+    fn put_in_flight(&mut self, jobs: Vec<Job>) -> Option<&Batch> {
         let kind = jobs.first()?.request.kind();
         let Some(packet_id) = self.ids.take() else {
             for job in jobs.into_iter().rev() {

@@ -310,7 +310,14 @@ impl Session {
             .control
             .on_suback(suback.packet_id, codes.into_iter(), &mut self.events)
         {
-            Ok(true) => self.hold_until_stored(reported),
+            Ok(true) => {
+                if let Some(connection) = &mut self.connection
+                    && core::mem::take(&mut connection.is_hasty)
+                {
+                    self.haste.on_answered();
+                }
+                self.hold_until_stored(reported);
+            }
             Ok(false) => self.counters.stray_acknowledgements += 1,
             Err(violation) => return Err(ConnectionError::Protocol(violation)),
         }

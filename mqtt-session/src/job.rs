@@ -58,6 +58,11 @@ impl Request {
         }
     }
 
+    /// In its packet, at most.
+    pub(crate) fn bytes(&self) -> usize {
+        self.filter().len() + 3
+    }
+
     pub(crate) const fn kind(&self) -> PacketKind {
         match self {
             Self::Subscribe { id, .. } => PacketKind::Subscribe(*id),

@@ -20,6 +20,7 @@ mod connack;
 mod connection;
 mod control;
 mod direct;
+mod early;
 mod encode;
 mod error;
 mod event;
@@ -45,7 +46,7 @@ pub use command::{Disconnect, WillOnDisconnect};
 pub use config::{
     AssignedClientId, Authentication, BrokerOnlySession, CleanStart, Config, ConfigError,
     InFlightOnLostSession, OversizedInbound, Persistence, ReceiveOverrun, ResponseInformation,
-    Resubscribe, ResubscribeRetained, Will,
+    Resubscribe, ResubscribeRetained, SubscribeBeforeConnack, Will,
 };
 pub use direct::Published;
 pub use error::{

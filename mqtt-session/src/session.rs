@@ -10,6 +10,7 @@ use mqtt_codec::{PacketId, PropertyBuf, PropertyScope, ProtocolVersion, ReasonCo
 use crate::config::{CleanStart, Config, ConfigError};
 use crate::connection::{Connection, Phase, PingState};
 use crate::control::{Blame, Control};
+use crate::early::Haste;
 use crate::error::{ConnectionError, StateError, Timeout};
 use crate::event::{
     ConnectionStage, DisconnectCause, Disconnected, Event, Indeterminate, PublishId,
@@ -120,6 +121,7 @@ pub struct Session {
     /// A CONNECT was sent that went unanswered: the broker may have lost the session and begun a new one without our
     /// knowledge, so that its next Session Present says nothing.
     pub(crate) is_presence_in_doubt: bool,
+    pub(crate) haste: Haste,
     pub(crate) assigned_client_id: Option<String>,
 
     pub(crate) waiting: Waiting,
@@ -169,6 +171,7 @@ impl Session {
             has_session: false,
             must_start_clean: false,
             is_presence_in_doubt: false,
+            haste: Haste::default(),
             assigned_client_id: None,
             waiting: Waiting::default(),
             in_flight: InFlight::default(),
@@ -347,6 +350,7 @@ impl Session {
             return;
         };
         let stage = connection.stage();
+        self.haste.on_ended(connection.is_hasty, &cause);
         if cause != DisconnectCause::Requested {
             // What was to be written there is of no use elsewhere.
             self.abandon_staged();

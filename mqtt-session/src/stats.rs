@@ -24,7 +24,7 @@ pub struct Stats {
     pub held_bytes: usize,
     /// Topic Filters that the session wants.
     pub subscriptions: usize,
-    /// `subscribe` and `unsubscribe` calls that are not completed.
+    /// `subscribe` and `unsubscribe` calls that are not completed, and one while the session subscribes anew.
     pub pending_operations: usize,
     /// Packet identifiers in use.
     pub packet_ids_in_use: usize,

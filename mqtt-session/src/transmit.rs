@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 
 /// Whether a step wrote or settled something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Done,
     Idle,
 }
@@ -30,7 +30,8 @@ impl Session {
     /// Returns by how many bytes it grew; zero means "nothing to send". A `limit` of one gives one packet a call.
     ///
     /// What is handed out counts as written: give it to the transport, or report the transport's end. Answers go first, so
-    /// that publishing cannot starve them; then SUBSCRIBE and UNSUBSCRIBE; then what is sent again; then new publishes.
+    /// that publishing cannot starve them; then SUBSCRIBE and UNSUBSCRIBE; then what is sent again; then new publishes. Before the
+    /// CONNACK only the CONNECT leaves, AUTH, and SUBSCRIBE where [`Config::subscribe_before_connack`](crate::Config) lets it.
     pub fn poll_transmit(&mut self, out: &mut BytesMut, limit: usize, now: Timestamp) -> usize {
         self.advance(now);
         // A DISCONNECT ends the connection before it has left.
@@ -109,11 +110,17 @@ impl Session {
                     .assigned_client_id
                     .as_deref()
                     .filter(|_| self.config.client_id.is_empty());
+                let start = out.len();
                 write_connect(&self.config, client_id, connection.clean_start, out);
+                self.begin_early(out.len() - start);
                 return Step::Done;
             }
-            //= MQTT-3.1.2-30
-            Phase::AwaitsConnack { .. } => return self.write_auth(out),
+            Phase::AwaitsConnack { .. } => {
+                return match self.write_auth(out) {
+                    Step::Done => Step::Done,
+                    Step::Idle => self.write_early(out),
+                };
+            }
             Phase::Connected => {}
         }
         //= MQTT-3.3.4-8

@@ -7,7 +7,9 @@ use core::time::Duration;
 use common::pair::Pair;
 use common::resuming;
 use mqtt_codec::{ProtocolVersion, QoS};
-use mqtt_session::{Config, Disconnect, Persistence, RecordKey, TransportEnd};
+use mqtt_session::{
+    CleanStart, Config, Disconnect, Persistence, RecordKey, SubscribeBeforeConnack, TransportEnd,
+};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ enum Step {
     Connect,
     Die(TransportEnd),
     LoseSession,
+    /// The broker refuses the next CONNECT.
+    Refuse,
     Disconnect,
     Pass(u16),
     /// The session gives out what has changed.
@@ -64,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Die(TransportEnd::Failed)),
         1 => Just(Step::Die(TransportEnd::ClosedByPeer)),
         1 => Just(Step::LoseSession),
+        1 => Just(Step::Refuse),
         1 => Just(Step::Disconnect),
         1 => (0..30_000_u16).prop_map(Step::Pass),
     ]
@@ -87,6 +92,10 @@ fn run(mut config: Config, receive_maximum: u16, replay_window: u16, steps: &[St
     config.receive_maximum = receive_maximum.try_into().unwrap();
     let mut pair = Pair::new(config);
     pair.broker.receive_maximum = receive_maximum;
+    if pair.session.config().clean_start == CleanStart::Always {
+        // Each connection begins with a new one.
+        pair.sessions_lost = 1;
+    }
     for step in steps {
         match *step {
             Step::Publish(qos) => pair.publish(qos),
@@ -107,6 +116,7 @@ fn run(mut config: Config, receive_maximum: u16, replay_window: u16, steps: &[St
             Step::Connect => pair.connect(),
             Step::Die(end) => pair.die(end),
             Step::LoseSession => pair.lose_session(),
+            Step::Refuse => pair.broker.refusals = 1,
             Step::Disconnect => {
                 let _ = pair.session.disconnect(Disconnect::default(), pair.now);
                 pair.transmit(1000);
@@ -126,6 +136,7 @@ fn run(mut config: Config, receive_maximum: u16, replay_window: u16, steps: &[St
             pair.die(TransportEnd::ClosedLocally);
         }
     }
+    pair.broker.refusals = 0;
     pair
 }
 
@@ -141,6 +152,21 @@ proptest! {
     ) {
         let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
         let mut pair = run(resuming(version), receive_maximum, replay_window, &steps);
+        pair.finish();
+        pair.check();
+    }
+
+    #[test]
+    fn nor_in_sessions_that_begin_anew_and_subscribe_before_the_connack(
+        v5 in any::<bool>(),
+        early in prop_oneof![Just(SubscribeBeforeConnack::WhenCertain), Just(SubscribeBeforeConnack::WhenClean)],
+        receive_maximum in 1..5_u16,
+        steps in proptest::collection::vec(step(), 0..150),
+    ) {
+        let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+        let mut config = Config::new(version, "client");
+        config.subscribe_before_connack = early;
+        let mut pair = run(config, receive_maximum, 1, &steps);
         pair.finish();
         pair.check();
     }

@@ -8,7 +8,7 @@ mod common;
 use common::pair::Pair;
 use common::resuming;
 use mqtt_codec::{ProtocolVersion, QoS};
-use mqtt_session::TransportEnd;
+use mqtt_session::{Config, SubscribeBeforeConnack, TransportEnd};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -22,6 +22,8 @@ enum Step {
     Acknowledge,
     /// The link dies, and a new one is made.
     Die,
+    /// The same, and the broker refuses the CONNECT on the new one.
+    Refuse,
 }
 
 const STEPS: [Step; 5] = [
@@ -39,6 +41,11 @@ fn replay(version: ProtocolVersion, up: QoS, down: QoS, steps: &[Step]) -> Pair 
     pair.settle();
     pair.publish(up);
     pair.broker_publish(down);
+    take(&mut pair, steps);
+    pair
+}
+
+fn take(pair: &mut Pair, steps: &[Step]) {
     for step in steps {
         match step {
             Step::Up => {
@@ -52,9 +59,15 @@ fn replay(version: ProtocolVersion, up: QoS, down: QoS, steps: &[Step]) -> Pair 
                 pair.die(TransportEnd::Failed);
                 pair.connect();
             }
+            Step::Refuse => {
+                pair.die(TransportEnd::ClosedByPeer);
+                pair.broker.refusals = 1;
+                pair.connect();
+            }
         }
+        // Refused, it comes again.
+        pair.connect();
     }
-    pair
 }
 
 fn every_history(version: ProtocolVersion, up: QoS, down: QoS, length: u32) -> usize {
@@ -89,4 +102,31 @@ fn qos_1_at_least_once_and_qos_2_exactly_once_in_every_history() {
         histories += every_history(version, QoS::ExactlyOnce, QoS::ExactlyOnce, 6);
     }
     assert_eq!(histories, 2 * (5_usize.pow(5) + 5_usize.pow(6)));
+}
+
+/// Sessions that end with their connection, and SUBSCRIBE before the CONNACK; the first connection and the call included.
+#[test]
+fn every_subscription_stands_in_every_history_of_early_subscribing() {
+    const STEPS: [Step; 5] = [Step::Up, Step::Say, Step::Down, Step::Die, Step::Refuse];
+    for version in common::VERSIONS {
+        for number in 0..STEPS.len().pow(5) {
+            let steps: Vec<Step> = (0..5)
+                .map(|at| STEPS[number / STEPS.len().pow(at) % STEPS.len()])
+                .collect();
+            let mut config = Config::new(version, "client");
+            config.subscribe_before_connack = SubscribeBeforeConnack::WhenCertain;
+            let mut pair = Pair::new(config);
+            // Each connection begins with a new one.
+            pair.sessions_lost = 1;
+            pair.subscribe("down");
+            pair.connect();
+            take(&mut pair, &steps[..2]);
+            pair.subscribe("more");
+            take(&mut pair, &steps[2..]);
+            pair.broker.refusals = 0;
+            pair.finish();
+            pair.check();
+            assert_eq!(pair.session.subscriptions().len(), 2, "{steps:?}");
+        }
+    }
 }

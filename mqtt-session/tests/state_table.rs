@@ -12,7 +12,10 @@ use mqtt_codec::{
     SubscribeRef, Subscription, SubscriptionOptions, Subscriptions, Text, TopicFilter,
     TopicFilters, TopicName, UnsubscribeRef,
 };
-use mqtt_session::{Authentication, ConnectionError, Disconnect, Event, ProtocolViolation as V};
+use mqtt_session::{
+    Authentication, ConnectionError, Disconnect, Event, ProtocolViolation as V,
+    SubscribeBeforeConnack,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -22,6 +25,8 @@ enum State {
     Opened,
     /// CONNECT sent.
     AwaitsConnack,
+    /// CONNECT sent, and SUBSCRIBE right behind it.
+    AwaitsBoth,
     Connected,
     /// `disconnect` was called; the DISCONNECT has not been handed out.
     Disconnecting,
@@ -29,10 +34,11 @@ enum State {
     Disconnected,
 }
 
-const STATES: [State; 6] = [
+const STATES: [State; 7] = [
     State::Closed,
     State::Opened,
     State::AwaitsConnack,
+    State::AwaitsBoth,
     State::Connected,
     State::Disconnecting,
     State::Disconnected,
@@ -63,10 +69,15 @@ fn cell(packet: PacketType, state: State, version: ProtocolVersion) -> Does {
         (PacketType::Auth, _) if !v5 => Malformed,
         (_, State::Opened) => Violates(V::NotConnack),
 
-        (PacketType::Connack, State::AwaitsConnack) => Reports("Connected"),
+        (PacketType::Connack, State::AwaitsConnack | State::AwaitsBoth) => Reports("Connected"),
         (PacketType::Auth, State::AwaitsConnack) => Reports("AuthChallenge"),
-        (PacketType::Disconnect, State::AwaitsConnack) if v5 => Reports("Disconnected"),
-        (_, State::AwaitsConnack) => Violates(V::NotConnack),
+        // Where an exchange is possible, nothing leaves early.
+        (PacketType::Auth, State::AwaitsBoth) => Violates(V::UnexpectedAuth),
+        (PacketType::Disconnect, State::AwaitsConnack | State::AwaitsBoth) if v5 => {
+            Reports("Disconnected")
+        }
+        // SUBACK, too.
+        (_, State::AwaitsConnack | State::AwaitsBoth) => Violates(V::NotConnack),
 
         (PacketType::Connack, _) => Violates(V::SecondConnack),
         (PacketType::Publish, _) => Reports("Message"),
@@ -94,7 +105,9 @@ fn cell(packet: PacketType, state: State, version: ProtocolVersion) -> Does {
 
 fn in_state(state: State, version: ProtocolVersion) -> Client {
     let mut config = config(version);
-    if version == ProtocolVersion::V5 {
+    if state == State::AwaitsBoth {
+        config.subscribe_before_connack = SubscribeBeforeConnack::WhenCertain;
+    } else if version == ProtocolVersion::V5 {
         config.authentication = Some(Authentication::new("m", None));
     }
     let mut client = Client::new(config);
@@ -102,6 +115,11 @@ fn in_state(state: State, version: ProtocolVersion) -> Client {
         State::Closed => {}
         State::Opened => client.session.transport_opened(client.now).unwrap(),
         State::AwaitsConnack => drop(client.open()),
+        State::AwaitsBoth => {
+            let wanted = mqtt_session::Subscription::new("a", QoS::AtMostOnce);
+            client.session.subscribe(&[wanted], client.now).unwrap();
+            assert_eq!(client.open_words(), ["CONNECT", "SUBSCRIBE #65520 a"]);
+        }
         State::Connected | State::Disconnecting | State::Disconnected => {
             client.connect(ConnackRef::new(ReasonCode::Success));
             if state != State::Connected {
@@ -133,8 +151,9 @@ fn receive(client: &mut Client, packet: PacketType) -> Result<(), ConnectionErro
     } else {
         ReasonCodes::EMPTY
     };
+    let is_early = client.session.stats().packet_ids_in_use > 0;
     let suback = |reason_codes| SubackRef {
-        packet_id: id(1),
+        packet_id: id(if is_early { 65_520 } else { 1 }),
         properties: Properties::EMPTY,
         reason_codes,
     };

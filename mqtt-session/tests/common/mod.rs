@@ -21,8 +21,11 @@ use mqtt_session::{
 
 pub const VERSIONS: [ProtocolVersion; 2] = [ProtocolVersion::V311, ProtocolVersion::V5];
 
+/// A configuration in which SUBSCRIBE waits for the CONNACK, so that a script begins where it means to.
 pub fn config(version: ProtocolVersion) -> Config {
-    Config::new(version, "client")
+    let mut config = Config::new(version, "client");
+    config.subscribe_before_connack = mqtt_session::SubscribeBeforeConnack::Never;
+    config
 }
 
 /// A configuration whose session outlives its connections.
@@ -92,6 +95,13 @@ impl Client {
         assert_eq!(sent.len(), 1, "{sent:?}");
         assert!(matches!(sent[0], Packet::Connect(_)));
         sent.remove(0)
+    }
+
+    /// Opens a transport. Returns all that is sent before the CONNACK.
+    pub fn open_words(&mut self) -> Vec<String> {
+        self.session.transport_opened(self.now).unwrap();
+        self.decoder = Decoder::new(self.version);
+        self.sent_words()
     }
 
     pub fn close(&mut self, end: TransportEnd) {

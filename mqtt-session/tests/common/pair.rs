@@ -58,6 +58,10 @@ pub struct Broker {
     is_clean_session: bool,
     /// The client's Receive Maximum.
     window: usize,
+    /// So many CONNECTs to come are refused.
+    pub refusals: u32,
+    /// This connection was: nothing on it is looked at any more.
+    is_refused: bool,
 }
 
 impl Broker {
@@ -78,11 +82,14 @@ impl Broker {
             made_anew_untold: false,
             is_clean_session: false,
             window: usize::MAX,
+            refusals: 0,
+            is_refused: false,
         }
     }
 
     fn accept(&mut self) {
         self.connection += 1;
+        self.is_refused = false;
         self.close();
         self.decoder = Decoder::new(self.version);
         self.input.clear();
@@ -180,10 +187,11 @@ impl Broker {
 
     fn receive(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
-        while let Some(packet) = self
-            .decoder
-            .decode(&mut self.input)
-            .expect("the client sends valid packets")
+        while !self.is_refused
+            && let Some(packet) = self
+                .decoder
+                .decode(&mut self.input)
+                .expect("the client sends valid packets")
         {
             self.handle(packet);
         }
@@ -194,6 +202,13 @@ impl Broker {
         let version = self.version;
         if let Packet::Connect(connect) = &packet {
             assert!(!self.connected, "a second CONNECT");
+            if self.refusals > 0 {
+                self.refusals -= 1;
+                self.is_refused = true;
+                return PacketRef::Connack(ConnackRef::new(ReasonCode::ServerUnavailable))
+                    .encode(version, &mut self.output)
+                    .unwrap();
+            }
             self.connected = true;
             let maximum = connect.as_ref().properties.receive_maximum();
             self.window = maximum.map_or(usize::MAX, |maximum| usize::from(maximum.get()));
@@ -742,6 +757,12 @@ impl Pair {
                     self.open_calls -= 1;
                 }
                 Event::UnsubscribeCompleted { .. } => self.open_calls -= 1,
+                Event::ConnectRefused(_) => {
+                    self.ended += 1;
+                    assert_eq!(self.ended, self.opened, "once");
+                    self.link = None;
+                    self.broker.close();
+                }
                 Event::Disconnected(disconnected) => {
                     self.ended += 1;
                     assert_eq!(self.ended, self.opened, "once");
