@@ -8,7 +8,7 @@ use std::time::Duration;
 use pubsub_core::OfflinePolicy;
 use pubsub_generic::{
     Connect, CopyDetection, DEFAULT_SUBPROTOCOL, Limits, MqttOptions, OptionsError,
-    ProtocolVersion, Renewal, SessionMode,
+    ProtocolVersion, Renewal, SessionMode, SubscribeBeforeConnack,
 };
 use ws_transport::{Connector, Dial, UpgradeRequest};
 
@@ -78,6 +78,8 @@ impl AwsIotOptions {
             mqtt: MqttOptions::without_url()
                 .protocol_version(ProtocolVersion::V5)
                 .copies(CopyDetection::Content)
+                // That it takes one before its CONNACK is nowhere in its documents.
+                .subscribe_before_connack(SubscribeBeforeConnack::Never)
                 .renewal(Renewal::default().max_age(CONNECTION_LIFE))
                 .hang_up_error(ProbablyNotAuthorized.into()),
             extra_roots_pem: Vec::new(),

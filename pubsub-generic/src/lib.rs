@@ -101,7 +101,7 @@ pub use ws::{DEFAULT_SUBPROTOCOL, PlainWs, WsConnect, WsTransport};
 
 // What a program needs beside these.
 pub use mqtt_codec::{ProtocolVersion, ReasonCode};
-pub use mqtt_session::{PublishPace, Retain, Will};
+pub use mqtt_session::{PublishPace, Retain, SubscribeBeforeConnack, Will};
 pub use pubsub_core::{self as core, Json, Message, OfflinePolicy, PubSub, QoS, Subscription};
 
 #[cfg(all(doctest, feature = "ws", feature = "durable"))]

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use mqtt_codec::ProtocolVersion;
-use mqtt_session::{BrokerOnlySession, CleanStart, Config, PublishPace, ReceiveOverrun};
+use mqtt_session::{
+    BrokerOnlySession, CleanStart, Config, PublishPace, ReceiveOverrun, SubscribeBeforeConnack,
+};
 use pubsub_core::{MatchingRules, OfflinePolicy, ProviderError, ProviderErrorKind};
 
 use crate::choices::{CopyDetection, IdleConnection, Limits, OfflineOverflow, SessionMode};
@@ -324,6 +326,16 @@ impl MqttOptions {
     #[must_use]
     pub fn max_packet_size(mut self, bytes: u32) -> Self {
         self.session.maximum_packet_size = bytes;
+        self
+    }
+
+    /// Whether SUBSCRIBE leaves right behind CONNECT, in one write and a round trip earlier: at the first subscribe, and after
+    /// each reconnect. Default [`SubscribeBeforeConnack::WhenCertain`]: in MQTT 3.1.1 whenever the session is
+    /// [clean](SessionMode::Clean). In MQTT 5 that is with [`copies`](Self::copies) other than by identifiers, and for filters
+    /// without wildcards; [`SubscribeBeforeConnack::WhenClean`] extends it to all, for a broker that is known to take them.
+    #[must_use]
+    pub fn subscribe_before_connack(mut self, early: SubscribeBeforeConnack) -> Self {
+        self.session.subscribe_before_connack = early;
         self
     }
 

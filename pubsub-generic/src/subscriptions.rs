@@ -65,11 +65,6 @@ impl Subscriptions {
         self.queue.is_empty() && self.calls.is_empty() && self.unsubscribes.is_empty()
     }
 
-    /// How many operations of the session are ours.
-    pub(crate) fn operations(&self) -> usize {
-        self.asked.len() + self.unsubscribes.len()
-    }
-
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
     }

@@ -259,9 +259,7 @@ impl Task {
         if !connected.limits.subscription_identifiers.is_available() {
             self.subscriptions.overlaps.give_up();
         }
-        // One more than ours: the session subscribes anew.
-        let calls = self.session.stats().pending_operations;
-        if calls > self.subscriptions.operations() {
+        if self.session.is_resubscribing() {
             self.resubscribing_until = Some(self.now + RESUBSCRIBE_PATIENCE);
         } else {
             self.established();
