@@ -97,7 +97,9 @@ pub fn run(client: Client, load: Load, under: Under) -> Result<Outcome> {
         subscribers: load.subscribers,
     };
     program.args(work.args());
-    let run = format!("{}-{}-{count}", client.name(), load.verb.name()).replace('/', "-");
+    // By all that tells the loads of row 18 apart.
+    let (name, verb, window) = (client.name(), load.verb.name(), load.window);
+    let run = format!("{name}-{verb}-{window}-{count}").replace('/', "-");
     let mut child = Guarded::start(wrapped(program, under, &run))?;
     let lines = BufReader::new(child.0.stdout.take().ok_or("no output")?).lines();
     let mut errors = child.0.stderr.take().ok_or("no errors")?;
