@@ -75,7 +75,7 @@ pub use property::{
 };
 pub use qos::QoS;
 pub use reason::ReasonCode;
-pub use text::{Text, TopicFilter, TopicName};
+pub use text::{SharedTopicName, Text, TopicFilter, TopicName};
 pub use version::ProtocolVersion;
 
 #[cfg(doctest)]

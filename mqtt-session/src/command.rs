@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mqtt_codec::{ProtocolVersion, QoS, ReasonCode, SubscriptionId};
+use mqtt_codec::{ProtocolVersion, QoS, ReasonCode, SharedTopicName, SubscriptionId};
 
 use crate::connection::AuthReply;
 use crate::error::{PublishError, PublishErrorReason, StateError, SubscribeError};
@@ -14,7 +14,7 @@ use crate::event::{
 use crate::job::check_filter;
 use crate::outbound::{Outgoing, Window};
 use crate::persist::RecordKey;
-use crate::publish::{Publish, is_topic_name};
+use crate::publish::{Publish, PublishProperties};
 use crate::session::Session;
 use crate::subscribe::Subscription;
 use crate::time::Timestamp;
@@ -51,12 +51,20 @@ impl Session {
     /// Checks a message, and says how large its packet is.
     #[inline(always)]
     pub(crate) fn accept(&mut self, publish: &Publish) -> Result<usize, PublishErrorReason> {
+        let is_checked = |checked: &SharedTopicName| checked.shares(&publish.topic);
+        if !self.checked_topic.as_ref().is_some_and(is_checked) {
+            self.check_topic(&publish.topic)?;
+        }
         let size = size_of_publish(publish);
         self.check_publish(publish, size)?;
-        if !self.is_checked(&publish.topic) {
-            self.checked_topic = Some(publish.topic.clone());
-        }
         Ok(size)
+    }
+
+    #[inline(never)]
+    fn check_topic(&mut self, topic: &Arc<str>) -> Result<(), PublishErrorReason> {
+        let checked = SharedTopicName::new(Arc::clone(topic));
+        self.checked_topic = Some(checked.map_err(|_| PublishErrorReason::InvalidTopic)?);
+        Ok(())
     }
 
     /// Takes back a message that was not sent yet; it is not reported on any more. `None` if it was sent or is not known: its
@@ -339,28 +347,21 @@ impl Session {
         publish.expiry.map(|expiry| self.now + expiry)
     }
 
-    /// Whether this is the very topic of the last publish.
-    fn is_checked(&self, topic: &Arc<str>) -> bool {
-        self.checked_topic
-            .as_ref()
-            .is_some_and(|checked| Arc::ptr_eq(checked, topic))
+    #[inline(never)]
+    fn check_properties(&self, properties: &PublishProperties) -> Result<(), PublishErrorReason> {
+        if self.config.version != ProtocolVersion::V5 && !properties.is_empty() {
+            return Err(PublishErrorReason::PropertiesNeedV5);
+        }
+        if !properties.is_valid() {
+            return Err(PublishErrorReason::InvalidProperty);
+        }
+        Ok(())
     }
 
-    pub(crate) fn check_publish(
-        &self,
-        publish: &Publish,
-        size: usize,
-    ) -> Result<(), PublishErrorReason> {
-        if !self.is_checked(&publish.topic) && !is_topic_name(&publish.topic) {
-            return Err(PublishErrorReason::InvalidTopic);
-        }
+    #[inline(always)]
+    fn check_publish(&self, publish: &Publish, size: usize) -> Result<(), PublishErrorReason> {
         if let Some(properties) = &publish.properties {
-            if self.config.version != ProtocolVersion::V5 && !properties.is_empty() {
-                return Err(PublishErrorReason::PropertiesNeedV5);
-            }
-            if !properties.is_valid() {
-                return Err(PublishErrorReason::InvalidProperty);
-            }
+            self.check_properties(properties)?;
         }
         if publish.expiry.is_some_and(|expiry| expiry.is_zero()) {
             return Err(PublishErrorReason::Expired);
@@ -427,22 +428,12 @@ pub(crate) fn check_support(
 }
 
 /// The size of the packet with its topic in full, never more than three bytes too large.
+#[inline]
 pub(crate) fn size_of_publish(publish: &Publish) -> usize {
-    let properties = publish.properties.as_ref().map_or(0, |properties| {
-        let text = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 3);
-        properties.payload_format.map_or(0, |_| 2)
-            + text(&properties.content_type)
-            + text(&properties.response_topic)
-            + properties
-                .correlation_data
-                .as_ref()
-                .map_or(0, |data| data.len() + 3)
-            + properties
-                .user_properties
-                .iter()
-                .map(|(name, value)| name.len() + value.len() + 5)
-                .sum::<usize>()
-    });
+    let properties = match &publish.properties {
+        None => 0,
+        Some(properties) => size_of_properties(properties),
+    };
     let expiry = if publish.expiry.is_some() { 5 } else { 0 };
     let id = if publish.qos == QoS::AtMostOnce { 0 } else { 2 };
     let remaining = 2
@@ -453,6 +444,18 @@ pub(crate) fn size_of_publish(publish: &Publish) -> usize {
         + expiry
         + publish.payload.len();
     1 + varint_len(remaining) + remaining
+}
+
+#[inline(never)]
+fn size_of_properties(properties: &PublishProperties) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 3);
+    let data = |data: &Bytes| data.len() + 3;
+    let pair = |(name, value): &(String, String)| name.len() + value.len() + 5;
+    properties.payload_format.map_or(0, |_| 2)
+        + text(&properties.content_type)
+        + text(&properties.response_topic)
+        + properties.correlation_data.as_ref().map_or(0, data)
+        + properties.user_properties.iter().map(pair).sum::<usize>()
 }
 
 pub(crate) const fn varint_len(value: usize) -> usize {

@@ -175,10 +175,12 @@ impl Connection {
     }
 
     /// From when on a publish may leave, as far as the pace is concerned.
+    #[inline]
     pub(crate) fn publish_free_at(&self) -> Timestamp {
         self.pacer.as_ref().map_or(Timestamp::ZERO, Pacer::free_at)
     }
 
+    #[inline]
     pub(crate) fn on_publish_sent(&mut self, now: Timestamp) {
         if let Some(pacer) = &mut self.pacer {
             pacer.on_sent(now);

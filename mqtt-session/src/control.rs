@@ -252,6 +252,7 @@ impl Control {
     }
 
     /// Whether a packet can be made now. A filter with which the broker hung up goes alone, and nothing beside it.
+    #[inline]
     pub(crate) fn can_send(&self) -> bool {
         match self.waiting.front() {
             None => false,
@@ -271,7 +272,13 @@ impl Control {
     }
 
     /// Whether a filter under suspicion waits.
+    #[inline(always)]
     pub(crate) fn has_suspects(&self) -> bool {
+        !(self.waiting.is_empty() && self.in_flight.is_empty()) && self.is_any_suspect()
+    }
+
+    #[inline(never)]
+    fn is_any_suspect(&self) -> bool {
         self.waiting.iter().any(|job| job.strikes > 0) || self.is_isolating()
     }
 

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use mqtt_codec::QoS;
 
 use crate::connection::PingState;
-use crate::encode::{Content, write_publish};
+use crate::encode::{Content, name_of, write_publish};
 use crate::error::{PublishError, PublishErrorReason};
 use crate::event::PublishId;
 use crate::outbound::{InFlightEntry, Outgoing, Stage};
@@ -35,6 +35,8 @@ impl Session {
     /// # Errors
     ///
     /// As [`publish`](Self::publish); nothing is written then.
+    // QoS 0 becomes a part of its caller: put together here, the message need not go through memory.
+    #[inline(always)]
     pub fn publish_into(
         &mut self,
         publish: Publish,
@@ -42,33 +44,49 @@ impl Session {
         now: Timestamp,
     ) -> Result<Published, PublishError> {
         self.advance(now);
-        if !self.may_write_at_once(publish.qos) {
-            return self.publish(publish, now).map(Published::Queued);
+        if publish.qos != QoS::AtMostOnce || !self.may_write_at_once(QoS::AtMostOnce) {
+            return self.publish_acknowledged_into(publish, out);
         }
-        let before = out.len();
+        let written = match self.accept(&publish) {
+            //= MQTT-4.3.1-1
+            //= v3.1.1 MQTT-4.3.1-1
+            Ok(size) => {
+                let expires_at = self.expiry_of(&publish);
+                self.write_at_most_once(&publish, expires_at, size, out)
+            }
+            Err(reason) => Err(reason),
+        };
+        match written {
+            Ok(bytes) => {
+                self.on_written_directly(bytes);
+                Ok(Published::Done)
+            }
+            Err(reason) => Err(PublishError::new(reason, publish)),
+        }
+    }
+
+    /// The same at QoS 1 and 2, and where something else is to be written first.
+    #[inline(never)]
+    fn publish_acknowledged_into(
+        &mut self,
+        publish: Publish,
+        out: &mut BytesMut,
+    ) -> Result<Published, PublishError> {
+        let stage = match publish.qos {
+            QoS::AtLeastOnce => Some(Stage::Puback),
+            QoS::ExactlyOnce => Some(Stage::Pubrec),
+            QoS::AtMostOnce => None,
+        };
+        let stage = stage.filter(|_| self.may_write_at_once(publish.qos));
+        let Some(stage) = stage else {
+            return self.publish(publish, self.now).map(Published::Queued);
+        };
         let size = match self.accept(&publish) {
             Ok(size) => size,
             Err(reason) => return Err(PublishError::new(reason, publish)),
         };
+        let before = out.len();
         let expires_at = self.expiry_of(&publish);
-        let stage = match publish.qos {
-            //= MQTT-4.3.1-1
-            //= v3.1.1 MQTT-4.3.1-1
-            QoS::AtMostOnce => {
-                let content = Content {
-                    publish: &publish,
-                    expires_at,
-                    size,
-                };
-                if let Err(reason) = self.write_at_most_once(content, out) {
-                    return Err(PublishError::new(reason, publish));
-                }
-                self.on_written_directly(out.len() - before);
-                return Ok(Published::Done);
-            }
-            QoS::AtLeastOnce => Stage::Puback,
-            QoS::ExactlyOnce => Stage::Pubrec,
-        };
         let id = PublishId(self.next_publish);
         self.next_publish += 1;
         let outgoing = Outgoing {
@@ -93,6 +111,7 @@ impl Session {
     }
 
     /// Whether the next packet to write would be that of a new message of this QoS.
+    #[inline(always)]
     fn may_write_at_once(&mut self, qos: QoS) -> bool {
         if self.persister.is_on || self.waiting.len() > 0 {
             return false;
@@ -129,13 +148,23 @@ impl Session {
     }
 
     /// Writes a QoS 0 PUBLISH, if it can be encoded.
+    #[inline(always)]
     pub(crate) fn write_at_most_once(
         &mut self,
-        content: Content<'_>,
+        publish: &Publish,
+        expires_at: Option<Timestamp>,
+        size: usize,
         out: &mut BytesMut,
-    ) -> Result<(), PublishErrorReason> {
+    ) -> Result<usize, PublishErrorReason> {
+        let before = out.len();
         let Some(connection) = &mut self.connection else {
-            return Ok(());
+            return Ok(0);
+        };
+        let content = Content {
+            publish,
+            name: name_of(self.checked_topic.as_ref(), &publish.topic),
+            expires_at,
+            size,
         };
         let written = write_publish(
             content,
@@ -148,6 +177,9 @@ impl Session {
         );
         connection.on_publish_sent(self.now);
         self.counters.publishes_sent += 1;
-        written.map_err(|_| PublishErrorReason::InvalidProperty)
+        match written {
+            Ok(()) => Ok(out.len() - before),
+            Err(_) => Err(PublishErrorReason::InvalidProperty),
+        }
     }
 }

@@ -2,12 +2,14 @@
 
 use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use mqtt_codec::{
     ConnectRef, DisconnectRef, EncodeError, PacketId, PacketRef, Properties, Property, PropertyBuf,
-    PropertyScope, ProtocolVersion, PublishRef, ReasonCode, SubscribeRef, SubscriptionOptions,
-    Subscriptions, Text, TopicFilter, TopicFilters, TopicName, UnsubscribeRef, WillRef,
+    PropertyScope, ProtocolVersion, PublishRef, ReasonCode, SharedTopicName, SubscribeRef,
+    SubscriptionOptions, Subscriptions, Text, TopicFilter, TopicFilters, TopicName, UnsubscribeRef,
+    WillRef,
 };
 
 use crate::alias::OutboundAlias;
@@ -30,11 +32,28 @@ pub(crate) struct Repetition {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Content<'a> {
     pub(crate) publish: &'a Publish,
+    /// The topic of the publish.
+    pub(crate) name: TopicName<'a>,
     pub(crate) expires_at: Option<Timestamp>,
     /// As `size_of_publish` has it.
     pub(crate) size: usize,
 }
 
+/// The name of a topic, checked again only if it is not the one that was checked last.
+#[inline]
+pub(crate) fn name_of<'a>(
+    checked: Option<&'a SharedTopicName>,
+    topic: &'a Arc<str>,
+) -> TopicName<'a> {
+    match checked {
+        Some(checked) if checked.shares(topic) => checked.as_name(),
+        // Accepted only with a valid Topic Name.
+        _ => TopicName::new(topic).unwrap_or(TopicName::EMPTY),
+    }
+}
+
+// Not a part of its callers, so that what appends to `out` is a part of this.
+#[inline(never)]
 pub(crate) fn write_publish(
     content: Content<'_>,
     repetition: Option<Repetition>,
@@ -44,56 +63,57 @@ pub(crate) fn write_publish(
     version: ProtocolVersion,
     out: &mut BytesMut,
 ) -> Result<(), EncodeError> {
-    let Publish {
-        topic,
-        payload,
-        qos,
-        retain,
-        properties,
-        ..
-    } = content.publish;
-    // Accepted only with a valid Topic Name.
-    let name = TopicName::new(topic).unwrap_or(TopicName::EMPTY);
-    let alias = if version == ProtocolVersion::V5 {
-        connection.outbound_aliases.assign(topic)
-    } else {
-        OutboundAlias::None
-    };
-    let (name, alias) = match alias {
-        OutboundAlias::None => (name, None),
-        OutboundAlias::Bind(alias) if alias_overflows(content, connection) => {
-            // The packet would grow past what the broker takes. The binding was never sent, so it must not be used.
-            connection.outbound_aliases.forget(alias, topic);
-            (name, None)
-        }
-        OutboundAlias::Bind(alias) => (name, NonZeroU16::new(alias)),
-        OutboundAlias::Use(alias) => (TopicName::EMPTY, NonZeroU16::new(alias)),
-    };
-    scratch.clear();
+    let mut topic = content.name;
+    let mut properties = Properties::EMPTY;
     if version == ProtocolVersion::V5 {
-        if let Some(alias) = alias {
-            scratch.push(Property::TopicAlias(alias))?;
-        }
-        if let Some(at) = content.expires_at {
-            let left = at.saturating_duration_since(now);
-            scratch.push(Property::MessageExpiryInterval(
-                whole_seconds_up(left).max(1),
-            ))?;
-        }
-        if let Some(properties) = properties {
-            push_publish_properties(scratch, properties);
-        }
+        topic = push_properties(content, connection, scratch, now)?;
+        properties = scratch.as_properties();
     }
     let publish = PublishRef {
         dup: repetition.is_some_and(|repetition| repetition.dup),
-        qos: *qos,
-        retain: retain.is_yes(),
-        topic: name,
+        qos: content.publish.qos,
+        retain: content.publish.retain.is_yes(),
+        topic,
         packet_id: repetition.map(|repetition| repetition.id),
-        properties: scratch.as_properties(),
-        payload,
+        properties,
+        payload: &content.publish.payload,
     };
     publish.encode_to(version, out)
+}
+
+/// Collects the properties of a PUBLISH (5.0), and tells under which name it goes: none, where a Topic Alias stands for it.
+#[inline(never)]
+fn push_properties<'a>(
+    content: Content<'a>,
+    connection: &mut Connection,
+    scratch: &mut PropertyBuf,
+    now: Timestamp,
+) -> Result<TopicName<'a>, EncodeError> {
+    let topic = &content.publish.topic;
+    let (name, alias) = match connection.outbound_aliases.assign(topic) {
+        OutboundAlias::None => (content.name, None),
+        OutboundAlias::Bind(alias) if alias_overflows(content, connection) => {
+            // The packet would grow past what the broker takes. The binding was never sent, so it must not be used.
+            connection.outbound_aliases.forget(alias, topic);
+            (content.name, None)
+        }
+        OutboundAlias::Bind(alias) => (content.name, NonZeroU16::new(alias)),
+        OutboundAlias::Use(alias) => (TopicName::EMPTY, NonZeroU16::new(alias)),
+    };
+    scratch.clear();
+    if let Some(alias) = alias {
+        scratch.push(Property::TopicAlias(alias))?;
+    }
+    if let Some(at) = content.expires_at {
+        let left = at.saturating_duration_since(now);
+        scratch.push(Property::MessageExpiryInterval(
+            whole_seconds_up(left).max(1),
+        ))?;
+    }
+    if let Some(properties) = &content.publish.properties {
+        push_publish_properties(scratch, properties);
+    }
+    Ok(name)
 }
 
 /// Whether three more bytes are too many (and one more each for the lengths).

@@ -4,9 +4,9 @@ use core::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use bytes::Bytes;
-use mqtt_codec::{PacketId, QoS};
+use mqtt_codec::{PacketId, QoS, SharedTopicName};
 
-use crate::encode::Content;
+use crate::encode::{Content, name_of};
 use crate::event::PublishId;
 use crate::packet_id::PublishIds;
 use crate::publish::Publish;
@@ -23,9 +23,10 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) const fn content(&self) -> Content<'_> {
+    pub(crate) fn content<'a>(&'a self, checked: Option<&'a SharedTopicName>) -> Content<'a> {
         Content {
             publish: &self.publish,
+            name: name_of(checked, &self.publish.topic),
             expires_at: self.expires_at,
             size: self.size,
         }

@@ -2,10 +2,11 @@
 
 use core::fmt;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use mqtt_codec::{PacketId, PropertyBuf, PropertyScope, ProtocolVersion, ReasonCode};
+use mqtt_codec::{
+    PacketId, PropertyBuf, PropertyScope, ProtocolVersion, ReasonCode, SharedTopicName,
+};
 
 use crate::config::{CleanStart, Config, ConfigError};
 use crate::connection::{Connection, Phase, PingState};
@@ -130,7 +131,7 @@ pub struct Session {
     pub(crate) control: Control,
     pub(crate) next_publish: u64,
     /// The topic of the last publish: shared by the next ones, it needs no second look.
-    pub(crate) checked_topic: Option<Arc<str>>,
+    pub(crate) checked_topic: Option<SharedTopicName>,
     pub(crate) counters: Counters,
     pub(crate) undecodable: Undecodable,
     pub(crate) persister: Persister,
@@ -315,6 +316,7 @@ impl Session {
     }
 
     /// The connection, if the broker has accepted it.
+    #[inline(always)]
     pub(crate) fn connected(&self) -> Option<&Connection> {
         self.connection
             .as_ref()

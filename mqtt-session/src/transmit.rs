@@ -360,9 +360,14 @@ impl Session {
             //= MQTT-4.3.1-1
             //= v3.1.1 MQTT-4.3.1-1
             QoS::AtMostOnce => {
-                let written = self.write_at_most_once(outgoing.content(), out);
+                let written = self.write_at_most_once(
+                    &outgoing.publish,
+                    outgoing.expires_at,
+                    outgoing.size,
+                    out,
+                );
                 let outcome =
-                    written.map_or_else(PublishOutcome::NotSent, |()| PublishOutcome::Written);
+                    written.map_or_else(PublishOutcome::NotSent, |_| PublishOutcome::Written);
                 // Not `complete`: a QoS 0 publish has no records.
                 self.events
                     .push_back(Event::PublishCompleted { id, outcome });
@@ -436,7 +441,7 @@ impl Session {
             dup: entry.sent_before,
         };
         let written = write_publish(
-            entry.outgoing.content(),
+            entry.outgoing.content(self.checked_topic.as_ref()),
             Some(repetition),
             connection,
             &mut self.scratch,

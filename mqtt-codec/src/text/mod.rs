@@ -6,12 +6,14 @@
 
 mod known;
 mod scan;
+mod shared;
 
 use core::cmp::Ordering;
 use core::fmt;
 
 pub(crate) use self::known::KnownTopic;
 use self::known::same;
+pub use self::shared::SharedTopicName;
 use crate::error::{Malformed, TextError};
 
 /// UTF-8 text of at most 65,535 bytes without U+0000.
