@@ -116,14 +116,10 @@ impl Future for PublishReceipt {
 }
 
 impl Drop for PublishReceipt {
+    #[inline]
     fn drop(&mut self) {
         if let Fate::Open(slot) = &self.0 {
-            let mut progress = slot.lock();
-            progress.watched = false;
-            // The block may live on.
-            let forgotten = (progress.waker.take(), progress.outcome.take());
-            drop(progress);
-            drop(forgotten);
+            slot.forget();
         }
     }
 }
@@ -170,10 +166,10 @@ impl PublishSettler {
 }
 
 impl Drop for PublishSettler {
+    #[inline]
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
-            let closed = ProviderErrorKind::Closed.into();
-            slot.settle(Err(PublishError::Indeterminate(closed)));
+            slot.abandon();
         }
     }
 }
@@ -317,6 +313,25 @@ impl Handle {
         )
     }
 
+    /// Nobody waits any more.
+    #[inline(never)]
+    fn forget(&self) {
+        let mut progress = self.lock();
+        progress.watched = false;
+        // The block may live on.
+        let forgotten = (progress.waker.take(), progress.outcome.take());
+        drop(progress);
+        drop(forgotten);
+    }
+
+    /// Nobody will tell any more.
+    #[cold]
+    fn abandon(self) {
+        let closed = ProviderErrorKind::Closed.into();
+        self.settle(Err(PublishError::Indeterminate(closed)));
+    }
+
+    #[inline(always)]
     fn settle(self, outcome: Result<Delivered, PublishError>) {
         let mut progress = self.lock();
         progress.stage = PublishStage::Settled;
@@ -333,6 +348,7 @@ impl Handle {
         Progress::wake(progress);
     }
 
+    #[inline(always)]
     fn lock(&self) -> MutexGuard<'_, Progress> {
         let Slot(progress) = &self.block.slots[self.place];
         progress.lock().unwrap_or_else(PoisonError::into_inner)
@@ -359,6 +375,7 @@ impl Progress {
         }
     }
 
+    #[inline(always)]
     fn wake(mut progress: MutexGuard<'_, Self>) {
         let waker = progress.waker.take();
         drop(progress);

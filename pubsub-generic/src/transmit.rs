@@ -43,18 +43,17 @@ impl Task {
             if self.is_reloading() {
                 break;
             }
-            let Some(command) = self.batch.commands.pop_front() else {
+            let Some(mut command) = self.batch.commands.pop_front() else {
                 break;
             };
             // What a publish leads to is done in this round, or its step of the round says that there is more.
             more |= !matches!(command, Command::Publish { .. });
-            let command = if self.stopped.is_none() {
-                command
-            } else if let Some(command) = self.refuse_while_stopped(command) {
-                command
-            } else {
-                continue;
-            };
+            if self.stopped.is_some() {
+                match self.refuse_while_stopped(command) {
+                    Some(accepted) => command = accepted,
+                    None => continue,
+                }
+            }
             match command {
                 Command::Publish { message, settler } => {
                     self.taken_up += 1;
@@ -151,6 +150,7 @@ impl Task {
     }
 
     /// Hands a packet to the transport, which has room.
+    #[inline]
     fn send(&mut self, packet: Bytes) {
         let Link::Open(open) = &mut self.link else {
             return;
@@ -225,6 +225,7 @@ impl Task {
     }
 
     /// What the session has just written.
+    #[inline]
     fn written_packet(&mut self) -> Bytes {
         self.output.split().freeze()
     }

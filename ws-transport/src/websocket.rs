@@ -255,6 +255,7 @@ impl WebSocket {
     ///
     /// When the connection has failed or is closed.
     #[must_use = "a poll that is not looked at does nothing"]
+    #[inline]
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         if !matches!(self.state, State::Open) {
             return Poll::Ready(Err(WebSocketError::SendAfterClose));
@@ -270,11 +271,23 @@ impl WebSocket {
     /// # Errors
     ///
     /// When the connection has failed or is closed.
+    #[inline]
     pub fn start_send(&mut self, bytes: impl Into<Bytes>) -> Result<(), WebSocketError> {
+        let bytes = bytes.into();
+        let is_one_frame = !bytes.is_empty()
+            && bytes.len() <= self.config.split_len
+            && self.config.packing == FramePacking::OnePerSend;
+        if is_one_frame && self.unsent.is_empty() && matches!(self.state, State::Open) {
+            return self.push_now(Frame::Binary(bytes));
+        }
+        self.start_send_in_pieces(bytes)
+    }
+
+    #[inline(never)]
+    fn start_send_in_pieces(&mut self, mut bytes: Bytes) -> Result<(), WebSocketError> {
         if !matches!(self.state, State::Open) {
             return Err(WebSocketError::SendAfterClose);
         }
-        let mut bytes = bytes.into();
         if self.config.packing == FramePacking::Merge {
             return self.merge(&bytes);
         }
@@ -409,15 +422,24 @@ impl WebSocket {
         }
     }
 
-    /// Moves what waits into tungstenite's buffer, as the peer makes room.
+    #[inline]
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        if !self.unsent.is_empty() {
+            ready!(self.poll_push_unsent(cx))?;
+        }
+        Pin::new(&mut self.inner).poll_ready(cx).map_err(translate)
+    }
+
+    /// Moves what waits into tungstenite's buffer, as the peer makes room.
+    #[inline(never)]
+    fn poll_push_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
         while !self.unsent.is_empty() {
             ready!(Pin::new(&mut self.inner).poll_flush(cx)).map_err(translate)?;
             if let Some(frame) = self.unsent.pop_front() {
                 self.push_now(frame)?;
             }
         }
-        Pin::new(&mut self.inner).poll_ready(cx).map_err(translate)
+        Poll::Ready(Ok(()))
     }
 
     /// Moves all that was accepted into tungstenite's buffer, and leaves that some room.
