@@ -151,6 +151,12 @@ impl Client {
     fn input(&mut self, bytes: &[u8]) {
         let is_direct = bytes.len() % 2 == 1;
         let mut bytes = Bytes::copy_from_slice(bytes);
+        if is_direct && let Some(mut plain) = self.session.plain_messages(self.now) {
+            match plain.take(bytes) {
+                Ok(message) => return self.messages.push(message.payload_bytes()),
+                Err(other) => bytes = other,
+            }
+        }
         loop {
             let (before, unread) = (self.messages.len(), bytes.len());
             let progress = if is_direct {

@@ -162,6 +162,32 @@ impl Decoder {
         Some(layout.with_frame(core::mem::take(chunk)))
     }
 
+    /// Takes `chunk` if it is nothing but one *plain* PUBLISH: whole and valid, at QoS 0, with its topic and without
+    /// properties. Most are, and to take them costs least.
+    ///
+    /// # Errors
+    ///
+    /// It is something else, which is given back for [`Decoder::decode_single_publish`] or [`Decoder::decode_bytes`].
+    #[inline(always)]
+    pub fn decode_plain_publish(&mut self, chunk: Bytes) -> Result<Publish, Bytes> {
+        match self.check_plain_publish(&chunk) {
+            Some(layout) => Ok(layout.with_frame(chunk)),
+            None => Err(chunk),
+        }
+    }
+
+    #[inline(always)]
+    fn check_plain_publish(&mut self, chunk: &[u8]) -> Option<PublishLayout> {
+        let frame = Frame::short(chunk)?;
+        if frame.len() != chunk.len()
+            || chunk.len() > self.max_packet_size as usize
+            || self.known.is_some()
+        {
+            return None;
+        }
+        PublishLayout::decode_plain(frame, self.version, &mut self.known_topic)
+    }
+
     #[inline(always)]
     fn take_publish(&mut self, source: &mut impl Source) -> Option<Publish> {
         let frame = self.next_frame(source).ok()??;

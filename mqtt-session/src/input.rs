@@ -1,7 +1,7 @@
 //! What each packet does.
 
 use bytes::{Buf, Bytes};
-use mqtt_codec::{DisconnectRef, Packet, ProtocolVersion, Publish, QoS, ReasonCode, SubackRef};
+use mqtt_codec::{DisconnectRef, Packet, ProtocolVersion, Publish, ReasonCode, SubackRef};
 
 use crate::connack::{owned, user_properties};
 use crate::connection::Phase;
@@ -79,18 +79,7 @@ impl Session {
         let Some(publish) = self.single_publish(input) else {
             return self.handle_packets_with(input, recipient);
         };
-        // The usual chunk. The message is made where it is handed on, of nothing but what is at hand: what takes several
-        // ways, and so a place in memory where they meet, costs more than all of the decoding.
-        if publish.qos() == QoS::AtMostOnce && publish.properties().is_empty() {
-            self.counters.messages_received += 1;
-            recipient.message(Message {
-                publish,
-                alias_topic: None,
-                ack: None,
-            });
-        } else {
-            self.hand_on(publish, recipient)?;
-        }
+        self.hand_on(publish, recipient)?;
         Ok(InputProgress::NeedsMoreInput)
     }
 

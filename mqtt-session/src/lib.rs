@@ -32,6 +32,7 @@ mod outbound;
 mod pace;
 mod packet_id;
 mod persist;
+mod plain;
 mod publish;
 mod quota;
 mod receive;
@@ -61,6 +62,7 @@ pub use event::{
 };
 pub use pace::PublishPace;
 pub use persist::{PersistBatch, RecordKey, RecordValue, RestoreError, SentProgress};
+pub use plain::PlainMessages;
 pub use publish::{Publish, PublishProperties, Retain};
 pub use session::{InputProgress, Session};
 pub use stats::{Counters, Stats};

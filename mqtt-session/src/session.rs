@@ -34,7 +34,8 @@ use crate::time::Timestamp;
 ///
 /// Inputs: [`transport_opened`](Self::transport_opened), [`transport_closed`](Self::transport_closed),
 /// [`handle_input`](Self::handle_input) (or [`handle_input_with`](Self::handle_input_with), which spares messages the queue of
-/// events), [`handle_timeout`](Self::handle_timeout). Commands: `publish`, `subscribe`, and so on.
+/// events, and before it [`plain_messages`](Self::plain_messages)), [`handle_timeout`](Self::handle_timeout). Commands:
+/// `publish`, `subscribe`, and so on.
 /// Outputs: [`poll_event`](Self::poll_event), [`poll_transmit`](Self::poll_transmit), [`poll_timeout`](Self::poll_timeout).
 ///
 /// After any input or command, drain the outputs **in this order**: events until `None`, then bytes until zero, then

@@ -473,13 +473,29 @@ fn any_cut_of_the_input_gives_the_same_messages() {
     }
 }
 
+/// Which way a driver lets messages go that need nothing but to be handed on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum PlainWay {
+    TheirOwn,
+    WithTheOthers,
+}
+
 /// What a driver sees that handles messages as they are handed to it, and events after that.
 fn received_directly(
     client: &mut Client,
     chunk: &[u8],
+    way: PlainWay,
 ) -> (Vec<String>, Result<(), ConnectionError>) {
     let mut seen = Vec::new();
     let mut input = Bytes::copy_from_slice(chunk);
+    if way == PlainWay::TheirOwn
+        && let Some(mut plain) = client.session.plain_messages(client.now)
+    {
+        match plain.take(input) {
+            Ok(message) => return (vec![format!("{message:?}")], Ok(())),
+            Err(other) => input = other,
+        }
+    }
     loop {
         let mut direct = 0;
         let progress =
@@ -507,6 +523,7 @@ fn received_directly(
 fn messages_handed_straight_on_keep_their_place_among_the_events() {
     for version in VERSIONS {
         let mut wire = BytesMut::new();
+        let mut ends = vec![0];
         for number in 0..9_u8 {
             let payload = [number; 10];
             let publish = PublishRef {
@@ -515,14 +532,25 @@ fn messages_handed_straight_on_keep_their_place_among_the_events() {
                 ..PublishRef::new(TopicName::new("t").unwrap(), &payload)
             };
             publish.encode(version, &mut wire).unwrap();
+            ends.push(wire.len());
             if number % 4 == 3 {
                 let ack = AckRef::new(id(u16::from(number / 4 + 1)));
                 PacketRef::Puback(ack).encode(version, &mut wire).unwrap();
+                ends.push(wire.len());
             }
         }
         // And an end that is an error, behind messages that are none.
         PacketRef::Pingreq.encode(version, &mut wire).unwrap();
-        for step in [1, 2, 3, 7, 20, wire.len()] {
+        ends.push(wire.len());
+        let packets: Vec<&[u8]> = ends
+            .windows(2)
+            .map(|ends| &wire[ends[0]..ends[1]])
+            .collect();
+        let steps = [1, 2, 3, 7, 20, wire.len()];
+        let cuts = steps.map(|step| wire.chunks(step).collect());
+        let cuts = cuts.into_iter().chain([packets]);
+        let ways = [PlainWay::TheirOwn, PlainWay::WithTheOthers];
+        for (chunks, way) in cuts.flat_map(|cut: Vec<&[u8]>| ways.map(|way| (cut.clone(), way))) {
             let connected = || {
                 let mut config = config(version);
                 config.max_pending_events = 3;
@@ -535,7 +563,7 @@ fn messages_handed_straight_on_keep_their_place_among_the_events() {
             };
             let (mut queued, mut direct) = (connected(), connected());
             let (mut expected, mut seen) = (Vec::new(), Vec::new());
-            for chunk in wire.chunks(step) {
+            for &chunk in &chunks {
                 let mut input = Bytes::copy_from_slice(chunk);
                 let ended = loop {
                     let progress = queued.session.handle_input(&mut input, queued.now);
@@ -549,11 +577,11 @@ fn messages_handed_straight_on_keep_their_place_among_the_events() {
                         Err(error) => break Err(error),
                     }
                 };
-                let (now_seen, error) = received_directly(&mut direct, chunk);
+                let (now_seen, error) = received_directly(&mut direct, chunk, way);
                 seen.extend(now_seen);
                 assert_eq!(error, ended);
             }
-            assert_eq!(seen, expected, "{version:?}, in steps of {step}");
+            assert_eq!(seen, expected, "{version:?}, {way:?}, {chunks:?}");
             assert!(seen.iter().any(|event| event.starts_with("Disconnected")));
             assert_eq!(direct.session.stats(), queued.session.stats());
         }

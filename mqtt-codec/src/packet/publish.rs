@@ -66,7 +66,7 @@ impl<'a> PublishRef<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn measure(&self, version: ProtocolVersion) -> Result<(u32, Measured), EncodeError> {
         let id_len = match (self.qos, self.packet_id) {
             (QoS::AtMostOnce, None) if self.dup => return Err(EncodeError::DupAtQoS0),
@@ -458,6 +458,32 @@ impl Layout {
         let check_topic = |name| known.check(name);
         let parts = Parts::decode_with(frame.first, frame.body, version, check_topic)?;
         Ok(Self::of(frame, &parts))
+    }
+
+    /// Checks `frame`, but for a topic that is `known`, if it is a PUBLISH at QoS 0 with a topic and without properties.
+    #[inline(always)]
+    pub(crate) fn decode_plain(
+        frame: Frame<'_>,
+        version: ProtocolVersion,
+        known: &mut KnownTopic,
+    ) -> Option<Self> {
+        if frame.first & !RETAIN != (PacketType::Publish as u8) << 4 {
+            return None;
+        }
+        let mut reader = Reader::new(frame.body);
+        let topic = known.check(reader.binary().ok()?).ok()?;
+        let has_properties = version == ProtocolVersion::V5 && reader.u8().ok()? != 0;
+        if topic.is_empty() || has_properties {
+            return None;
+        }
+        let parts = Parts {
+            qos: QoS::AtMostOnce,
+            topic,
+            packet_id: None,
+            block: &[],
+            payload: reader.rest(),
+        };
+        Some(Self::of(frame, &parts))
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ pub(crate) mod model;
 
 use bytes::{Bytes, BytesMut};
 use mqtt_codec::{
-    DecodeError, Decoder, Malformed, Packet, PacketId, PacketRef, ProtocolVersion, Publish,
+    DecodeError, Decoder, Malformed, Packet, PacketId, PacketRef, ProtocolVersion, Publish, QoS,
     SubscriptionId, Text, TopicFilter, TopicName,
 };
 
@@ -163,6 +163,21 @@ pub(crate) fn decode_all_ways(
             assert!(publish.is_none() || !chunk.is_empty());
             assert_eq!(single.len(), bytes.len(), "nothing is taken");
         }
+    }
+    let is_plain = |publish: &&Publish| {
+        // Its length in one byte or two.
+        let short = publish.frame().len() < 3 + (1 << 14);
+        chunk.is_empty()
+            && short
+            && publish.qos() == QoS::AtMostOnce
+            && !publish.topic_name().is_empty()
+            && publish.properties().is_empty()
+    };
+    let plain = Decoder::new(version).decode_plain_publish(Bytes::copy_from_slice(bytes));
+    match (plain, publish.as_ref().filter(is_plain)) {
+        (Ok(plain), Some(publish)) => assert_eq!(plain.as_ref(), publish.as_ref()),
+        (Err(back), None) => assert_eq!(back, bytes, "it is given back"),
+        other => panic!("{other:?}"),
     }
     match (publish, &owned) {
         (Some(publish), Ok(Some(owned @ Packet::Publish(_)))) => {
