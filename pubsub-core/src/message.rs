@@ -229,25 +229,61 @@ pub enum PayloadFormat {
     Text,
 }
 
-/// The name of a provider in the registry. A clone shares the text.
-#[derive(Clone, Default)]
-pub struct ProviderName(
-    /// Never empty: `None` is the empty name, which costs a message nothing until it gets its provider's.
-    Option<Arc<str>>,
-);
+/// The name of a provider in the registry. Every message carries it: a clone of a short one is a copy, that of one longer than
+/// 14 bytes shares the text.
+#[derive(Clone)]
+pub struct ProviderName(Name);
+
+#[derive(Clone)]
+enum Name {
+    /// So many bytes of UTF-8. To copy them costs less than to count who shares them.
+    Short { len: u8, bytes: [u8; SHORT] },
+    /// In one word, so that both are two.
+    Long(Arc<Box<str>>),
+}
+
+/// What fits beside a length and the mark of which it is.
+const SHORT: usize = 14;
 
 impl ProviderName {
     /// This text as a name.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let name = name.into();
-        Self((!name.is_empty()).then_some(name))
+        let mut bytes = [0; SHORT];
+        Self(
+            match (u8::try_from(name.len()), bytes.get_mut(..name.len())) {
+                (Ok(len), Some(room)) => {
+                    room.copy_from_slice(name.as_bytes());
+                    Name::Short { len, bytes }
+                }
+                _ => Name::Long(Arc::new(Box::from(&*name))),
+            },
+        )
     }
 
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.as_deref().unwrap_or_default()
+        match &self.0 {
+            Name::Short { len, bytes } => {
+                let text = bytes.get(..usize::from(*len)).unwrap_or_default();
+                // It was text when it came.
+                std::str::from_utf8(text).unwrap_or_default()
+            }
+            Name::Long(name) => name,
+        }
+    }
+}
+
+impl Default for ProviderName {
+    /// The empty name.
+    #[inline]
+    fn default() -> Self {
+        Self(Name::Short {
+            len: 0,
+            bytes: [0; SHORT],
+        })
     }
 }
 
@@ -324,5 +360,27 @@ impl fmt::Display for ProviderName {
 impl fmt::Debug for ProviderName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_its_text_whatever_its_length() {
+        for len in 0..40 {
+            let text: String = "nämë".chars().cycle().take(len).collect();
+            let name = ProviderName::new(text.as_str());
+            assert_eq!(name, text.as_str());
+            assert_eq!(name.clone(), name);
+            assert_eq!(name.is_empty(), len == 0);
+        }
+        assert_eq!(ProviderName::default(), "");
+    }
+
+    #[test]
+    fn a_name_stays_two_words() {
+        assert!(size_of::<ProviderName>() <= 16);
     }
 }

@@ -221,11 +221,11 @@ impl Routes {
     ///
     /// A run of messages on one topic is matched once.
     pub(crate) fn route(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) {
+        if self.route_whole(name, batch) {
+            return;
+        }
         for delivery in batch.iter_mut() {
             delivery.message.provider = name.clone();
-        }
-        if self.route_whole(batch) {
-            return;
         }
         let mut rest = batch.drain(..);
         let together = self.trie.len() >= MANY_FILTERS;
@@ -295,24 +295,23 @@ impl Routes {
     }
 
     /// Gives a batch that is one run for one subscription to it as it is: what a stream on one topic comes to.
-    fn route_whole(&mut self, batch: &mut Vec<Delivery>) -> bool {
+    fn route_whole(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) -> bool {
         let Some(first) = batch.first() else {
             return true;
         };
-        if first.message.retain || run_length(batch) < batch.len() {
-            return false;
-        }
         self.find(&first.message.topic);
         let [only] = self.matched[..] else {
             return false;
         };
-        let now = self.now;
         let slot = self.touch(only);
         match &slot.queue {
-            Some(queue) if slot.pending.is_empty() => {
-                slot.effects.merge(queue.append_all(batch, now));
-                true
-            }
+            Some(queue) if slot.pending.is_empty() => match queue.take_over(name, batch) {
+                Some(effects) => {
+                    slot.effects.merge(effects);
+                    true
+                }
+                None => false,
+            },
             _ => false,
         }
     }

@@ -80,8 +80,12 @@ impl Subscription {
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
-    pub async fn next(&mut self) -> Option<Result<Message, SubscriptionError>> {
-        poll_fn(|cx| self.poll_message(cx)).await
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it is that of streams, and not this signature"
+    )]
+    pub fn next(&mut self) -> impl Future<Output = Option<Result<Message, SubscriptionError>>> {
+        Next(self)
     }
 
     /// What became of each filter at each provider when the subscription was made.
@@ -244,6 +248,18 @@ fn take(delivery: Delivery) -> Message {
         receipt.take();
     }
     delivery.message
+}
+
+/// The next message. Not an async function, so that taking one becomes a part of whoever awaits it.
+struct Next<'a>(&'a mut Subscription);
+
+impl Future for Next<'_> {
+    type Output = Option<Result<Message, SubscriptionError>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_message(cx)
+    }
 }
 
 impl Stream for Subscription {

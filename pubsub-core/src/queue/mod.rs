@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::error::{Overflow, SubscriptionError};
 use crate::limits::{HoldPolicy, Limits, OverflowPolicy, SubscriptionStats};
-use crate::message::QoS;
+use crate::message::{ProviderName, QoS};
 use crate::provider::{Delivery, Gap};
 use crate::topic::TopicName;
 
@@ -70,46 +70,46 @@ impl Queue {
         self.lock().copy_out_stale();
     }
 
-    /// Takes a whole batch, and gives room for the next one in its place: as it is where nothing waits and it fits, otherwise
-    /// one by one.
-    pub(crate) fn append_all(&self, batch: &mut Vec<Delivery>, now: Duration) -> Effects {
+    /// Makes a whole batch the queue, and gives room for the next one in its place: if it is one run of messages at most once,
+    /// nothing waits, all of it fits and no policy has a say in it. The messages get the name of their provider on the way.
+    /// `None` leaves the batch to [`append`](Self::append).
+    pub(crate) fn take_over(
+        &self,
+        name: &ProviderName,
+        batch: &mut Vec<Delivery>,
+    ) -> Option<Effects> {
         let mut state = self.lock();
-        if !self.take_over(&mut state, batch) {
-            drop(state);
-            return self.append(batch.drain(..), now);
-        }
-        Effects {
-            waker: state.waker.take(),
-            ..Effects::default()
-        }
-    }
-
-    /// Makes the batch the queue, if no policy has a say in it.
-    fn take_over(&self, state: &mut State, batch: &mut Vec<Delivery>) -> bool {
         let limits = &self.limits.queue;
         if state.ended
             || limits.policy == OverflowPolicy::LatestPerTopic
             || !state.classes[PLAIN].items.is_empty()
         {
-            return false;
+            return None;
         }
+        let (first, others) = batch.split_first_mut()?;
         let mut place = Place {
             seq: state.next_seq,
         };
-        let mut bytes = 0_usize;
-        for delivery in batch.iter_mut() {
-            if delivery.message.qos != QoS::AtMostOnce {
-                return false;
-            }
+        // In one pass, since a batch is more than the nearest cache holds.
+        let mut enter = |delivery: &mut Delivery| {
+            delivery.message.provider = name.clone();
             delivery.place = place;
             place.seq += 1;
-            bytes = bytes.saturating_add(delivery.cost());
+            let plain = delivery.message.qos == QoS::AtMostOnce && !delivery.message.retain;
+            plain.then(|| delivery.cost())
+        };
+        let mut bytes = enter(first)?;
+        for delivery in others {
+            if !delivery.message.topic.is(&first.message.topic) {
+                return None;
+            }
+            bytes = bytes.saturating_add(enter(delivery)?);
         }
-        let (queued, queued_bytes) = self.load(state, PLAIN);
+        let (queued, queued_bytes) = self.load(&state, PLAIN);
         if queued + batch.len() > limits.messages
             || queued_bytes.saturating_add(bytes) > limits.bytes
         {
-            return false;
+            return None;
         }
         state.next_seq = place.seq;
         state.stats.received += batch.len() as u64;
@@ -117,7 +117,10 @@ impl Queue {
         class.bytes = bytes;
         let room = std::mem::replace(&mut class.items, VecDeque::from(std::mem::take(batch)));
         *batch = Vec::from(room);
-        true
+        Some(Effects {
+            waker: state.waker.take(),
+            ..Effects::default()
+        })
     }
 
     /// Takes some of a batch, applies the policies, and says whom to wake.
