@@ -24,11 +24,13 @@ pub(crate) struct ReadAhead<S> {
     handed_on: usize,
     /// How much to read next into `ahead`; 0 while what tungstenite has room for is enough.
     next_len: usize,
+    /// 0 where nothing is read ahead.
     max_len: usize,
 }
 
 impl<S> ReadAhead<S> {
-    /// `ahead` has been read from the stream already.
+    /// `ahead` has been read from the stream already. With a `max_len` of 0 nothing more is read ahead: for a stream that
+    /// does so itself, such as TLS, which takes its records whole and copies of them what it is asked for.
     pub(crate) fn new(stream: S, ahead: Bytes, max_len: usize) -> Self {
         Self {
             stream,
@@ -65,6 +67,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         let this = &mut *self;
         let room = buf.remaining();
         if this.handed_on == this.ahead.len() {
+            if this.max_len == 0 {
+                this.rest();
+                return read_piece(Pin::new(&mut this.stream), cx, buf);
+            }
             if this.next_len <= room {
                 let read = Pin::new(&mut this.stream).poll_read(cx, buf);
                 match read {
@@ -86,12 +92,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
             }
             this.adapt(ready!(read)? == len);
         }
-        let room = match room.checked_sub(SLACK) {
-            Some(rest) if rest > SLACK => rest,
-            _ => room,
-        };
         let ahead = this.ahead.get(this.handed_on..).unwrap_or_default();
-        let (piece, _) = ahead.split_at(room.min(ahead.len()));
+        let (piece, _) = ahead.split_at(piece_len(room).min(ahead.len()));
         buf.put_slice(piece);
         this.handed_on += piece.len();
         Poll::Ready(Ok(()))
@@ -113,6 +115,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Reads what tungstenite is best handed at once.
+fn read_piece<S: AsyncRead>(
+    stream: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let len = piece_len(buf.remaining());
+    // tungstenite has cleared it before.
+    let mut piece = ReadBuf::new(buf.initialize_unfilled_to(len));
+    ready!(stream.poll_read(cx, &mut piece))?;
+    let len = piece.filled().len();
+    buf.advance(len);
+    Poll::Ready(Ok(()))
+}
+
+/// How much of its room tungstenite is handed.
+fn piece_len(room: usize) -> usize {
+    match room.checked_sub(SLACK) {
+        Some(rest) if rest > SLACK => rest,
+        _ => room,
     }
 }
 
@@ -215,6 +240,17 @@ mod tests {
             left -= len;
             assert_eq!(reader.ahead.len() - reader.handed_on, left);
         }
+    }
+
+    #[test]
+    fn of_a_stream_that_reads_ahead_itself_it_asks_no_more_than_it_hands_on() {
+        let mut reader = reader(4096, b"ahead", 0);
+        assert_eq!(drain(&mut reader, 2048), 5 + 4096);
+        let piece = 2048 - SLACK;
+        assert_eq!(reader.stream.asked, [piece; 4]);
+        assert_eq!(reader.ahead.capacity(), 0, "held for nothing");
+        assert_eq!(drain(&mut reader, SLACK), 0);
+        assert_eq!(reader.stream.asked[4..], [SLACK]);
     }
 
     #[test]

@@ -45,6 +45,15 @@ impl Stream {
         }
     }
 
+    /// Whether it decrypts records, each read as a whole.
+    pub(crate) fn is_tls(&self) -> bool {
+        match &self.inner {
+            Inner::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Inner::Tls(_) => true,
+        }
+    }
+
     fn pinned(&mut self) -> Pin<&mut dyn Io> {
         match &mut self.inner {
             Inner::Plain(io) => Pin::new(io),

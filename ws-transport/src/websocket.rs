@@ -129,7 +129,12 @@ impl WebSocket {
         upgraded: Upgraded,
         config: &WebSocketConfig,
     ) -> Self {
-        let stream = ReadAhead::new(stream, upgraded.read_ahead, config.read_buffer_len);
+        // Ahead of TLS, reading would only copy once more.
+        let max_len = match stream.is_tls() {
+            true => 0,
+            false => config.read_buffer_len,
+        };
+        let stream = ReadAhead::new(stream, upgraded.read_ahead, max_len);
         // Not `from_partially_read`: the buffer that it makes does not remember its size, so that the next one, made
         // while messages keep it alive, is as small as can be.
         let inner =
