@@ -1,10 +1,11 @@
 //! The provider: an MQTT provider that signs its connections and keeps to the service's rules.
 
 use std::fmt;
+use std::sync::Arc;
 
 use pubsub_core::{
-    BoxFuture, DeliverySink, FilterRequest, MatchingRules, Network, OutboundMessage, Provider,
-    ProviderError, PublishError, PublishReceipt, QoS, Refusal, RefusalKind, TopicFilter,
+    BoxFuture, DeliverySink, Drive, FilterRequest, MatchingRules, Network, OutboundMessage,
+    Provider, ProviderError, PublishError, PublishReceipt, QoS, Refusal, RefusalKind, TopicFilter,
 };
 use pubsub_generic::{MqttProvider, RestoredPublish, Stats};
 
@@ -125,6 +126,10 @@ impl Provider for AwsIotProvider {
 
     fn matching_rules(&self) -> MatchingRules {
         self.mqtt.matching_rules()
+    }
+
+    fn driver(&self) -> Option<Arc<dyn Drive>> {
+        self.mqtt.driver()
     }
 
     /// Resolves at QoS 0 when the message is handed to the socket, at QoS 1 with the service's PUBACK.

@@ -129,6 +129,12 @@ pub trait Provider: MaybeSendSync + 'static {
         MatchingRules::default()
     }
 
+    /// What those may drive who wait for messages of this provider. Asked once, at [`attach`](Self::attach). None by default:
+    /// its messages come without anybody's help.
+    fn driver(&self) -> Option<Arc<dyn Drive>> {
+        None
+    }
+
     /// Publishes a message. It is the provider's from here on, whatever becomes of the receipt.
     ///
     /// A hot call: no boxed future, no allocation beyond the receipt's own one.
@@ -177,6 +183,10 @@ impl<P: Provider + ?Sized> Provider for Arc<P> {
 
     fn matching_rules(&self) -> MatchingRules {
         (**self).matching_rules()
+    }
+
+    fn driver(&self) -> Option<Arc<dyn Drive>> {
+        (**self).driver()
     }
 
     fn publish(&self, message: OutboundMessage) -> PublishReceipt {
@@ -466,17 +476,28 @@ pub trait ReceiptSink: MaybeSendSync + 'static {
     fn settle(&self, token: u64, settlement: Settlement);
 }
 
-/// A provider's work, for whoever waits for it to do: see [`Receipts::driven_by`](crate::Receipts::driven_by).
+/// A provider's work, for whoever waits for it to do: for a publish, see
+/// [`Receipts::driven_by`](crate::Receipts::driven_by), or for a message, see [`Provider::driver`].
 ///
 /// A provider whose work is done by a task of its own needs that task to run, and then the one that waits, before a publish is
-/// settled. Where that takes longer than the work, it may be done on the spot instead, by the one that waits. It need not
-/// be: this is an offer, not a request, and a provider goes on by itself if nobody drives it.
+/// settled or a message taken. Where that takes longer than the work, it may be done on the spot instead, by the one that
+/// waits. It need not be: this is an offer, not a request, and a provider goes on by itself if nobody drives it.
+///
+/// Both are called from any thread, with no lock of core's held, and possibly from code that the work itself has called. Neither
+/// blocks.
 pub trait Drive: MaybeSendSync + 'static {
-    /// Somebody, whose task is woken by the context's waker, is about to wait. Does what there is to do now, or
-    /// nothing; never blocks.
-    ///
-    /// Called from any thread, with no lock of core's held, and possibly from code that the work itself has called.
+    /// Somebody, whose task is woken by the context's waker, is about to wait for a publish. Does what there is to do
+    /// now, or nothing.
     fn drive(&self, cx: &Context<'_>);
+
+    /// Somebody, whose task is woken by the context's waker, is about to wait for a message. Does what there is to do now,
+    /// or nothing.
+    ///
+    /// It may also keep the waker, and wake it once, as soon as there is work that may bring a message: whoever is woken so
+    /// finds no message yet, and comes back here. It may as well never come back, so that the work must not depend on it.
+    fn drive_receiving(&self, cx: &Context<'_>) {
+        let _ = cx;
+    }
 }
 
 /// What became of a delivery.

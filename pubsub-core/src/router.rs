@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::task::Waker;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crate::connection::{ConnectionFacts, ConnectionHub, ConnectionStatus};
@@ -20,8 +20,8 @@ use crate::error::{
 };
 use crate::message::{ProviderName, QoS};
 use crate::provider::{
-    BoxFuture, Continuity, Delivery, DeliverySink, Demand, FilterRequest, Gap, GapCause, Provider,
-    RetainMark, RetainedMessages,
+    BoxFuture, Continuity, Delivery, DeliverySink, Demand, Drive, FilterRequest, Gap, GapCause,
+    Provider, RetainMark, RetainedMessages,
 };
 use crate::queue::Queue;
 use crate::routes::{Followed, Routes, SlotKey};
@@ -33,6 +33,8 @@ pub(crate) struct Router {
     /// At most one for each end of a subscription and each filter, as each is made once.
     tasks: Mutex<Vec<Task>>,
     routes: Mutex<Routes>,
+    /// The provider's, for those who wait for messages. Held to look at it alone.
+    driver: Mutex<Option<Arc<dyn Drive>>>,
     hub: Arc<ConnectionHub>,
 }
 
@@ -97,6 +99,7 @@ impl Router {
             }),
             tasks: Mutex::default(),
             routes: Mutex::new(Routes::new()),
+            driver: Mutex::default(),
             hub: ConnectionHub::new(),
         })
     }
@@ -118,8 +121,9 @@ impl Router {
         self: &Arc<Self>,
         provider: Arc<dyn Provider>,
     ) -> Result<Option<Asked>, ProviderError> {
-        self.with_control(|control| {
+        let (asked, replaced) = self.with_control(|control| {
             let rules = provider.matching_rules();
+            let driver = provider.driver();
             let epoch = {
                 let mut routes = self.routes();
                 routes.epoch += 1;
@@ -141,8 +145,12 @@ impl Router {
                 answer: provider.subscribe(requests),
             });
             control.provider = Some(provider);
-            Ok(asked)
-        })
+            let replaced = std::mem::replace(&mut *self.lock_driver(), driver);
+            Ok::<_, ProviderError>((asked, replaced))
+        })?;
+        // As in `shut`.
+        drop(replaced);
+        Ok(asked)
     }
 
     /// Records what a replacement answered; what it does not take over is lost to the subscribers.
@@ -456,6 +464,7 @@ impl Router {
             self.routes().epoch += 1;
             (control.provider.take(), self.end_all_under(control, None))
         });
+        let driver = self.lock_driver().take();
         wakers.into_iter().for_each(Waker::wake);
         let reason = Some(ProviderErrorKind::Closed.into());
         self.hub.set(ConnectionStatus {
@@ -464,7 +473,15 @@ impl Router {
         });
         self.hub.close();
         // Its destructor is foreign code, so it runs with no lock held.
-        drop(provider);
+        drop((provider, driver));
+    }
+
+    /// Gives the provider a turn on behalf of somebody who is about to wait for a message.
+    pub(crate) fn drive_receiving(&self, cx: &Context<'_>) {
+        let driver = self.lock_driver().clone();
+        if let Some(driver) = driver {
+            driver.drive_receiving(cx);
+        }
     }
 
     /// Ends every subscription's part here; returns whom to wake.
@@ -547,6 +564,10 @@ impl Router {
         let control = self.control();
         let subscribers = self.routes().occupied().count();
         (control.filters.len(), subscribers)
+    }
+
+    fn lock_driver(&self) -> MutexGuard<'_, Option<Arc<dyn Drive>>> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tasks(&self) -> MutexGuard<'_, Vec<Task>> {

@@ -176,7 +176,12 @@ impl Subscription {
         if self.ended {
             return Poll::Ready(None);
         }
-        let next = ready!(self.queue.poll_next(cx, &mut self.local));
+        let drive = || {
+            for member in &self.members {
+                member.router.drive_receiving(cx);
+            }
+        };
+        let next = ready!(self.queue.poll_next(cx, &mut self.local, drive));
         self.ended = next.is_none();
         Poll::Ready(next)
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -36,7 +36,7 @@ use crate::pending::Pending;
 use crate::provider::Shared;
 use crate::reconnect::Backoff;
 use crate::renewing::Renewing;
-use crate::seat::Work;
+use crate::seat::{News, Work};
 use crate::subscriptions::Subscriptions;
 use crate::supervisor::FAR_AWAY;
 use crate::tokens::Tokens;
@@ -171,7 +171,7 @@ pub(crate) struct Open {
     /// Since when MQTT has been connected; `None` until the CONNACK.
     pub(crate) up_since: Option<Instant>,
     pub(crate) last_received: Instant,
-    /// Nothing more had arrived when it was last asked in this poll; what arrives later wakes the task.
+    /// Nothing more had arrived when it was last asked; what arrives later wakes whoever polls for more than the handles.
     is_drained: bool,
     pub(crate) unflushed: bool,
     /// It takes no more for the rest of this round.
@@ -421,7 +421,7 @@ impl Task {
     }
 
     /// Sleeps until the earliest deadline. Returns whether it has passed already.
-    fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
+    fn sleep(&mut self, cx: &mut Context<'_>, news: News) -> bool {
         let Some(deadline) = self.next_deadline() else {
             return false;
         };
@@ -429,6 +429,9 @@ impl Task {
         // each time.
         if deadline < self.sleep.deadline() || self.sleep.is_elapsed() {
             self.sleep.as_mut().reset(deadline);
+        } else if news == News::Handles {
+            // It has been polled since it was set, and has not woken anybody.
+            return false;
         }
         self.sleep.as_mut().poll(cx).is_ready()
     }
@@ -534,6 +537,62 @@ impl Open {
 }
 
 impl Work for Task {
+    fn poll(&mut self, cx: &mut Context<'_>, bell: &Waker, news: News) -> Poll<()> {
+        let _entered = self.span.clone().entered();
+        self.delivered = 0;
+        self.received = 0;
+        self.taken_up = 0;
+        if let Link::Open(open) = &mut self.link
+            && news == News::Any
+        {
+            open.is_drained = false;
+        }
+        for _ in 0..MAX_ROUNDS {
+            // What has come in meanwhile goes with the same flush.
+            let more = self.round(cx) || self.shared.inbox.has_more() || self.flush(cx);
+            if self.is_finished() {
+                let _ = self.deliver();
+                self.finish();
+                return Poll::Ready(());
+            }
+            if more {
+                if self.delivered + self.incoming.deliveries.len() >= MAX_MESSAGES_A_POLL
+                    || self.received >= MAX_BYTES_A_POLL
+                {
+                    break;
+                }
+                continue;
+            }
+            if self.deliver() == Demand::DropConnection {
+                continue;
+            }
+            // What was completed may have been the last thing that kept the connection.
+            let may_part = self.completed != Load::default() && !self.stays_connected();
+            if !self.sleep(cx, news)
+                && !may_part
+                && self
+                    .shared
+                    .inbox
+                    .sleep(bell, self.batch.farewell, &mut self.completed)
+            {
+                let ids = self.session.packet_ids_in_use();
+                self.shared.counters.packet_ids(ids);
+                #[cfg(feature = "metrics")]
+                self.shared
+                    .counters
+                    .meters
+                    .pending(self.shared.inbox.load());
+                return Poll::Pending;
+            }
+        }
+        let _ = self.deliver();
+        let _ = self.flush(cx);
+        // There is more to do, after the others. Polled once, this asks to be woken when all of them have had their turn,
+        // the future in `block_on` and the sockets included; waking ourselves would come before these.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        Poll::Pending
+    }
+
     /// To connect stays with the task: it runs what others have written, and that may take its time.
     fn is_shared(&self) -> bool {
         self.is_up()
@@ -542,63 +601,8 @@ impl Work for Task {
     fn taken_up(&self) -> usize {
         self.taken_up
     }
-}
 
-impl Future for Task {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let _entered = this.span.clone().entered();
-        this.delivered = 0;
-        this.received = 0;
-        this.taken_up = 0;
-        if let Link::Open(open) = &mut this.link {
-            open.is_drained = false;
-        }
-        for _ in 0..MAX_ROUNDS {
-            // What has come in meanwhile goes with the same flush.
-            let more = this.round(cx) || this.shared.inbox.has_more() || this.flush(cx);
-            if this.is_finished() {
-                let _ = this.deliver();
-                this.finish();
-                return Poll::Ready(());
-            }
-            if more {
-                if this.delivered + this.incoming.deliveries.len() >= MAX_MESSAGES_A_POLL
-                    || this.received >= MAX_BYTES_A_POLL
-                {
-                    break;
-                }
-                continue;
-            }
-            if this.deliver() == Demand::DropConnection {
-                continue;
-            }
-            // What was completed may have been the last thing that kept the connection.
-            let may_part = this.completed != Load::default() && !this.stays_connected();
-            if !this.sleep(cx)
-                && !may_part
-                && this
-                    .shared
-                    .inbox
-                    .sleep(cx, this.batch.farewell, &mut this.completed)
-            {
-                let ids = this.session.packet_ids_in_use();
-                this.shared.counters.packet_ids(ids);
-                #[cfg(feature = "metrics")]
-                this.shared
-                    .counters
-                    .meters
-                    .pending(this.shared.inbox.load());
-                return Poll::Pending;
-            }
-        }
-        let _ = this.deliver();
-        let _ = this.flush(cx);
-        // There is more to do, after the others. Polled once, this asks to be woken when all of them have had their turn,
-        // the future in `block_on` and the sockets included; waking ourselves would come before these.
-        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
-        Poll::Pending
+    fn delivered(&self) -> usize {
+        self.delivered
     }
 }

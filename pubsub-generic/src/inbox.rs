@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
+use std::task::Waker;
 
 use mqtt_session::Subscription;
 use pubsub_core::{
@@ -288,7 +288,7 @@ impl Inbox {
     /// whether the task may sleep.
     pub(crate) fn sleep(
         &self,
-        cx: &Context<'_>,
+        bell: &Waker,
         farewell_seen: Option<Farewell>,
         completed: &mut Load,
     ) -> bool {
@@ -301,7 +301,7 @@ impl Inbox {
         if state.has_more() || farewell != farewell_seen {
             return false;
         }
-        state.sleeper = Some(cx.waker().clone());
+        state.sleeper = Some(bell.clone());
         true
     }
 
@@ -501,21 +501,21 @@ mod tests {
     #[test]
     fn the_sleeper_is_woken_once_and_only_if_it_sleeps() {
         let inbox = Inbox::new(9, 9, Receipts::new());
-        let cx = Context::from_waker(Waker::noop());
-        assert!(inbox.sleep(&cx, None, &mut Load::default()));
+        let bell = Waker::noop();
+        assert!(inbox.sleep(bell, None, &mut Load::default()));
         inbox.notify(unsubscribe());
         assert!(inbox.lock().sleeper.is_none());
         assert!(
-            !inbox.sleep(&cx, None, &mut Load::default()),
+            !inbox.sleep(bell, None, &mut Load::default()),
             "something has come in"
         );
         inbox.take(&mut Batch::default(), &mut Load::default());
-        assert!(inbox.sleep(&cx, None, &mut Load::default()));
+        assert!(inbox.sleep(bell, None, &mut Load::default()));
         inbox.close(Farewell::AtOnce);
         assert!(
-            !inbox.sleep(&cx, None, &mut Load::default()),
+            !inbox.sleep(bell, None, &mut Load::default()),
             "the farewell has not been seen"
         );
-        assert!(inbox.sleep(&cx, Some(Farewell::AtOnce), &mut Load::default()));
+        assert!(inbox.sleep(bell, Some(Farewell::AtOnce), &mut Load::default()));
     }
 }

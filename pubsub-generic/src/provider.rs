@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use mqtt_codec::ProtocolVersion;
 use mqtt_session::{BrokerOnlySession, CleanStart, Persistence, Session, Timestamp};
 use pubsub_core::{
-    BoxFuture, DeliverySink, FilterRequest, MatchingRules, Network, OfflinePolicy, OutboundMessage,
-    Provider, ProviderError, ProviderErrorKind, PublishError, PublishReceipt, QoS, ReceiptSink,
-    Receipts, Refusal, RefusalKind, Settlement, TopicFilter,
+    BoxFuture, DeliverySink, Drive, FilterRequest, MatchingRules, Network, OfflinePolicy,
+    OutboundMessage, Provider, ProviderError, ProviderErrorKind, PublishError, PublishReceipt, QoS,
+    ReceiptSink, Receipts, Refusal, RefusalKind, Settlement, TopicFilter,
 };
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -347,6 +347,10 @@ impl Provider for MqttProvider {
 
     fn matching_rules(&self) -> MatchingRules {
         self.shared.options.matching
+    }
+
+    fn driver(&self) -> Option<Arc<dyn Drive>> {
+        Some(Arc::clone(&self.seat) as Arc<_>)
     }
 
     /// Resolves at QoS 0 when the message is handed to the socket, at QoS 1 with its PUBACK and at QoS 2 with its

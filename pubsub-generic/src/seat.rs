@@ -2,47 +2,68 @@
 //!
 //! The work is a future that one at a time takes out of its seat, polls and puts back. The spawned task does that when it is
 //! woken. A lone publisher may do it too, as it begins to wait for its receipt: the message is then written, and mostly
-//! settled, without a hop to the task and back. On a runtime with one thread that hop costs its root future two turns of
-//! the runtime, as much as a third of the send.
+//! settled, without a hop to the task and back. And so may a lone subscriber that waits for the next message: it is woken
+//! together with the task, and before it, and takes its message off the socket by itself. On a runtime with one thread each of
+//! these hops costs its root future two turns of the runtime, as much as a third of the send.
 //!
-//! Whoever polls, the work sees one and the same waker, the seat's. So every socket, timer and queue that it
-//! waits for goes on waking the seat, and the seat wakes the spawned task. What holds under the lock is:
+//! Whoever polls, the work sees the same two wakers, the seat's: one for the handles, and one for all else. So every socket,
+//! timer and queue that it waits for goes on waking the seat, and the seat wakes the spawned task. What holds under the lock is:
 //!
-//! - *woken* is set by each wake, and cleared by taking the work out to poll it;
-//! - where *woken* is set and the work is in its place, the spawned task has been woken since: by the wake itself, or,
+//! - *news* is set by each wake, and cleared by taking the work out to poll it;
+//! - where there is *news* and the work is in its place, the spawned task has been woken since: by the wake itself, or,
 //!   if the work was out then, by whoever put it back.
 //!
-//! The task, when it runs, polls the work if it is woken and in its place. If it is out, the task need not wait for it: should
-//! there be more to do, it is woken again. So no wake is lost, nobody waits for the lock longer than it takes to move a pointer, and
-//! code that is called by the work and comes back here finds the place empty and goes its way.
+//! The task, when it runs, polls the work if there is news and the work is in its place. If it is out, the task need not wait for
+//! it: should there be more to do, it is woken again. So no wake is lost, nobody waits for the lock longer than it takes to move a
+//! pointer, and code that is called by the work and comes back here finds the place empty and goes its way. A subscriber that
+//! is woken beside the task is asked for nothing: if it never comes, or is gone, the task has been woken all the same.
+
+mod habits;
 
 use std::any::Any;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pubsub_core::Drive;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use self::habits::{Audience, Habit};
 
 /// What is driven.
-pub(crate) trait Work: Future<Output = ()> + Unpin + Send + 'static {
+pub(crate) trait Work: Send + 'static {
+    /// A poll, with what there is to do. The context's waker is woken for all but the handles, `bell` for these.
+    fn poll(&mut self, cx: &mut Context<'_>, bell: &Waker, news: News) -> Poll<()>;
+
     /// Whether others than the spawned task may poll it as it stands.
     fn is_shared(&self) -> bool;
 
     /// How many publishes the last poll has taken up.
     fn taken_up(&self) -> usize;
+
+    /// How many messages the last poll has handed on.
+    fn delivered(&self) -> usize;
+}
+
+/// What has happened since the work was last polled. The greater says the more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum News {
+    None,
+    /// The handles have left something, and that is all.
+    Handles,
+    /// Something else that the work waits for has happened.
+    Any,
 }
 
 pub(crate) struct Seat<W>(Mutex<State<W>>);
 
 struct State<W> {
     place: Place<W>,
-    woken: bool,
+    news: News,
     /// The spawned task.
     task: Option<Waker>,
     habit: Habit,
+    audience: Audience,
 }
 
 enum Place<W> {
@@ -63,15 +84,17 @@ struct Driven<W> {
     /// For its timers, and for what it spawns: whoever polls may be on another runtime, or on none.
     runtime: Handle,
     waker: Waker,
+    bell: Waker,
 }
 
 impl<W: Work> Seat<W> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             place: Place::Empty,
-            woken: false,
+            news: News::None,
             task: None,
             habit: Habit::default(),
+            audience: Audience::default(),
         })))
     }
 
@@ -81,11 +104,14 @@ impl<W: Work> Seat<W> {
             work: make(),
             runtime: Handle::current(),
             waker: Waker::from(Arc::clone(&self)),
+            bell: Waker::from(Arc::new(Bell(Arc::clone(&self)))),
         };
         {
             let mut state = self.lock();
+            state.audience.shares_thread =
+                driven.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
             state.place = Place::Free(driven);
-            state.woken = true;
+            state.news = News::Any;
         }
         let running = Running(self);
         std::future::poll_fn(|cx| running.0.poll_in_task(cx)).await;
@@ -97,7 +123,9 @@ impl<W: Work> Seat<W> {
             Some(task) => task.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
-        let Some(mut driven) = state.take_out() else {
+        let news = state.news;
+        state.audience.task_runs(news);
+        let Some((mut driven, news)) = state.take_out() else {
             return match std::mem::replace(&mut state.place, Place::Empty) {
                 Place::Empty => Poll::Ready(()),
                 Place::Panicked(panic) => {
@@ -112,9 +140,10 @@ impl<W: Work> Seat<W> {
         };
         drop(state);
         // A panic drops the work, and then ends the task.
-        let polled = driven.poll();
+        let polled = driven.poll(news);
         let mut state = self.lock();
         state.habit.taken_up_by_task(driven.work.taken_up());
+        state.audience.delivered_by_task(driven.work.delivered());
         if polled.is_ready() {
             state.place = Place::Empty;
             drop(state);
@@ -139,28 +168,23 @@ impl<W: Work> Seat<W> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<W>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<W: Work> Drive for Seat<W> {
-    fn drive(&self, cx: &Context<'_>) {
-        let Some(mut driven) = self.lock().take_out_for(cx.waker()) else {
-            return;
-        };
+    /// Polls the work for somebody else than the task.
+    fn poll_for_other(&self, mut driven: Driven<W>, news: News, waits_for: WaitsFor) {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let _entered = driven.runtime.enter();
-            Pin::new(&mut *driven.work).poll(&mut Context::from_waker(&driven.waker))
+            driven.poll(news)
         }));
         let mut state = self.lock();
         let end = match polled {
             Ok(Poll::Pending) => {
                 state.habit.taken_up_by_other(driven.work.taken_up());
+                if waits_for == WaitsFor::Message {
+                    state.audience.delivered_by_guest(driven.work.delivered());
+                }
                 return self.put_back(driven, state);
             }
             Ok(Poll::Ready(())) => Place::Empty,
-            // It belongs to the task, where it would have happened otherwise, and not to whoever publishes.
+            // It belongs to the task, where it would have happened otherwise, and not to whoever waits.
             Err(panic) => Place::Panicked(panic),
         };
         drop(state);
@@ -177,39 +201,104 @@ impl<W: Work> Drive for Seat<W> {
             task.wake();
         }
     }
-}
 
-impl<W: Work> Wake for Seat<W> {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
+    fn tell(&self, news: News) {
         let mut state = self.lock();
-        if state.woken {
+        if state.news >= news {
             // The task is on its way, or whoever has the work will see to it.
             return;
         }
-        state.woken = true;
-        let task = state.task_to_wake();
+        let before = std::mem::replace(&mut state.news, news);
+        let (mut guest, mut task) = (None, None);
+        if let Place::Free(_) = state.place {
+            if news == News::Any {
+                guest = state.audience.call();
+            }
+            if before == News::None {
+                task = state.task_to_wake();
+            }
+        }
         drop(state);
+        // In this order: a runtime with one thread has them in a row.
+        if let Some(guest) = guest {
+            guest.wake();
+        }
         if let Some(task) = task {
             task.wake();
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, State<W>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What another waits for who polls the work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    Receipt,
+    Message,
+}
+
+impl<W: Work> Drive for Seat<W> {
+    fn drive(&self, cx: &Context<'_>) {
+        let taken = self.lock().take_out_for_publisher(cx.waker());
+        if let Some((driven, news)) = taken {
+            self.poll_for_other(driven, news, WaitsFor::Receipt);
+        }
+    }
+
+    fn drive_receiving(&self, cx: &Context<'_>) {
+        let mut state = self.lock();
+        if !state.audience.suggests(cx.waker()) {
+            return;
+        }
+        if state.news == News::Any {
+            let taken = state.take_out_for_guest();
+            drop(state);
+            if let Some((driven, news)) = taken {
+                self.poll_for_other(driven, news, WaitsFor::Message);
+            }
+            return;
+        }
+        let left = state.audience.admit(cx.waker());
+        drop(state);
+        // It is somebody else's, and so is what its destructor does.
+        drop(left);
+    }
+}
+
+impl<W: Work> Wake for Seat<W> {
+    fn wake(self: Arc<Self>) {
+        self.tell(News::Any);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.tell(News::Any);
+    }
+}
+
+/// What the handles wake.
+struct Bell<W>(Arc<Seat<W>>);
+
+impl<W: Work> Wake for Bell<W> {
+    fn wake(self: Arc<Self>) {
+        self.0.tell(News::Handles);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.tell(News::Handles);
+    }
 }
 
 impl<W> State<W> {
-    /// The work, if it is to be polled.
-    fn take_out(&mut self) -> Option<Driven<W>> {
-        if !self.woken {
+    /// The work and what there is to do, if it is to be polled.
+    fn take_out(&mut self) -> Option<(Driven<W>, News)> {
+        if self.news == News::None {
             return None;
         }
         match std::mem::replace(&mut self.place, Place::Out) {
-            Place::Free(driven) => {
-                self.woken = false;
-                Some(driven)
-            }
+            Place::Free(driven) => Some((driven, std::mem::replace(&mut self.news, News::None))),
             other => {
                 self.place = other;
                 None
@@ -219,17 +308,28 @@ impl<W> State<W> {
 
     fn task_to_wake(&self) -> Option<Waker> {
         match self.place {
-            Place::Free(_) if self.woken => self.task.clone(),
+            Place::Free(_) if self.news > News::None => self.task.clone(),
             _ => None,
         }
     }
 }
 
 impl<W: Work> State<W> {
+    fn is_shared(&self) -> bool {
+        matches!(&self.place, Place::Free(driven) if driven.work.is_shared())
+    }
+
     /// The work, if whoever has this waker may poll it now.
-    fn take_out_for(&mut self, publisher: &Waker) -> Option<Driven<W>> {
-        let is_shared = matches!(&self.place, Place::Free(driven) if driven.work.is_shared());
-        if !is_shared || !self.woken || !self.habit.suggests(publisher) {
+    fn take_out_for_publisher(&mut self, publisher: &Waker) -> Option<(Driven<W>, News)> {
+        if !self.is_shared() || self.news == News::None || !self.habit.suggests(publisher) {
+            return None;
+        }
+        self.take_out()
+    }
+
+    /// The work, if a subscriber may poll it now.
+    fn take_out_for_guest(&mut self) -> Option<(Driven<W>, News)> {
+        if !self.is_shared() || !self.audience.takes_turn() {
             return None;
         }
         self.take_out()
@@ -237,8 +337,9 @@ impl<W: Work> State<W> {
 }
 
 impl<W: Work> Driven<W> {
-    fn poll(&mut self) -> Poll<()> {
-        Pin::new(&mut *self.work).poll(&mut Context::from_waker(&self.waker))
+    fn poll(&mut self, news: News) -> Poll<()> {
+        let mut cx = Context::from_waker(&self.waker);
+        self.work.poll(&mut cx, &self.bell, news)
     }
 }
 
@@ -254,305 +355,11 @@ impl<W: Work> Drop for Running<W> {
             _ => std::mem::replace(&mut state.place, Place::Empty),
         };
         let task = state.task.take();
+        let audience = std::mem::take(&mut state.audience);
         drop(state);
-        drop((left, task));
-    }
-}
-
-/// What the publishes so far say about the next one.
-///
-/// To drive is worthwhile for one that publishes, waits, and publishes again. Where several publish at a time, each would
-/// write its own message, while the task, which runs after them, writes them all at once. So the last few times that
-/// the task ran it must have found one publish, and all of them by the same publisher; and now and then it is left to
-/// the task, to see whether that still holds. That also gives the other tasks of a runtime their turn, whatever the publisher does.
-#[derive(Default)]
-struct Habit {
-    /// How often in a row the task found one publish, and not several.
-    alone: u32,
-    /// How often others may drive before the task is to look again.
-    left: u32,
-    /// Who began to wait last: the addresses behind its waker, which is not kept. Should another have the same by chance,
-    /// it is taken for this one, and no harm done.
-    publisher: (usize, usize),
-}
-
-/// So many times.
-const ALONE_ENOUGH: u32 = 3;
-/// The task's own turn comes once in so many publishes: its hop costs each of them next to nothing then, and a runtime with one
-/// thread is kept for a fraction of a millisecond.
-const DRIVEN_BY_OTHERS: u32 = 32;
-
-impl Habit {
-    fn taken_up_by_task(&mut self, publishes: usize) {
-        match publishes {
-            0 => return,
-            1 => self.alone = self.alone.saturating_add(1),
-            _ => self.alone = 0,
-        }
-        self.left = DRIVEN_BY_OTHERS;
-    }
-
-    fn taken_up_by_other(&mut self, publishes: usize) {
-        if publishes > 1 {
-            self.alone = 0;
-        }
-    }
-
-    /// Whether whoever begins to wait had better drive.
-    fn suggests(&mut self, publisher: &Waker) -> bool {
-        let publisher = (
-            publisher.data().addr(),
-            std::ptr::from_ref(publisher.vtable()).addr(),
-        );
-        if std::mem::replace(&mut self.publisher, publisher) != publisher {
-            return false;
-        }
-        if self.alone < ALONE_ENOUGH || self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        true
+        drop((left, task, audience));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use std::sync::mpsc;
-    use std::thread;
-
-    use tokio::runtime::Builder;
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    /// What the work and those who leave something for it have in common.
-    #[derive(Default)]
-    struct Desk {
-        state: Mutex<(VecDeque<oneshot::Sender<()>>, Option<Waker>)>,
-        done: AtomicUsize,
-        is_closed: AtomicBool,
-        panics: AtomicBool,
-        /// Polls at a time, which are never two.
-        polls: AtomicUsize,
-        /// Polls that were not the task's.
-        by_others: AtomicUsize,
-        /// Told at the beginning of a poll, which then waits.
-        gate: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
-        dropped: AtomicUsize,
-    }
-
-    impl Desk {
-        fn leave(&self) -> oneshot::Receiver<()> {
-            let (sender, receiver) = oneshot::channel();
-            let mut state = self.state.lock().unwrap();
-            state.0.push_back(sender);
-            let sleeper = state.1.take();
-            drop(state);
-            if let Some(sleeper) = sleeper {
-                sleeper.wake();
-            }
-            receiver
-        }
-
-        fn close(&self) {
-            self.is_closed.store(true, Ordering::SeqCst);
-            drop(self.leave());
-        }
-    }
-
-    struct Clerk {
-        desk: Arc<Desk>,
-        taken: usize,
-    }
-
-    impl Work for Clerk {
-        fn is_shared(&self) -> bool {
-            true
-        }
-
-        fn taken_up(&self) -> usize {
-            // Whoever comes may drive.
-            self.taken.min(1)
-        }
-    }
-
-    impl Future for Clerk {
-        type Output = ();
-
-        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-            let desk = Arc::clone(&self.desk);
-            assert_eq!(desk.polls.fetch_add(1, Ordering::SeqCst), 0);
-            if tokio::task::try_id().is_none() {
-                desk.by_others.fetch_add(1, Ordering::SeqCst);
-            }
-            if let Some((inside, go_on)) = desk.gate.lock().unwrap().take() {
-                inside.send(()).unwrap();
-                go_on.recv().unwrap();
-            }
-            assert!(!desk.panics.load(Ordering::SeqCst), "as asked");
-            self.taken = 0;
-            loop {
-                let mut state = desk.state.lock().unwrap();
-                let Some(next) = state.0.pop_front() else {
-                    state.1 = Some(cx.waker().clone());
-                    break;
-                };
-                drop(state);
-                self.taken += 1;
-                desk.done.fetch_add(1, Ordering::SeqCst);
-                let _ = next.send(());
-            }
-            desk.polls.fetch_sub(1, Ordering::SeqCst);
-            match desk.is_closed.load(Ordering::SeqCst) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        }
-    }
-
-    impl Drop for Clerk {
-        fn drop(&mut self) {
-            self.desk.dropped.fetch_add(1, Ordering::SeqCst);
-            // Nobody is to wait for what was left.
-            drop(std::mem::take(&mut *self.desk.state.lock().unwrap()));
-        }
-    }
-
-    fn clerk(desk: &Arc<Desk>) -> Box<dyn FnOnce() -> Box<Clerk> + Send> {
-        let desk = Arc::clone(desk);
-        Box::new(move || Box::new(Clerk { desk, taken: 0 }))
-    }
-
-    /// Drives first, as a receipt does, and then waits for the task or another to have done it.
-    async fn left(desk: &Desk, seat: &Seat<Clerk>) -> bool {
-        let mut receiver = desk.leave();
-        std::future::poll_fn(|cx| {
-            seat.drive(cx);
-            Pin::new(&mut receiver).poll(cx)
-        })
-        .await
-        .is_ok()
-    }
-
-    /// Polls to the end on a thread without a runtime.
-    fn on_no_runtime(future: impl Future) {
-        struct Unpark(thread::Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut future = std::pin::pin!(future);
-        while future
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-        {
-            thread::park();
-        }
-    }
-
-    #[test]
-    fn no_wake_is_lost_between_many_who_drive() {
-        const THREADS: usize = 4;
-        const EACH: usize = 20_000;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_time()
-            .build()
-            .unwrap();
-        let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
-        let task = runtime.spawn(Arc::clone(&seat).run(clerk(&desk)));
-        let all: Vec<_> = (0..THREADS)
-            .map(|_| {
-                let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
-                let work = async move {
-                    for _ in 0..EACH {
-                        // One lost wake, and this would wait for ever.
-                        assert!(left(&desk, &seat).await);
-                    }
-                };
-                thread::spawn(move || on_no_runtime(work))
-            })
-            .collect();
-        for thread in all {
-            thread.join().unwrap();
-        }
-        assert_eq!(desk.done.load(Ordering::SeqCst), THREADS * EACH);
-        assert!(desk.by_others.load(Ordering::SeqCst) > EACH / 100);
-        desk.close();
-        runtime.block_on(task).unwrap();
-        assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
-    }
-
-    /// A seat whose work anybody may poll from here on, and its desk.
-    async fn scene() -> (Arc<Desk>, Arc<Seat<Clerk>>, tokio::task::JoinHandle<()>) {
-        let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
-        let task = tokio::spawn(Arc::clone(&seat).run(clerk(&desk)));
-        for _ in 0..=ALONE_ENOUGH {
-            assert!(left(&desk, &seat).await);
-        }
-        (desk, seat, task)
-    }
-
-    #[tokio::test]
-    async fn who_drives_does_it_at_once_and_the_task_then_leaves_it() {
-        let (desk, seat, task) = scene().await;
-        for _ in 0..DRIVEN_BY_OTHERS / 2 {
-            let mut receiver = desk.leave();
-            std::future::poll_fn(|cx| {
-                seat.drive(cx);
-                assert!(receiver.try_recv().is_ok());
-                Poll::Ready(())
-            })
-            .await;
-        }
-        assert!(!seat.lock().woken, "there is nothing left for the task");
-        desk.close();
-        task.await.unwrap();
-        assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test]
-    async fn a_panic_of_the_work_is_the_tasks_whoever_drives() {
-        let (desk, seat, task) = scene().await;
-        desk.panics.store(true, Ordering::SeqCst);
-        assert!(!left(&desk, &seat).await, "the work took it along");
-        assert!(task.await.unwrap_err().is_panic());
-        assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
-        assert_eq!(Arc::strong_count(&seat), 1, "nothing keeps it");
-    }
-
-    #[test]
-    fn a_runtime_that_goes_while_another_drives_takes_the_work_with_it() {
-        let runtime = Builder::new_current_thread().build().unwrap();
-        let (desk, seat, task) = runtime.block_on(scene());
-        let (inside, is_inside) = mpsc::channel();
-        let (open, go_on) = mpsc::channel();
-        *desk.gate.lock().unwrap() = Some((inside, go_on));
-        let driving = thread::spawn({
-            let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
-            move || {
-                let waits = desk.leave();
-                on_no_runtime(std::future::poll_fn(|cx| {
-                    // Twice, since the first time it is not known.
-                    seat.drive(cx);
-                    seat.drive(cx);
-                    Poll::Ready(())
-                }));
-                drop(waits);
-            }
-        });
-        is_inside.recv().unwrap();
-        drop(runtime);
-        assert_eq!(desk.dropped.load(Ordering::SeqCst), 0, "it is being polled");
-        open.send(()).unwrap();
-        driving.join().unwrap();
-        assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
-        assert_eq!(Arc::strong_count(&seat), 1, "nothing keeps it");
-        assert!(task.is_finished());
-    }
-}
+mod tests;

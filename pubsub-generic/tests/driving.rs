@@ -1,4 +1,5 @@
-//! Who does the connection's work while publishers wait: how often it writes, who else gets a turn, and how it ends.
+//! Who does the connection's work while publishers and subscribers wait: how often it reads and writes, who else gets a
+//! turn, and how it ends.
 #![allow(missing_docs, reason = "tests")]
 
 use std::collections::VecDeque;
@@ -10,7 +11,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use bytes::Bytes;
-use pubsub_core::{BoxFuture, Delivered, Provider, PubSub, PublishError, Publishing, QoS};
+use pubsub_core::{
+    BoxFuture, Delivered, Provider, PubSub, PublishError, Publishing, QoS, Subscription,
+};
 use pubsub_generic::{
     Attempt, Connect, ConnectError, DEFAULT_NAME, MqttOptions, MqttProvider, Opened, Received,
     Transport, TransportError,
@@ -33,6 +36,12 @@ struct State {
     writes_at_root: usize,
     /// Done within the next write.
     trap: Option<Box<dyn FnOnce() + Send>>,
+    /// Done within the next read that brings something.
+    read_trap: Option<Box<dyn FnOnce() + Send>>,
+    /// Reads that brought something, and in which task.
+    readers: Vec<Option<tokio::task::Id>>,
+    /// PUBACK packets.
+    acknowledged: usize,
     /// Transports that are open.
     open: usize,
 }
@@ -44,6 +53,31 @@ impl Wire {
 
     fn writes(&self) -> usize {
         self.state().writes
+    }
+
+    /// Has something arrive.
+    fn bring(&self, packets: impl IntoIterator<Item = Bytes>) {
+        let mut state = self.state();
+        state.to_client.extend(packets);
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.state().acknowledged
+    }
+
+    /// How many of the reads since there were so many brought something in this task, or outside of any.
+    fn reads_in(&self, task: Option<tokio::task::Id>, since: usize) -> usize {
+        let readers = &self.state().readers[since..];
+        readers.iter().filter(|reader| **reader == task).count()
+    }
+
+    fn reads(&self) -> usize {
+        self.state().readers.len()
     }
 }
 
@@ -74,6 +108,12 @@ impl Transport for Socket {
             state.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        state.readers.push(tokio::task::try_id());
+        let trap = state.read_trap.take();
+        drop(state);
+        if let Some(trap) = trap {
+            trap();
+        }
         Poll::Ready(Ok(Received::Chunks))
     }
 
@@ -93,8 +133,18 @@ impl Transport for Socket {
             0x32 => Some([&[0x40, 2], &id()[..]].concat()),
             0x34 => Some([&[0x50, 2], &id()[..]].concat()),
             0x62 => Some(vec![0x70, 2, packet[2], packet[3]]),
+            // One filter each, the last byte of which is the QoS.
+            0x82 => Some(vec![
+                0x90,
+                3,
+                packet[2],
+                packet[3],
+                packet[packet.len() - 1],
+            ]),
+            0xa2 => Some(vec![0xb0, 2, packet[2], packet[3]]),
             _ => None,
         };
+        state.acknowledged += usize::from(packet[0] == 0x40);
         state.to_client.extend(answer.map(Bytes::from));
         if packet[0] & 0xf0 == 0x30 {
             state.publishes += 1;
@@ -147,6 +197,23 @@ fn scene() -> Scene {
         pubsub,
         provider,
     }
+}
+
+/// A message on a topic of one letter, with its number as payload.
+fn message(topic: u8, number: u32) -> Bytes {
+    let [a, b, c, d] = number.to_be_bytes();
+    Bytes::from(vec![0x30, 7, 0, 1, topic, a, b, c, d])
+}
+
+/// The same at QoS 1.
+fn message_to_confirm(topic: u8, id: u8) -> Bytes {
+    Bytes::from(vec![0x32, 5, 0, 1, topic, 0, id])
+}
+
+/// The number of the next message.
+async fn next(messages: &mut Subscription) -> u32 {
+    let message = messages.next().await.unwrap().unwrap();
+    u32::from_be_bytes(message.payload[..].try_into().unwrap())
 }
 
 fn send(pubsub: &PubSub) -> Publishing {
@@ -393,4 +460,227 @@ async fn the_work_may_come_back_to_itself() {
     pubsub.publish("a", "x").await.unwrap();
     let inner = slot.lock().unwrap().take().unwrap();
     inner.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lone_subscriber_reads_by_itself() {
+    let Scene { wire, pubsub, .. } = scene();
+    let mut messages = pubsub.subscribe("a").await.unwrap();
+    let before = wire.reads();
+    for number in 0..1_000 {
+        wire.bring([message(b'a', number)]);
+        assert_eq!(next(&mut messages).await, number);
+    }
+    assert_eq!(wire.reads() - before, 1_000);
+    assert!(wire.reads_in(None, before) > 900);
+}
+
+/// As a socket does: it wakes while the runtime waits.
+#[test]
+fn who_is_woken_with_the_task_reads_before_it() {
+    const MESSAGES: u32 = 1_000;
+    let Scene { wire, pubsub, .. } = scene();
+    let next_number = Arc::new(Mutex::new(0..0));
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park({
+            let (wire, next_number) = (wire.clone(), Arc::clone(&next_number));
+            move || {
+                let number = next_number.lock().unwrap().next();
+                wire.bring(number.map(|number| message(b'a', number)));
+            }
+        })
+        .build()
+        .unwrap();
+    let receive = {
+        let next_number = Arc::clone(&next_number);
+        async move || {
+            let mut messages = pubsub.subscribe("a").await.unwrap();
+            *next_number.lock().unwrap() = 0..MESSAGES;
+            for number in 0..MESSAGES {
+                assert_eq!(next(&mut messages).await, number);
+            }
+            tokio::task::try_id()
+        }
+    };
+    runtime.block_on(async {
+        let before = wire.reads();
+        assert_eq!(receive().await, None);
+        assert!(wire.reads_in(None, before) > 900);
+        let before = wire.reads();
+        let task = tokio::spawn(async move { receive().await }).await.unwrap();
+        assert!(wire.reads_in(task, before) > 900);
+    });
+}
+
+#[tokio::test]
+async fn others_get_their_turn_whatever_a_subscriber_receives() {
+    let Scene { wire, pubsub, .. } = scene();
+    let mut messages = pubsub.subscribe("a").await.unwrap();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let other = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    for number in 0..1_000 {
+        wire.bring([message(b'a', number)]);
+        assert_eq!(next(&mut messages).await, number);
+    }
+    assert!(turns.load(Ordering::Relaxed) >= 1_000 / 40);
+    other.abort();
+}
+
+#[tokio::test]
+async fn streams_of_one_task_find_what_is_theirs_whichever_drives() {
+    let Scene { wire, pubsub, .. } = scene();
+    let mut numbers = [(b'a', 0), (b'b', 0)];
+    let mut a = pubsub.subscribe("a").await.unwrap();
+    let mut b = pubsub.subscribe("b").await.unwrap();
+    for turn in 0..1_000 {
+        let (topic, number) = &mut numbers[turn / 3 % 2];
+        wire.bring([message(*topic, *number)]);
+        let found = tokio::select! {
+            found = next(&mut a) => (b'a', found),
+            found = next(&mut b) => (b'b', found),
+        };
+        assert_eq!(found, (*topic, *number));
+        *number += 1;
+    }
+}
+
+/// A subscriber that drives, and another in a task of its own, for which messages come when the first has ceased to wait: it is
+/// polled no more, though it exists, and then it exists no more.
+#[tokio::test]
+async fn who_ceases_to_wait_leaves_nothing_undone() {
+    let Scene { wire, pubsub, .. } = scene();
+    let mut first = pubsub.subscribe("a").await.unwrap();
+    let mut other = pubsub.subscribe("b").qos(QoS::AtLeastOnce).await.unwrap();
+    let other = tokio::spawn(async move {
+        for _ in 0..20 {
+            other.next().await.unwrap().unwrap();
+        }
+    });
+    let mut acknowledged = 0;
+    for round in 0..20 {
+        for number in 0..10 {
+            wire.bring([message(b'a', number)]);
+            assert_eq!(next(&mut first).await, number);
+        }
+        {
+            let mut next = pin!(first.next());
+            let waits = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx).is_pending()));
+            assert!(waits.await);
+        }
+        if round % 2 == 1 {
+            drop(first);
+            first = pubsub.subscribe("a").await.unwrap();
+        }
+        wire.bring([message_to_confirm(b'b', 1)]);
+        acknowledged += 1;
+        while wire.acknowledged() < acknowledged {
+            tokio::task::yield_now().await;
+        }
+        pubsub.publish("a", "x").await.unwrap();
+    }
+    other.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_read_brings_is_acknowledged_in_one_write() {
+    let Scene { wire, pubsub, .. } = scene();
+    let mut messages = pubsub.subscribe("a").qos(QoS::AtLeastOnce).await.unwrap();
+    let (reads, writes) = (wire.reads(), wire.writes());
+    for window in 1..=100 {
+        wire.bring((1..=20).map(|id| message_to_confirm(b'a', id)));
+        for _ in 0..20 {
+            messages.next().await.unwrap().unwrap();
+        }
+        while wire.acknowledged() < window * 20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!((wire.reads() - reads, wire.writes() - writes), (100, 100));
+    assert!(wire.reads_in(None, reads) > 80);
+}
+
+#[test]
+fn subscribers_may_be_on_several_threads() {
+    const MESSAGES: u32 = 2_000;
+    let Scene {
+        wire,
+        pubsub,
+        provider,
+    } = scene();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let topics = [b'a', b'b', b'c'];
+    let streams = topics.map(|topic| {
+        let filter = std::str::from_utf8(&[topic]).unwrap().to_owned();
+        runtime.block_on(async { pubsub.subscribe(filter.as_str()).await.unwrap() })
+    });
+    let receive = |topic, mut messages| {
+        let wire = wire.clone();
+        async move {
+            for number in 0..MESSAGES {
+                wire.bring([message(topic, number)]);
+                assert_eq!(next(&mut messages).await, number);
+            }
+        }
+    };
+    let all: Vec<_> = topics
+        .into_iter()
+        .zip(streams)
+        .map(|(topic, messages)| {
+            let work = receive(topic, messages);
+            thread::spawn(move || on_no_runtime(work))
+        })
+        .collect();
+    let joined = runtime.spawn_blocking(move || all.into_iter().all(|one| one.join().is_ok()));
+    assert!(runtime.block_on(joined).unwrap());
+    runtime.block_on(provider.close()).unwrap();
+    assert_eq!(wire.state().open, 0);
+}
+
+/// What the work calls may wait for messages itself, as far as it can.
+#[tokio::test]
+async fn the_work_may_come_back_to_itself_for_messages() {
+    let Scene { wire, pubsub, .. } = scene();
+    let mut messages = pubsub.subscribe("a").await.unwrap();
+    let mut others = pubsub.subscribe("b").await.unwrap();
+    for number in 0..10 {
+        wire.bring([message(b'a', number)]);
+        assert_eq!(next(&mut messages).await, number);
+    }
+    let (told, tells) = std::sync::mpsc::channel();
+    wire.state().read_trap = Some(Box::new(move || {
+        let mut next = pin!(others.next());
+        let polled = next.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        told.send(polled.is_pending()).unwrap();
+    }));
+    wire.bring([message(b'a', 10)]);
+    assert_eq!(next(&mut messages).await, 10);
+    assert!(tells.recv().unwrap());
+}
+
+#[tokio::test]
+async fn a_panic_ends_the_provider_and_not_the_subscriber() {
+    let Scene {
+        wire,
+        pubsub,
+        provider,
+    } = scene();
+    let mut messages = pubsub.subscribe("a").await.unwrap();
+    for number in 0..10 {
+        wire.bring([message(b'a', number)]);
+        assert_eq!(next(&mut messages).await, number);
+    }
+    wire.state().read_trap = Some(Box::new(|| panic!("as asked")));
+    wire.bring([message(b'a', 10)]);
+    assert!(!matches!(messages.next().await, Some(Ok(_))));
+    assert_eq!(wire.state().open, 0);
+    assert!(provider.close().await.is_err());
 }

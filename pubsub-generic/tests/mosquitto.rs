@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{cause, client};
 use pubsub_core::{
     ConnectionState as State, Continuity, Delivered, Event, GapCause, Json, ProviderErrorKind,
-    PublishError, QoS, RefusalKind,
+    PublishError, QoS, RefusalKind, Subscription,
 };
 use pubsub_generic::{
     ConnectErrorKind, ConnectionError, DEFAULT_NAME, Jitter, MqttOptions, ProtocolVersion,
@@ -620,6 +620,72 @@ fn who_publishes_from_many_threads_over_a_cutting_link_loses_nothing() {
     let _proxy = runtime.block_on(cutting).unwrap();
     runtime.block_on(reading).unwrap();
     runtime.block_on(alice.close()).unwrap();
+}
+
+/// Whoever is alone to wait for messages does the connection's work: here it is one of three, at the root of the runtime, in a
+/// task of it and on another runtime, while it is cut.
+#[test]
+fn who_receives_on_several_threads_over_a_cutting_link_misses_nothing() {
+    const MESSAGES: usize = 400;
+    let Some(mosquitto) = find_or_skip() else {
+        return;
+    };
+    let on_one_thread = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let runtime = on_one_thread();
+    let (broker, proxy) = runtime.block_on(async {
+        let broker = mosquitto.config().websocket().start().await.unwrap();
+        let proxy = Proxy::start(broker.ws_address()).await.unwrap();
+        (broker, proxy)
+    });
+    let session = SessionMode::Resumed {
+        expiry: Duration::from_secs(600),
+    };
+    let (alice, _) = client(MqttOptions::new(broker.ws_url()));
+    let (bob, _) = client(MqttOptions::new(proxy.ws_url()).session(session));
+    let [at_root, in_task, elsewhere] = [(); 3].map(|()| {
+        let subscribe = async { bob.subscribe("n").qos(QoS::ExactlyOnce).await };
+        runtime.block_on(subscribe).unwrap()
+    });
+    let in_task = runtime.spawn(receive(in_task, MESSAGES, || {}));
+    let elsewhere = runtime.spawn_blocking(move || {
+        on_one_thread().block_on(receive(elsewhere, MESSAGES, || {}));
+    });
+    let publishing = runtime.spawn(async move {
+        for n in 0..MESSAGES {
+            let qos = ALL_QOS[1 + n % 2];
+            alice.publish("n", Json(&n)).qos(qos).await.unwrap();
+        }
+    });
+    let mut received = 0;
+    let cut_now_and_then = || {
+        received += 1;
+        if received % (MESSAGES / 5) == 0 {
+            proxy.cut_all(Cut::Reset);
+        }
+    };
+    runtime.block_on(async {
+        receive(at_root, MESSAGES, cut_now_and_then).await;
+        for other in [in_task, elsewhere, publishing] {
+            other.await.unwrap();
+        }
+        bob.close().await.unwrap();
+    });
+}
+
+/// Until so many different ones have come, of which each is told.
+async fn receive(mut messages: Subscription, wanted: usize, mut told: impl FnMut()) {
+    let mut seen = BTreeSet::new();
+    while seen.len() < wanted {
+        let message = messages.next().await.unwrap().unwrap();
+        if seen.insert(message.json::<usize>().unwrap()) {
+            told();
+        }
+    }
 }
 
 #[tokio::test]

@@ -314,16 +314,46 @@ impl Queue {
         }
     }
 
-    /// The next entry, once nothing is left in the subscription's local batch: it is filled with what comes behind. Pending
-    /// registers the waker, `None` is the end.
+    /// The next entry, once nothing is left in the subscription's local batch: it is filled with what comes behind. Before
+    /// there is nothing but to wait, `drive` may bring more. Pending registers the waker, `None` is the end.
     ///
     /// A message to be confirmed does not come with a batch: until it is asked for it stays where the limits on holding reach
     /// it, since others wait for its confirmation too.
-    pub(crate) fn poll_next(&self, cx: &Context<'_>, local: &mut Batch) -> Poll<Option<Entry>> {
+    pub(crate) fn poll_next(
+        &self,
+        cx: &Context<'_>,
+        local: &mut Batch,
+        drive: impl FnOnce(),
+    ) -> Poll<Option<Entry>> {
         debug_assert!(local.is_empty());
         let mut state = self.lock();
+        if let Some(next) = self.take_next(&mut state, local) {
+            return Poll::Ready(Some(next));
+        }
+        if !state.ended {
+            // What comes now is seen below, and need not wake.
+            let waker = state.waker.take();
+            drop(state);
+            drop(waker);
+            drive();
+            state = self.lock();
+            if let Some(next) = self.take_next(&mut state, local) {
+                return Poll::Ready(Some(next));
+            }
+        }
+        state.give_back();
+        local.give_back();
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// What comes first, and into the local batch what comes behind.
+    fn take_next(&self, state: &mut State, local: &mut Batch) -> Option<Entry> {
         if state.is_held_next() {
-            return Poll::Ready(state.classes[HELD].pop_front().map(Entry::Item));
+            return state.classes[HELD].pop_front().map(Entry::Item);
         }
         let (mut messages, mut bytes) = (0, 0);
         if state.is_all_plain() {
@@ -345,24 +375,12 @@ impl Queue {
         }
         if self.limits.queue.policy == OverflowPolicy::LatestPerTopic {
             for item in &local.items {
-                self.forget_latest(&mut state, item);
+                self.forget_latest(state, item);
             }
         }
         self.local.messages.store(messages, Ordering::Relaxed);
         self.local.bytes.store(bytes, Ordering::Relaxed);
-        if let Some(next) = self.pop(local) {
-            return Poll::Ready(Some(next));
-        }
-        state.give_back();
-        local.give_back();
-        if state.ended {
-            return Poll::Ready(None);
-        }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
+        self.pop(local)
     }
 
     /// What comes first in the local batch.

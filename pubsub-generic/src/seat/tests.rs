@@ -1,0 +1,492 @@
+//! Who polls, when, and what becomes of it.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use super::habits::{ALONE_ENOUGH, DRIVEN_BY_OTHERS, FRUITFUL_ENOUGH};
+use super::*;
+
+/// What the work and those who leave something for it have in common.
+#[derive(Default)]
+struct Desk {
+    /// What the handles have left, and whom they wake.
+    left: Mutex<Tray>,
+    /// What has arrived, and whom that wakes.
+    arrived: Mutex<Tray>,
+    done: AtomicUsize,
+    is_closed: AtomicBool,
+    panics: AtomicBool,
+    /// Polls at a time, which are never two.
+    polls: AtomicUsize,
+    /// Polls that were not the task's.
+    by_others: AtomicUsize,
+    /// Told at the beginning of a poll, which then waits.
+    gate: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+    dropped: AtomicUsize,
+}
+
+type Tray = (VecDeque<oneshot::Sender<()>>, Option<Waker>);
+
+impl Desk {
+    fn leave(&self) -> oneshot::Receiver<()> {
+        Self::put(&self.left)
+    }
+
+    fn arrive(&self) -> oneshot::Receiver<()> {
+        Self::put(&self.arrived)
+    }
+
+    fn put(tray: &Mutex<Tray>) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut tray = tray.lock().unwrap();
+        tray.0.push_back(sender);
+        let sleeper = tray.1.take();
+        drop(tray);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+        receiver
+    }
+
+    /// Does all that is there, and otherwise has this one woken for it.
+    fn clear(&self, tray: &Mutex<Tray>, sleeper: &Waker) -> usize {
+        let mut taken = 0;
+        loop {
+            let mut tray = tray.lock().unwrap();
+            let Some(next) = tray.0.pop_front() else {
+                tray.1 = Some(sleeper.clone());
+                return taken;
+            };
+            drop(tray);
+            taken += 1;
+            self.done.fetch_add(1, Ordering::SeqCst);
+            let _ = next.send(());
+        }
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(self.leave());
+    }
+}
+
+struct Clerk {
+    desk: Arc<Desk>,
+    taken_up: usize,
+    delivered: usize,
+}
+
+impl Work for Clerk {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn taken_up(&self) -> usize {
+        // Whoever comes may drive.
+        self.taken_up.min(1)
+    }
+
+    fn delivered(&self) -> usize {
+        self.delivered
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, bell: &Waker, news: News) -> Poll<()> {
+        let desk = Arc::clone(&self.desk);
+        assert_eq!(desk.polls.fetch_add(1, Ordering::SeqCst), 0);
+        assert!(news > News::None);
+        if tokio::task::try_id().is_none() {
+            desk.by_others.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Some((inside, go_on)) = desk.gate.lock().unwrap().take() {
+            inside.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        assert!(!desk.panics.load(Ordering::SeqCst), "as asked");
+        self.taken_up = desk.clear(&desk.left, bell);
+        // What has not been told of is not there, or told of soon.
+        self.delivered = match news {
+            News::Any => desk.clear(&desk.arrived, cx.waker()),
+            _ => 0,
+        };
+        desk.polls.fetch_sub(1, Ordering::SeqCst);
+        match desk.is_closed.load(Ordering::SeqCst) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Clerk {
+    fn drop(&mut self) {
+        self.desk.dropped.fetch_add(1, Ordering::SeqCst);
+        // Nobody is to wait for what was left.
+        drop(std::mem::take(&mut *self.desk.left.lock().unwrap()));
+        drop(std::mem::take(&mut *self.desk.arrived.lock().unwrap()));
+    }
+}
+
+fn clerk(desk: &Arc<Desk>) -> Box<dyn FnOnce() -> Box<Clerk> + Send> {
+    let desk = Arc::clone(desk);
+    Box::new(move || {
+        Box::new(Clerk {
+            desk,
+            taken_up: 0,
+            delivered: 0,
+        })
+    })
+}
+
+/// Drives first, as a receipt does, and then waits for the task or another to have done it.
+async fn left(desk: &Desk, seat: &Seat<Clerk>) -> bool {
+    let mut receiver = desk.leave();
+    std::future::poll_fn(|cx| {
+        seat.drive(cx);
+        Pin::new(&mut receiver).poll(cx)
+    })
+    .await
+    .is_ok()
+}
+
+/// Something arrives. Whoever waits for it drives first, each time that it is woken.
+async fn received(desk: &Desk, seat: &Seat<Clerk>) -> bool {
+    let mut receiver = desk.arrive();
+    std::future::poll_fn(|cx| {
+        seat.drive_receiving(cx);
+        Pin::new(&mut receiver).poll(cx)
+    })
+    .await
+    .is_ok()
+}
+
+/// Polls to the end on a thread without a runtime.
+fn on_no_runtime(future: impl Future) {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = std::pin::pin!(future);
+    while future
+        .as_mut()
+        .poll(&mut Context::from_waker(&waker))
+        .is_pending()
+    {
+        thread::park();
+    }
+}
+
+#[test]
+fn no_wake_is_lost_between_many_who_drive() {
+    const THREADS: usize = 4;
+    const EACH: usize = 20_000;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
+    let task = runtime.spawn(Arc::clone(&seat).run(clerk(&desk)));
+    let all: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
+            let work = async move {
+                for _ in 0..EACH {
+                    // One lost wake, and this would wait for ever.
+                    assert!(left(&desk, &seat).await);
+                }
+            };
+            thread::spawn(move || on_no_runtime(work))
+        })
+        .collect();
+    for thread in all {
+        thread.join().unwrap();
+    }
+    assert_eq!(desk.done.load(Ordering::SeqCst), THREADS * EACH);
+    desk.close();
+    runtime.block_on(task).unwrap();
+    assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
+}
+
+/// A seat whose work anybody may poll from here on, and its desk.
+async fn scene() -> (Arc<Desk>, Arc<Seat<Clerk>>, tokio::task::JoinHandle<()>) {
+    let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
+    let task = tokio::spawn(Arc::clone(&seat).run(clerk(&desk)));
+    for _ in 0..=ALONE_ENOUGH {
+        assert!(left(&desk, &seat).await);
+    }
+    (desk, seat, task)
+}
+
+#[tokio::test]
+async fn who_drives_does_it_at_once_and_the_task_then_leaves_it() {
+    let (desk, seat, task) = scene().await;
+    for _ in 0..DRIVEN_BY_OTHERS / 2 {
+        let mut receiver = desk.leave();
+        std::future::poll_fn(|cx| {
+            seat.drive(cx);
+            assert!(receiver.try_recv().is_ok());
+            Poll::Ready(())
+        })
+        .await;
+    }
+    let news = seat.lock().news;
+    assert_eq!(news, News::None, "there is nothing left for the task");
+    desk.close();
+    task.await.unwrap();
+    assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_work_is_the_tasks_whoever_drives() {
+    let (desk, seat, task) = scene().await;
+    desk.panics.store(true, Ordering::SeqCst);
+    assert!(!left(&desk, &seat).await, "the work took it along");
+    assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
+    assert_eq!(Arc::strong_count(&seat), 1, "nothing keeps it");
+}
+
+#[test]
+fn a_runtime_that_goes_while_another_drives_takes_the_work_with_it() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let (desk, seat, task) = runtime.block_on(scene());
+    let (inside, is_inside) = mpsc::channel();
+    let (open, go_on) = mpsc::channel();
+    *desk.gate.lock().unwrap() = Some((inside, go_on));
+    let driving = thread::spawn({
+        let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
+        move || {
+            let waits = desk.leave();
+            on_no_runtime(std::future::poll_fn(|cx| {
+                // Twice, since the first time it is not known.
+                seat.drive(cx);
+                seat.drive(cx);
+                Poll::Ready(())
+            }));
+            drop(waits);
+        }
+    });
+    is_inside.recv().unwrap();
+    drop(runtime);
+    assert_eq!(desk.dropped.load(Ordering::SeqCst), 0, "it is being polled");
+    open.send(()).unwrap();
+    driving.join().unwrap();
+    assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
+    assert_eq!(Arc::strong_count(&seat), 1, "nothing keeps it");
+    assert!(task.is_finished());
+}
+
+#[test]
+fn no_wake_is_lost_between_many_who_receive() {
+    const THREADS: usize = 3;
+    const EACH: usize = 10_000;
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
+    let task = runtime.spawn(Arc::clone(&seat).run(clerk(&desk)));
+    let work = |waits: usize| {
+        let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
+        async move {
+            for at in 0..EACH {
+                // One lost wake, and this would wait for ever.
+                assert!(match (at / 100 + waits) % 3 {
+                    0 => left(&desk, &seat).await,
+                    _ => received(&desk, &seat).await,
+                });
+            }
+        }
+    };
+    let all: Vec<_> = (0..THREADS)
+        .map(|waits| {
+            let work = work(waits);
+            thread::spawn(move || on_no_runtime(work))
+        })
+        .collect();
+    runtime.block_on(work(THREADS));
+    let joined = runtime.spawn_blocking(move || all.into_iter().all(|all| all.join().is_ok()));
+    assert!(runtime.block_on(joined).unwrap());
+    assert_eq!(desk.done.load(Ordering::SeqCst), (THREADS + 1) * EACH);
+    desk.close();
+    runtime.block_on(task).unwrap();
+    assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
+    assert_eq!(Arc::strong_count(&seat), 1, "nothing keeps it");
+}
+
+/// Somebody who is woken.
+#[derive(Default)]
+struct Sleeper(AtomicUsize);
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Sleeper {
+    fn wakes(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn waits_on(self: &Arc<Self>, seat: &Seat<Clerk>) {
+        let waker = Waker::from(Arc::clone(self));
+        seat.drive_receiving(&Context::from_waker(&waker));
+    }
+}
+
+/// A seat whose task has found one message after the other, and somebody who has waited for the last.
+async fn audience() -> (
+    Arc<Desk>,
+    Arc<Seat<Clerk>>,
+    tokio::task::JoinHandle<()>,
+    Arc<Sleeper>,
+) {
+    let (desk, seat, task) = scene().await;
+    for _ in 0..FRUITFUL_ENOUGH {
+        desk.arrive().await.unwrap();
+    }
+    let sleeper = Arc::new(Sleeper::default());
+    sleeper.waits_on(&seat);
+    (desk, seat, task, sleeper)
+}
+
+fn has_guest(seat: &Seat<Clerk>) -> bool {
+    seat.lock().audience.guest.is_some()
+}
+
+#[tokio::test]
+async fn a_lone_subscriber_is_woken_for_what_arrives_and_takes_it_before_the_task() {
+    let (desk, seat, task, sleeper) = audience().await;
+    assert!(!has_guest(&seat), "there may be others");
+    for turn in 1..=DRIVEN_BY_OTHERS as usize {
+        sleeper.waits_on(&seat);
+        drop(desk.leave());
+        assert_eq!(
+            sleeper.wakes(),
+            turn - 1,
+            "what handles leave is not for it"
+        );
+        let mut arrives = desk.arrive();
+        assert_eq!(sleeper.wakes(), turn);
+        assert!(arrives.try_recv().is_err());
+        sleeper.waits_on(&seat);
+        assert!(arrives.try_recv().is_ok());
+        let news = seat.lock().news;
+        assert_eq!(news, News::None, "there is nothing left for the task");
+    }
+    let waiting = desk.arrive();
+    sleeper.waits_on(&seat);
+    assert_eq!(seat.lock().news, News::Any, "the task has not run for long");
+    waiting.await.unwrap();
+    desk.close();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_woken_and_does_not_come_is_not_waited_for_nor_asked_soon_again() {
+    let (desk, seat, task, sleeper) = audience().await;
+    sleeper.waits_on(&seat);
+    let by_others = desk.by_others.load(Ordering::SeqCst);
+    desk.arrive().await.unwrap();
+    assert_eq!(sleeper.wakes(), 1);
+    for again in 1..FRUITFUL_ENOUGH {
+        sleeper.waits_on(&seat);
+        assert!(!has_guest(&seat), "{again}");
+        desk.arrive().await.unwrap();
+    }
+    sleeper.waits_on(&seat);
+    assert!(has_guest(&seat));
+    assert_eq!(desk.by_others.load(Ordering::SeqCst), by_others);
+    desk.close();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_finds_nothing_is_not_asked_soon_again() {
+    let (desk, seat, task, sleeper) = audience().await;
+    sleeper.waits_on(&seat);
+    // Woken by something else than a message.
+    seat.tell(News::Any);
+    assert_eq!(sleeper.wakes(), 1);
+    sleeper.waits_on(&seat);
+    sleeper.waits_on(&seat);
+    assert!(!has_guest(&seat));
+    desk.close();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn several_who_wait_are_left_to_the_task() {
+    let (desk, seat, task, one) = audience().await;
+    let other = Arc::new(Sleeper::default());
+    for _ in 0..10 {
+        other.waits_on(&seat);
+        one.waits_on(&seat);
+        assert!(!has_guest(&seat));
+        desk.arrive().await.unwrap();
+    }
+    assert_eq!((one.wakes(), other.wakes()), (0, 0));
+    desk.close();
+    task.await.unwrap();
+}
+
+#[test]
+fn where_there_are_several_threads_the_task_receives() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).build();
+    let runtime = runtime.unwrap();
+    let (desk, seat, task, sleeper) = runtime.block_on(audience());
+    sleeper.waits_on(&seat);
+    assert!(!has_guest(&seat));
+    runtime.block_on(desk.arrive()).unwrap();
+    desk.close();
+    runtime.block_on(task).unwrap();
+}
+
+#[test]
+fn nobodys_waker_is_kept_for_longer_than_the_next_wake_or_the_runtime() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let (desk, seat, _task, sleeper) = runtime.block_on(audience());
+    sleeper.waits_on(&seat);
+    assert_eq!(Arc::strong_count(&sleeper), 2);
+    let _arrives = desk.arrive();
+    assert_eq!((sleeper.wakes(), Arc::strong_count(&sleeper)), (1, 1));
+    sleeper.waits_on(&seat);
+    sleeper.waits_on(&seat);
+    let other = Arc::new(Sleeper::default());
+    other.waits_on(&seat);
+    other.waits_on(&seat);
+    assert_eq!(
+        Arc::strong_count(&sleeper),
+        1,
+        "another is there in its place"
+    );
+    assert_eq!(Arc::strong_count(&other), 2);
+    drop(runtime);
+    assert_eq!(Arc::strong_count(&other), 1);
+    other.waits_on(&seat);
+    other.waits_on(&seat);
+    assert_eq!(
+        (Arc::strong_count(&seat), Arc::strong_count(&other)),
+        (1, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_panic_while_a_subscriber_drives_is_the_tasks() {
+    let (desk, seat, task, sleeper) = audience().await;
+    sleeper.waits_on(&seat);
+    desk.panics.store(true, Ordering::SeqCst);
+    let arrives = desk.arrive();
+    sleeper.waits_on(&seat);
+    assert!(arrives.await.is_err(), "the work took it along");
+    assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(Arc::strong_count(&seat), 1, "nothing keeps it");
+    assert_eq!(Arc::strong_count(&sleeper), 1);
+}
