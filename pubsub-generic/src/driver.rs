@@ -401,7 +401,11 @@ impl Task {
                 let len = self.chunks.iter().map(Bytes::len).sum();
                 self.received += len;
                 self.shared.counters.bytes_received(len);
-                self.handle_chunks();
+                let more = self.handle_chunks();
+                if received == Received::Drained && !more {
+                    // The rest of this round is enough for what messages lead to.
+                    return self.close_if_idle();
+                }
             }
             Ok(Received::End) => {
                 let closed = TransportError::new(TransportErrorKind::Closed);

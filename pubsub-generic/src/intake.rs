@@ -50,7 +50,8 @@ struct Intake<'a> {
 impl Task {
     /// Feeds the session with a batch. Errors come back as events. What else it reports is handled chunk by chunk, since
     /// messages behind an event take the longer way. The messages are delivered later, or in between when there are many.
-    pub(crate) fn handle_chunks(&mut self) {
+    /// Returns whether there was anything else.
+    pub(crate) fn handle_chunks(&mut self) -> bool {
         let now = self.timestamp;
         if self.incoming.deliveries.is_empty() {
             // As many as last time. The last ones went to the subscriber with the room they were in.
@@ -62,6 +63,7 @@ impl Task {
         let mut chunk = Bytes::new();
         // Until two chunks in a row are something else, since others like them will follow.
         let mut may_be_plain = true;
+        let mut more = false;
         loop {
             let (session, mut intake) = self.intake();
             let progress = loop {
@@ -83,7 +85,7 @@ impl Task {
                     break Some(progress);
                 }
             };
-            self.drain_events();
+            more |= self.drain_events();
             match progress {
                 None => break,
                 Some(Ok(InputProgress::DrainEvents)) => {
@@ -97,6 +99,7 @@ impl Task {
         drop(others);
         self.chunks = chunks;
         self.acknowledge_unwanted();
+        more
     }
 
     /// Puts a message that came as an event into the batch that is about to be delivered.
