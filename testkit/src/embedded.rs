@@ -18,7 +18,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,8 @@ use tokio::{
     runtime::{Builder, Runtime},
     task::JoinHandle,
 };
+
+use crate::port::Port;
 
 /// The largest MQTT packet it takes; with its own default of 256 MiB one client could fill memory.
 pub const MAX_PACKET_SIZE: usize = 1024 * 1024;
@@ -51,7 +53,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Having its own runtime, it keeps going when the caller's is blocked, takes no notice of a
 /// paused clock there, and can be taken away with everything it holds in one move.
 pub struct Broker {
-    address: SocketAddr,
+    port: Port,
     /// `None` while the broker is taken away.
     running: Option<Running>,
 }
@@ -71,9 +73,10 @@ impl Broker {
     ///
     /// When no loopback port can be bound or no thread be started.
     pub async fn start() -> Result<Self, StartError> {
-        let (address, running) = launch((Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let port = Port::reserve().map_err(|_| StartError::Bind)?;
+        let running = launch(port.address()).await?;
         Ok(Self {
-            address,
+            port,
             running: Some(running),
         })
     }
@@ -81,13 +84,13 @@ impl Broker {
     /// Where its WebSocket listener is, also while the broker is away.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://{}/mqtt", self.address)
+        format!("ws://{}/mqtt", self.address())
     }
 
     /// The address in [`url`](Self::url).
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// Ends the broker in order: clients of MQTT 5 are told (reason 0x8B), then all connections end.
@@ -128,8 +131,8 @@ impl Broker {
         }
         let deadline = Instant::now() + REBIND_TIMEOUT;
         loop {
-            match launch(self.address).await {
-                Ok((_, running)) => {
+            match launch(self.address()).await {
+                Ok(running) => {
                     self.running = Some(running);
                     return Ok(());
                 }
@@ -154,7 +157,7 @@ impl Drop for Broker {
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
-            .field("address", &self.address)
+            .field("address", &self.address())
             .field("running", &self.running.is_some())
             .finish()
     }
@@ -208,7 +211,7 @@ impl From<MqttError> for StartError {
     }
 }
 
-async fn launch(address: SocketAddr) -> Result<(SocketAddr, Running), StartError> {
+async fn launch(address: SocketAddr) -> Result<Running, StartError> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("embedded-broker")
@@ -222,21 +225,18 @@ async fn launch(address: SocketAddr) -> Result<(SocketAddr, Running), StartError
         Ok(started) => started?,
         Err(failure) => return Err(StartError::Broker(failure.to_string())),
     };
-    let (bound, shutdown, serving) = started;
-    let running = Running {
+    let (shutdown, serving) = started;
+    Ok(Running {
         runtime: runtime.keep(),
         shutdown,
         serving,
-    };
-    Ok((bound, running))
+    })
 }
 
-async fn serve(
-    address: SocketAddr,
-) -> Result<(SocketAddr, BrokerShutdownHandle, JoinHandle<()>), StartError> {
+async fn serve(address: SocketAddr) -> Result<(BrokerShutdownHandle, JoinHandle<()>), StartError> {
     let mut broker = MqttBroker::with_config(config(address)).await?;
     // It goes on without the listener that it could not bind.
-    let bound = broker.ws_local_addr().ok_or(StartError::Bind)?;
+    broker.ws_local_addr().ok_or(StartError::Bind)?;
     let shutdown = broker.shutdown_handle();
     let mut ready = broker.ready_receiver();
     let serving = tokio::spawn(async move {
@@ -247,7 +247,7 @@ async fn serve(
         .wait_for(|&ready| ready)
         .await
         .map_err(|_| StartError::Broker("it ended at once".to_owned()))?;
-    Ok((bound, shutdown, serving))
+    Ok((shutdown, serving))
 }
 
 fn config(address: SocketAddr) -> BrokerConfig {

@@ -8,6 +8,7 @@
 //! | [`certs`] | an authority, and certificates good and bad | |
 //! | [`peer`] | the other side of a connection, played by the test | |
 //! | [`proxy`] | cuts, delays and black holes between a client and a broker | |
+//! | [`port`] | a port that nobody else is given while nobody listens | |
 //! | [`null_broker`] | acknowledges, counts and floods, for benchmarks of clients | |
 //! | [`probe`] | a small MQTT 3.1.1 client made of bytes | |
 #![cfg_attr(
@@ -33,6 +34,7 @@ pub mod mosquitto;
 mod net;
 pub mod null_broker;
 pub mod peer;
+pub mod port;
 pub mod probe;
 pub mod proxy;
 mod wire;

@@ -14,7 +14,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -28,6 +28,8 @@ use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
+
+use crate::port::Port;
 
 /// How much is carried at a time.
 const CHUNK: usize = 16 * 1024;
@@ -162,7 +164,7 @@ pub struct Counts {
 /// A running proxy. Dropping it ends the listener and all connections.
 #[derive(Debug)]
 pub struct Proxy {
-    address: SocketAddr,
+    port: Port,
     shared: Arc<Shared>,
     serving: Serving,
 }
@@ -206,8 +208,8 @@ impl Proxy {
     ///
     /// When no port can be bound.
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
+        let port = Port::reserve()?;
+        let listener = port.listen()?;
         let shared = Arc::new(Shared {
             upstream,
             script: Mutex::new(Script {
@@ -222,7 +224,7 @@ impl Proxy {
         });
         let serving = Serving(Some(tokio::spawn(serve(listener, Arc::clone(&shared)))));
         Ok(Self {
-            address,
+            port,
             shared,
             serving,
         })
@@ -231,13 +233,13 @@ impl Proxy {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// A URL for clients of a WebSocket broker behind it.
     #[must_use]
     pub fn ws_url(&self) -> String {
-        format!("ws://{}/mqtt", self.address)
+        format!("ws://{}/mqtt", self.address())
     }
 
     /// Says what happens to the next connection for which nothing has been said yet.
@@ -292,7 +294,7 @@ impl Proxy {
         }
         let mut attempts = REBIND_ATTEMPTS;
         let listener = loop {
-            match TcpListener::bind(self.address).await {
+            match self.port.listen() {
                 Ok(listener) => break listener,
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {
                     attempts -= 1;

@@ -2,11 +2,14 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
-use testkit::proxy::{Cut, Direction, Link, Proxy};
+use testkit::{
+    port::Port,
+    proxy::{Cut, Direction, Link, Proxy},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -188,11 +191,8 @@ async fn refusing_ends_everything_until_it_accepts_again() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_a_connection_that_ends() {
-    let gone: SocketAddr = {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        listener.local_addr().unwrap()
-    };
-    let proxy = Proxy::start(gone).await.unwrap();
+    let gone = Port::reserve().unwrap();
+    let proxy = Proxy::start(gone.address()).await.unwrap();
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     assert_eq!(read_to_end(&mut client).await.unwrap(), b"");
     proxy.wait_for(|counts| counts.open == 0).await;

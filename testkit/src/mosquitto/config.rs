@@ -4,7 +4,6 @@ use std::{
     fmt,
     fs::{self, File},
     io,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,7 +11,10 @@ use std::{
 use tempfile::TempDir;
 
 use super::{Broker, PORT_ATTEMPTS, StartError, process::launch, search_path};
-use crate::certs::{Authority, Identity};
+use crate::{
+    certs::{Authority, Identity},
+    port::Port,
+};
 
 /// What a broker is to offer. Anonymous clients are let in unless there are users.
 #[derive(Clone, Debug)]
@@ -130,7 +132,7 @@ impl Config {
         self.write_files(directory.path())?;
         let mut last = None;
         for _ in 0..PORT_ATTEMPTS {
-            let ports = Ports::pick(&self)?;
+            let ports = Ports::reserve(&self)?;
             fs::write(
                 directory.path().join("mosquitto.conf"),
                 self.text(directory.path(), &ports),
@@ -192,18 +194,18 @@ impl Config {
         }
         lines.extend(self.extra.iter().cloned());
         // Without the domain the WebSocket listener binds every interface, whatever the address says.
-        let listener = |port| {
+        let listener = |port: &Port| {
             [
-                format!("listener {port} 127.0.0.1"),
+                format!("listener {} 127.0.0.1", port.address().port()),
                 "socket_domain ipv4".to_owned(),
             ]
         };
-        lines.extend(listener(ports.tcp));
-        if let Some(port) = ports.ws {
+        lines.extend(listener(&ports.tcp));
+        if let Some(port) = &ports.ws {
             lines.extend(listener(port));
             lines.push("protocol websockets".to_owned());
         }
-        if let (Some(port), Some(secure)) = (ports.wss, &self.secure_websocket) {
+        if let (Some(port), Some(secure)) = (&ports.wss, &self.secure_websocket) {
             lines.extend(listener(port));
             lines.push("protocol websockets".to_owned());
             lines.push(format!("cafile {}", in_directory("ca.pem")));
@@ -220,38 +222,27 @@ impl Config {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The broker's for as long as its handle lives, since it cannot bind port 0 and say what it got.
+#[derive(Debug)]
 pub(super) struct Ports {
-    pub(super) tcp: u16,
-    pub(super) ws: Option<u16>,
-    pub(super) wss: Option<u16>,
+    pub(super) tcp: Port,
+    pub(super) ws: Option<Port>,
+    pub(super) wss: Option<Port>,
 }
 
 impl Ports {
-    /// Free ports, as the system saw it a moment ago. mosquitto cannot bind port 0 and say what it
-    /// got, so this is a guess that [`Config::start`] repeats when it was wrong.
-    fn pick(config: &Config) -> io::Result<Self> {
-        // All are held until all are known, so that they differ.
-        let mut held = Vec::new();
-        let mut free = || -> io::Result<u16> {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = listener.local_addr()?.port();
-            held.push(listener);
-            Ok(port)
-        };
+    fn reserve(config: &Config) -> io::Result<Self> {
+        let wss = config.secure_websocket.is_some();
         Ok(Self {
-            tcp: free()?,
-            ws: config.websocket.then(&mut free).transpose()?,
-            wss: config
-                .secure_websocket
-                .is_some()
-                .then(&mut free)
-                .transpose()?,
+            tcp: Port::reserve()?,
+            ws: config.websocket.then(Port::reserve).transpose()?,
+            wss: wss.then(Port::reserve).transpose()?,
         })
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = u16> {
-        [Some(self.tcp), self.ws, self.wss].into_iter().flatten()
+    pub(super) fn all(&self) -> impl Iterator<Item = &Port> {
+        let others = [&self.ws, &self.wss].into_iter().flatten();
+        std::iter::once(&self.tcp).chain(others)
     }
 }
 

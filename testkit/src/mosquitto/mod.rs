@@ -18,7 +18,7 @@ mod process;
 use std::{
     env, fmt,
     io::{self, Write as _},
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -40,9 +40,9 @@ pub const REQUIRE_VARIABLE: &str = "PUBSUB_REQUIRE_BROKER";
 
 /// How long a started broker may take until all its listeners answer. It needs 0.2 s; the rest is
 /// for a machine with much else to do.
-pub const START_TIMEOUT: Duration = Duration::from_secs(20);
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often another set of ports is tried when somebody else took one in between.
+/// How often another set of ports is tried where they cannot be held and somebody else took one.
 const PORT_ATTEMPTS: usize = 8;
 
 /// How long [`Broker::start`] tries to get its old ports back.
@@ -129,8 +129,7 @@ impl Broker {
     /// If there is none: see [`Config::websocket`].
     #[must_use]
     pub fn ws_url(&self) -> String {
-        let port = self.ports.ws.expect("the configuration has websocket()");
-        format!("ws://127.0.0.1:{port}/mqtt")
+        format!("ws://{}/mqtt", self.ws_address())
     }
 
     /// Where its WebSocket listener with TLS is.
@@ -140,15 +139,15 @@ impl Broker {
     /// If there is none: see [`Config::secure_websocket`].
     #[must_use]
     pub fn wss_url(&self) -> String {
-        let port = self.ports.wss;
+        let port = self.ports.wss.as_ref();
         let port = port.expect("the configuration has secure_websocket()");
-        format!("wss://localhost:{port}/mqtt")
+        format!("wss://localhost:{}/mqtt", port.address().port())
     }
 
     /// Where it speaks MQTT over plain TCP.
     #[must_use]
     pub fn tcp_address(&self) -> SocketAddr {
-        loopback(self.ports.tcp)
+        self.ports.tcp.address()
     }
 
     /// The address of the WebSocket listener without TLS, for a [`proxy`](crate::proxy) before it.
@@ -158,7 +157,9 @@ impl Broker {
     /// If there is none: see [`Config::websocket`].
     #[must_use]
     pub fn ws_address(&self) -> SocketAddr {
-        loopback(self.ports.ws.expect("the configuration has websocket()"))
+        let port = self.ports.ws.as_ref();
+        let port = port.expect("the configuration has websocket()");
+        port.address()
     }
 
     /// Ends the broker in order (SIGTERM) and waits for it; clients see their connections end. Does
@@ -340,8 +341,4 @@ fn search_path(name: &str) -> Option<PathBuf> {
         )
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }

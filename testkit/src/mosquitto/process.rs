@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 
-use super::{POLL_INTERVAL, START_TIMEOUT, StartError, config::Ports, loopback};
+use super::{POLL_INTERVAL, START_TIMEOUT, StartError, config::Ports};
 
 /// A child that does not outlive this value.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(super) async fn launch(
         poll(&mut process, deadline, directory, begin).await?;
     }
     for port in ports.all() {
-        while TcpStream::connect(loopback(port)).await.is_err() {
+        while TcpStream::connect(port.address()).await.is_err() {
             poll(&mut process, deadline, directory, begin).await?;
         }
     }
