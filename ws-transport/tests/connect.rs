@@ -47,12 +47,12 @@ async fn a_large_send_leaves_as_several_messages() {
 
 #[tokio::test]
 async fn nobody_listening_is_a_retryable_dial_error() {
-    let address = {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap()
-    };
+    // Bound, so that nobody else listens there, and not listening either.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = closed.local_addr().unwrap();
     let error = Connector::new()
-        .timeout(Duration::from_secs(5))
+        .timeout(Duration::from_secs(60))
         .connect(&endpoint("ws", address), &request())
         .await
         .unwrap_err();
