@@ -9,7 +9,7 @@ use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{cause, client};
+use common::{StoppedClock, cause, client};
 use pubsub_core::{
     ConnectionState as State, Continuity, Delivered, Event, GapCause, Json, ProviderErrorKind,
     PublishError, QoS, RefusalKind, Subscription,
@@ -189,7 +189,7 @@ async fn a_backlog_larger_than_the_window_arrives_over_one_connection() {
             publishing.qos(QoS::AtLeastOnce).await.unwrap();
         }
         for number in 0..BACKLOG {
-            let message = tokio::time::timeout(Duration::from_secs(10), messages.next());
+            let message = tokio::time::timeout(Duration::from_secs(60), messages.next());
             let message = message.await.unwrap().unwrap().unwrap();
             assert_eq!(message.payload, number.to_string(), "{version:?}");
         }
@@ -416,22 +416,24 @@ async fn a_frozen_broker_is_noticed_by_the_ping_timeout() {
 }
 
 async fn freeze(broker: &Broker, version: ProtocolVersion) {
-    let options = MqttOptions::new(broker.ws_url())
-        .protocol_version(version)
-        .keep_alive(Duration::from_secs(1))
-        .ping_timeout(Duration::from_millis(500))
-        .connect_timeout(Duration::from_secs(1));
+    let options = MqttOptions::new(broker.ws_url()).protocol_version(version);
     let (pubsub, provider) = client(options);
     let mut events = pubsub.subscribe("a").await.unwrap().events();
     let mut watch = pubsub.connection(DEFAULT_NAME).unwrap();
     broker.pause().unwrap();
-    let begin = Instant::now();
+    let clock = StoppedClock::stop();
+    let begin = tokio::time::Instant::now();
+    while watch.current().state == State::Connected {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Both timers are answered before the next second.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let noticed = begin.elapsed().as_secs();
+    assert!((60..75).contains(&noticed), "{noticed}");
+    drop(clock);
     let lost = watch.reached(State::ConnectionDisrupted).await.unwrap();
-    assert!(
-        begin.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begin.elapsed()
-    );
     let reason = lost.reason.unwrap();
     assert!(
         matches!(
@@ -453,7 +455,7 @@ async fn freeze(broker: &Broker, version: ProtocolVersion) {
         provider
             .stats()
             .round_trip
-            .is_none_or(|time| time < Duration::from_secs(5))
+            .is_none_or(|time| time < Duration::from_secs(50))
     );
 }
 
@@ -728,7 +730,7 @@ async fn closing_leaves_nothing_behind() {
     }
     proxy.wait_for(|counts| counts.open == 0).await;
     // The proxy's own tasks are among them.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while alive() > before {
         assert!(
             Instant::now() < deadline,

@@ -115,3 +115,25 @@ impl Transport for Corded {
         self.transport.poll_close(cx)
     }
 }
+
+/// A clock that moves for nobody but who [advances](tokio::time::advance) it, so that sockets may take the time that they
+/// need. It runs again when this is dropped.
+pub struct StoppedClock(
+    #[expect(dead_code, reason = "its end is the signal")] std::sync::mpsc::Sender<()>,
+);
+
+impl StoppedClock {
+    pub fn stop() -> Self {
+        let (running, ended) = std::sync::mpsc::channel::<()>();
+        // While anything blocks, the runtime does not take the way to the next timer for a wait.
+        tokio::task::spawn_blocking(move || ended.recv());
+        tokio::time::pause();
+        Self(running)
+    }
+}
+
+impl Drop for StoppedClock {
+    fn drop(&mut self) {
+        tokio::time::resume();
+    }
+}
