@@ -14,9 +14,10 @@ use pubsub_generic::{
     PlainWs, ProtocolVersion, ReasonCode, Reconnect, TransportErrorKind,
 };
 use testkit::peer::{Peer, PeerSocket};
+use testkit::port::Port;
 
 fn options(peer: &Peer) -> MqttOptions {
-    MqttOptions::new(peer.url()).connect_timeout(Duration::from_secs(5))
+    MqttOptions::new(peer.url()).connect_timeout(Duration::from_secs(60))
 }
 
 /// What `connect` says when the peer does this to the first connection.
@@ -312,9 +313,8 @@ async fn a_server_that_never_answers_the_upgrade_is_left_at_the_deadline() {
 
 #[tokio::test]
 async fn a_host_that_is_not_there_is_told_at_once_and_tried_again() {
-    let peer = Peer::bind().await.unwrap();
-    let url = peer.url();
-    drop(peer);
+    let nobody = Port::reserve().unwrap();
+    let url = format!("ws://{}/mqtt", nobody.address());
     let (pubsub, provider) = client(MqttOptions::new(url));
     let error = provider.connect().await.unwrap_err();
     let Some(ConnectionError::Connect(connect)) = cause(&error) else {

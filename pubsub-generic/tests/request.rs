@@ -41,7 +41,7 @@ async fn answer(pubsub: &PubSub, question: &Message) {
 
 fn options() -> RequesterOptions {
     let mut options = RequesterOptions::default();
-    options.timeout = Duration::from_secs(20);
+    options.timeout = Duration::from_secs(60);
     options
 }
 
@@ -192,7 +192,7 @@ async fn the_last_handle_takes_the_subscription_with_it() {
     tokio::task::yield_now().await;
     assert_eq!(provider.stats().subscriptions, 1);
     drop(another);
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while provider.stats().subscriptions > 0 {
         assert!(tokio::time::Instant::now() < deadline);
         // An acknowledged publish goes behind the unsubscribe.

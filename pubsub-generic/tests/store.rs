@@ -108,7 +108,7 @@ impl SessionStore for Fickle {
         let (mut state, waited) = self
             .state
             .1
-            .wait_timeout_while(state, Duration::from_secs(10), |state| {
+            .wait_timeout_while(state, Duration::from_secs(60), |state| {
                 state.permits == Some(0)
             })
             .unwrap();

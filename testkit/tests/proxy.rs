@@ -33,7 +33,7 @@ async fn through(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream
 async fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = stream.read_to_end(&mut bytes);
-    timeout(Duration::from_secs(10), read)
+    timeout(Duration::from_secs(60), read)
         .await
         .expect("the stream ends")?;
     Ok(bytes)

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long the broker may take to answer an upgrade.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a side may take to end after the other has.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
