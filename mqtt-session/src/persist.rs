@@ -218,7 +218,7 @@ impl Session {
     ///
     /// If the configuration or a record is not valid.
     pub fn restore(
-        config: Config,
+        config: impl Into<Arc<Config>>,
         records: impl IntoIterator<Item = (RecordKey, RecordValue)>,
         away: Duration,
         now: Timestamp,

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use mqtt_codec::{
@@ -104,7 +105,8 @@ use crate::time::Timestamp;
 /// | identifiers of received QoS 2 messages | tokens of QoS 1 messages |
 /// | subscriptions, and calls that are not completed | answers that were not written |
 pub struct Session {
-    pub(crate) config: Config,
+    /// Shared with whoever gave it.
+    pub(crate) config: Arc<Config>,
     pub(crate) connection: Option<Connection>,
     /// A DISCONNECT to write although the connection is over.
     pub(crate) farewell: Option<ReasonCode>,
@@ -152,12 +154,14 @@ pub enum InputProgress {
 }
 
 impl Session {
-    /// A session that was never connected.
+    /// A session that was never connected. A configuration in an `Arc` is shared until
+    /// [`set_credentials`](Self::set_credentials) changes it.
     ///
     /// # Errors
     ///
     /// If the configuration is not one that a CONNECT could carry.
-    pub fn new(config: Config) -> Result<Self, ConfigError> {
+    pub fn new(config: impl Into<Arc<Config>>) -> Result<Self, ConfigError> {
+        let config = config.into();
         config.check()?;
         let persister = Persister::new(config.persistence);
         let control = Control::new(config.persistence);
@@ -189,7 +193,7 @@ impl Session {
 
     /// The configuration.
     #[must_use]
-    pub const fn config(&self) -> &Config {
+    pub fn config(&self) -> &Config {
         &self.config
     }
 
@@ -203,13 +207,16 @@ impl Session {
         username: Option<String>,
         password: Option<Bytes>,
     ) -> Result<(), ConfigError> {
+        let config = Arc::make_mut(&mut self.config);
         let old = (
-            core::mem::replace(&mut self.config.username, username),
-            core::mem::replace(&mut self.config.password, password),
+            core::mem::replace(&mut config.username, username),
+            core::mem::replace(&mut config.password, password),
         );
-        self.config
-            .check()
-            .inspect_err(|_| (self.config.username, self.config.password) = old)
+        let checked = config.check();
+        if checked.is_err() {
+            (config.username, config.password) = old;
+        }
+        checked
     }
 
     /// A transport to the broker is open: a CONNECT is ready to be written.

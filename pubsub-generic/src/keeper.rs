@@ -127,7 +127,7 @@ pub(crate) fn load(store: &dyn SessionStore, client_id: &str) -> Result<Loaded, 
 /// Makes a session of what a store had.
 pub(crate) fn restore(
     loaded: Loaded,
-    config: Config,
+    config: Arc<Config>,
     now: Timestamp,
 ) -> Result<(Session, Restored), StoreError> {
     let mut restored = Restored {

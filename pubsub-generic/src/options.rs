@@ -52,7 +52,7 @@ pub struct MqttOptions {
     /// `None`: a random one is made with the provider.
     pub(crate) client_id: Option<String>,
     /// All that concerns the session alone; its `client_id` is filled in when the provider is made.
-    pub(crate) session: Config,
+    pub(crate) session: Arc<Config>,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) subscribe_timeout: Duration,
@@ -110,7 +110,7 @@ impl MqttOptions {
             #[cfg(feature = "ws")]
             ws: crate::ws::WsOptions::default(),
             client_id: None,
-            session: default_session(),
+            session: Arc::new(default_session()),
             connect_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
             subscribe_timeout: Duration::from_secs(60),
@@ -145,7 +145,7 @@ impl MqttOptions {
     /// The user name of the CONNECT. Default none.
     #[must_use]
     pub fn user_name(mut self, user_name: impl Into<String>) -> Self {
-        self.session.username = Some(user_name.into());
+        self.session_mut().username = Some(user_name.into());
         self
     }
 
@@ -153,7 +153,7 @@ impl MqttOptions {
     /// [user name](Self::user_name) beside it.
     #[must_use]
     pub fn password(mut self, password: impl Into<Vec<u8>>) -> Self {
-        self.session.password = Some(Bytes::from(password.into()));
+        self.session_mut().password = Some(Bytes::from(password.into()));
         self
     }
 
@@ -169,7 +169,7 @@ impl MqttOptions {
     /// The MQTT version to speak. Default 3.1.1; MQTT 3.1 is for compatibility with old brokers.
     #[must_use]
     pub fn protocol_version(mut self, version: ProtocolVersion) -> Self {
-        self.session.version = version;
+        self.session_mut().version = version;
         self
     }
 
@@ -177,14 +177,14 @@ impl MqttOptions {
     /// switches it off. Default 60 s. An MQTT 5 broker may order another value.
     #[must_use]
     pub fn keep_alive(mut self, interval: Duration) -> Self {
-        self.session.keep_alive = interval;
+        self.session_mut().keep_alive = interval;
         self
     }
 
     /// How long that sign of life may take before the connection counts as lost. Default 10 s.
     #[must_use]
     pub fn ping_timeout(mut self, timeout: Duration) -> Self {
-        self.session.ping_timeout = timeout;
+        self.session_mut().ping_timeout = timeout;
         self
     }
 
@@ -204,16 +204,16 @@ impl MqttOptions {
                 (CleanStart::Never, expiry, BrokerOnlySession::Accept)
             }
         };
-        self.session.clean_start = clean_start;
-        self.session.session_expiry = expiry;
-        self.session.broker_only_session = broker_only;
+        self.session_mut().clean_start = clean_start;
+        self.session_mut().session_expiry = expiry;
+        self.session_mut().broker_only_session = broker_only;
         self
     }
 
     /// The message that the broker publishes when this client disappears without a word. Default none.
     #[must_use]
     pub fn will(mut self, will: mqtt_session::Will) -> Self {
-        self.session.will = Some(will);
+        self.session_mut().will = Some(will);
         self
     }
 
@@ -316,8 +316,8 @@ impl MqttOptions {
     /// QoS 0, sent. Default 10,000 and 16 MiB: about a kilobyte each.
     #[must_use]
     pub fn queue(mut self, messages: NonZeroUsize, bytes: NonZeroUsize) -> Self {
-        self.session.max_queued_messages = messages.get();
-        self.session.max_outbound_bytes = bytes.get();
+        self.session_mut().max_queued_messages = messages.get();
+        self.session_mut().max_outbound_bytes = bytes.get();
         self
     }
 
@@ -325,7 +325,7 @@ impl MqttOptions {
     /// one ends the connection.
     #[must_use]
     pub fn max_packet_size(mut self, bytes: u32) -> Self {
-        self.session.maximum_packet_size = bytes;
+        self.session_mut().maximum_packet_size = bytes;
         self
     }
 
@@ -335,14 +335,14 @@ impl MqttOptions {
     /// without wildcards; [`SubscribeBeforeConnack::WhenClean`] extends it to all, for a broker that is known to take them.
     #[must_use]
     pub fn subscribe_before_connack(mut self, early: SubscribeBeforeConnack) -> Self {
-        self.session.subscribe_before_connack = early;
+        self.session_mut().subscribe_before_connack = early;
         self
     }
 
     /// How many filters go into one SUBSCRIBE or UNSUBSCRIBE. Default 32; some services allow fewer.
     #[must_use]
     pub fn filters_per_packet(mut self, filters: NonZeroU16) -> Self {
-        self.session.max_filters_per_packet = filters;
+        self.session_mut().max_filters_per_packet = filters;
         self
     }
 
@@ -350,7 +350,7 @@ impl MqttOptions {
     /// For services that throw away, or disconnect for, what comes faster.
     #[must_use]
     pub fn publish_pace(mut self, pace: PublishPace) -> Self {
-        self.session.publish_pace = Some(pace);
+        self.session_mut().publish_pace = Some(pace);
         self
     }
 
@@ -377,7 +377,7 @@ impl MqttOptions {
     /// records: it does with a [`store`](Self::store).
     #[must_use]
     pub fn configure_session(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        change(&mut self.session);
+        change(self.session_mut());
         self
     }
 
@@ -446,6 +446,11 @@ impl MqttOptions {
     pub fn claim_timeout(mut self, timeout: Duration) -> Self {
         self.claim_timeout = timeout;
         self
+    }
+
+    /// Shared only once a provider is made of it.
+    pub(crate) fn session_mut(&mut self) -> &mut Config {
+        Arc::make_mut(&mut self.session)
     }
 
     /// Checks everything but the URL and what the session checks itself, and names the first rule that is broken.

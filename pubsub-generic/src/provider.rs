@@ -130,12 +130,12 @@ impl MqttProvider {
             && options.session.version != ProtocolVersion::V5
         {
             // There a CONNECT that asks for a new session also asks to forget it at the end of the connection.
-            options.session.clean_start = CleanStart::Never;
-            options.session.broker_only_session = BrokerOnlySession::Accept;
+            options.session_mut().clean_start = CleanStart::Never;
+            options.session_mut().broker_only_session = BrokerOnlySession::Accept;
         }
-        options.session.client_id.clone_from(&client_id);
+        options.session_mut().client_id.clone_from(&client_id);
         // Our own deadline covers the CONNACK; the session's must not come before it.
-        options.session.connack_timeout = options.connect_timeout.saturating_mul(2);
+        options.session_mut().connack_timeout = options.connect_timeout.saturating_mul(2);
         let seat = Seat::new();
         // The inbox counts what is in the session too, so the session's bounds are never what refuses.
         let inbox = Inbox::new(
@@ -143,7 +143,7 @@ impl MqttProvider {
             options.session.max_outbound_bytes,
             Receipts::driven_by(Arc::clone(&seat) as Arc<_>),
         );
-        options.session.persistence = match options.store {
+        options.session_mut().persistence = match options.store {
             Some(_) => Persistence::On,
             None => Persistence::Off,
         };
