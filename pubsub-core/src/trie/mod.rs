@@ -280,6 +280,37 @@ impl<V> TopicTrie<V> {
         }
     }
 
+    /// Every filter with its value, in an order that means nothing and changes with the set. The filters are those that the
+    /// values are kept under: patterns, without `$share/GROUP/`.
+    ///
+    /// Their texts are put together as they come, an allocation each, so it is no way to look for one.
+    ///
+    /// ```
+    /// use pubsub_core::{TopicFilter, TopicTrie};
+    ///
+    /// let mut trie = TopicTrie::new();
+    /// trie.insert(&TopicFilter::new("sport/#")?, 2);
+    /// trie.insert(&TopicFilter::new("$share/desk/news")?, 3);
+    ///
+    /// let mut all: Vec<_> = trie.iter().collect();
+    /// all.sort_unstable();
+    /// assert_eq!(all, [(TopicFilter::new("news")?, &3), (TopicFilter::new("sport/#")?, &2)]);
+    /// # Ok::<(), pubsub_core::TopicError>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = (TopicFilter, &V)> {
+        let shaped = self.in_shapes.iter().map(|(_, entry)| entry);
+        let lines = self.exact.iter().chain(shaped).map(Entry::parts);
+        let entries = lines.chain(self.long.iter().map(Entry::parts));
+        let entries = entries.map(|(pattern, value)| (TopicFilter::new(pattern), value));
+        let deep = self.tree.iter().filter_map(|(pattern, number)| {
+            let value = self.in_tree.get(number)?;
+            Some((TopicFilter::new(pattern), value))
+        });
+        // What was a filter when it came is one still.
+        let all = entries.chain(deep);
+        all.filter_map(|(filter, value)| Some((filter.ok()?, value)))
+    }
+
     /// Which set of filters it holds: a number that no trie in this process has had before, drawn anew when
     /// a filter comes or goes, but not when only a value changes. A clone has its original's until then.
     ///
@@ -516,6 +547,10 @@ impl<V, const TEXT: usize> Entry<V, TEXT> {
     fn fill(&mut self, pattern: &str) -> &mut V {
         self.pattern.fill(pattern);
         &mut self.value
+    }
+
+    fn parts(&self) -> (&str, &V) {
+        (self.pattern.as_str(), &self.value)
     }
 
     /// What it is found by if it has no wildcards.

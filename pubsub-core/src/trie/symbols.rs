@@ -35,6 +35,11 @@ impl Symbols {
         self.index.find(key, is_right).unwrap_or(NO_SYMBOL)
     }
 
+    /// The level with a number.
+    pub(super) fn text(&self, number: u32) -> Option<&str> {
+        Some(&self.known.get(number as usize)?.text)
+    }
+
     /// The number of a level for one more node, made if there is none.
     pub(super) fn take(&mut self, level: &str, place: usize, key: u64) -> u32 {
         let found = self.find(level.as_bytes(), place, key);

@@ -30,6 +30,11 @@ impl<T> Table<T> {
         &self.index
     }
 
+    /// All that there is.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.things.iter().map(|(_, thing)| thing)
+    }
+
     #[inline]
     pub(super) fn get(&self, number: u32) -> Option<&T> {
         self.things.get(number)

@@ -103,6 +103,9 @@ proptest! {
             prop_assert_eq!(trie.get(&filter), model.get(&filter));
             prop_assert_eq!(trie.len(), model.len());
         }
+        let listed: BTreeMap<_, _> = trie.iter().map(|(filter, value)| (filter, *value)).collect();
+        prop_assert_eq!(trie.iter().count(), model.len(), "each once");
+        prop_assert_eq!(&listed, &model);
         let names: Vec<_> = topics.iter().map(|topic| TopicName::new(topic.as_str()).unwrap()).collect();
         let batched = found_batched(&trie, &names);
         for ((topic, name), batched) in topics.iter().zip(&names).zip(batched) {

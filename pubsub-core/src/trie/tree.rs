@@ -79,6 +79,32 @@ impl Tree {
         Some(if is_all { node.all } else { node.end }).filter(|number| *number != NONE)
     }
 
+    /// Every filter, with the number kept for it.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (String, u32)> {
+        // No filter ends at a node that is free.
+        (ROOT..).zip(&self.nodes).flat_map(|(at, node)| {
+            let end = (node.end != NONE).then(|| (self.pattern(at, false), node.end));
+            let all = (node.all != NONE).then(|| (self.pattern(at, true), node.all));
+            end.into_iter().chain(all)
+        })
+    }
+
+    /// The filter that ends at a node, or goes on with `#` there.
+    fn pattern(&self, mut at: u32, is_all: bool) -> String {
+        let mut levels: Vec<&str> = is_all.then_some("#").into_iter().collect();
+        while at != ROOT
+            && let Some(node) = self.nodes.get(at as usize)
+        {
+            levels.push(match node.symbol {
+                NO_SYMBOL => "+",
+                symbol => self.symbols.text(symbol).unwrap_or_default(),
+            });
+            at = node.parent;
+        }
+        levels.reverse();
+        levels.join("/")
+    }
+
     /// Keeps a number for a filter, in place of the one there was.
     pub(super) fn set(&mut self, pattern: &str, number: u32, seed: &Seed) {
         if self.nodes.is_empty() {
