@@ -5,62 +5,12 @@
 //! them all, and the others, with a filter each, none; in the second each message is for one of the others, in
 //! random order. Nanoseconds a message, the best round.
 
-use std::future::{Future, IntoFuture as _, ready};
-use std::pin::pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::future::IntoFuture as _;
 use std::time::{Duration, Instant};
 
+use benches::sink::{now, registry};
 use benches::topics::Kind;
-use pubsub_core::{
-    BoxFuture, Delivery, DeliverySink, FilterRequest, Message, OutboundMessage, Provider,
-    ProviderError, ProviderErrorKind, PubSub, PublishError, PublishReceipt, QoS, Refusal,
-    Subscription, TopicFilter, TopicName,
-};
-
-#[derive(Default)]
-struct Sink(Mutex<Option<DeliverySink>>);
-
-impl Provider for Sink {
-    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
-        *self.0.lock().expect("not poisoned") = Some(sink);
-        Ok(())
-    }
-
-    fn publish(&self, _: OutboundMessage) -> PublishReceipt {
-        PublishReceipt::ready(Err(PublishError::NotSent(
-            ProviderErrorKind::Unsupported.into(),
-        )))
-    }
-
-    fn subscribe(
-        &self,
-        requests: Vec<FilterRequest>,
-    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
-        Box::pin(ready(Ok(requests
-            .iter()
-            .map(|request| Ok(request.qos))
-            .collect())))
-    }
-
-    fn unsubscribe(&self, _: Vec<TopicFilter>) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn release(&self, _: Vec<TopicFilter>) {}
-
-    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-}
-
-/// The provider answers at once, so one poll is enough.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => unreachable!("the provider answers at once"),
-    }
-}
+use pubsub_core::{Delivery, DeliverySink, Message, Subscription, TopicFilter, TopicName};
 
 /// Delivers a message on each of the topics, in batches, and has them taken while the clock stands still.
 fn round(
@@ -99,17 +49,7 @@ fn main() {
     };
     let (subscriptions, batch, rounds) = (number(10_000), number(64), number(20));
 
-    let pubsub = PubSub::new();
-    let provider = Arc::new(Sink::default());
-    pubsub
-        .add_provider("sink", Arc::clone(&provider))
-        .expect("a free name");
-    let sink = provider
-        .0
-        .lock()
-        .expect("not poisoned")
-        .clone()
-        .expect("attached");
+    let (pubsub, sink) = registry();
     let mut filters = Kind::Exact.filters(subscriptions);
     filters.dedup();
     let mut others: Vec<_> = filters

@@ -8,63 +8,13 @@
 //! So what a delivery has to wait for is timed by itself as well: each insertion into the trie and each
 //! removal, as they go on while others are locked out.
 
-use std::future::{Future, IntoFuture as _, ready};
-use std::pin::pin;
+use std::future::IntoFuture as _;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use benches::sink::{now, registry};
 use benches::topics::Kind;
-use pubsub_core::{
-    BoxFuture, Delivery, DeliverySink, FilterRequest, Message, OutboundMessage, Provider,
-    ProviderError, ProviderErrorKind, PubSub, PublishError, PublishReceipt, QoS, Refusal,
-    TopicFilter, TopicName, TopicTrie,
-};
-
-#[derive(Default)]
-struct Sink(Mutex<Option<DeliverySink>>);
-
-impl Provider for Sink {
-    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
-        *self.0.lock().expect("not poisoned") = Some(sink);
-        Ok(())
-    }
-
-    fn publish(&self, _: OutboundMessage) -> PublishReceipt {
-        PublishReceipt::ready(Err(PublishError::NotSent(
-            ProviderErrorKind::Unsupported.into(),
-        )))
-    }
-
-    fn subscribe(
-        &self,
-        requests: Vec<FilterRequest>,
-    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
-        Box::pin(ready(Ok(requests
-            .iter()
-            .map(|request| Ok(request.qos))
-            .collect())))
-    }
-
-    fn unsubscribe(&self, _: Vec<TopicFilter>) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn release(&self, _: Vec<TopicFilter>) {}
-
-    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-}
-
-/// The provider answers at once, so one poll is enough.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => unreachable!("the provider answers at once"),
-    }
-}
+use pubsub_core::{Delivery, Message, TopicFilter, TopicName, TopicTrie};
 
 fn report(what: &str, mut nanos: Vec<u64>) {
     nanos.sort_unstable();
@@ -81,17 +31,7 @@ fn report(what: &str, mut nanos: Vec<u64>) {
 }
 
 fn main() {
-    let pubsub = PubSub::new();
-    let provider = Arc::new(Sink::default());
-    pubsub
-        .add_provider("sink", Arc::clone(&provider))
-        .expect("a free name");
-    let sink = provider
-        .0
-        .lock()
-        .expect("not poisoned")
-        .clone()
-        .expect("attached");
+    let (pubsub, sink) = registry();
     let _standing: Vec<_> = Kind::Multi
         .filters(1_000)
         .into_iter()

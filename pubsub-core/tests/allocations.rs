@@ -1,13 +1,15 @@
 //! What the hot paths allocate, and that payloads are shared.
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::future::ready;
-use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use pubsub_core::*;
+
+use common::scripted;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -39,53 +41,8 @@ fn allocations(work: impl FnOnce()) -> usize {
     ALLOCATIONS.get() - before
 }
 
-/// Settles every publish at once and hands out its sink.
-#[derive(Default)]
-struct Instant(Mutex<Option<DeliverySink>>);
-
-impl Provider for Instant {
-    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
-        *self.0.lock().unwrap() = Some(sink);
-        Ok(())
-    }
-
-    fn publish(&self, message: OutboundMessage) -> PublishReceipt {
-        if message.qos == QoS::AtMostOnce {
-            return PublishReceipt::ready(Ok(Delivered::Sent));
-        }
-        let (settler, receipt) = PublishReceipt::pair();
-        settler.settle(Ok(Delivered::Confirmed));
-        receipt
-    }
-
-    fn subscribe(
-        &self,
-        requests: Vec<FilterRequest>,
-    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
-        Box::pin(ready(Ok(requests
-            .iter()
-            .map(|request| Ok(request.qos))
-            .collect())))
-    }
-
-    fn unsubscribe(&self, _: Vec<TopicFilter>) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn release(&self, _: Vec<TopicFilter>) {}
-
-    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-}
-
 fn setup() -> (PubSub, DeliverySink) {
-    let pubsub = PubSub::new();
-    let provider = Arc::new(Instant::default());
-    pubsub
-        .add_provider("instant", Arc::clone(&provider))
-        .unwrap();
-    let sink = provider.0.lock().unwrap().clone().unwrap();
+    let (pubsub, _, sink) = scripted();
     (pubsub, sink)
 }
 

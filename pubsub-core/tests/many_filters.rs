@@ -1,49 +1,13 @@
 //! Deliveries in batches where few filters stand and where many do, which are matched in different ways.
 
-use std::future::ready;
-use std::sync::{Arc, Mutex};
+mod common;
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use proptest::sample::select;
 use pubsub_core::*;
 
-/// A provider that does nothing but hand out its sink.
-#[derive(Default)]
-struct Scripted(Mutex<Option<DeliverySink>>);
-
-impl Provider for Scripted {
-    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
-        *self.0.lock().unwrap() = Some(sink);
-        Ok(())
-    }
-
-    fn publish(&self, _: OutboundMessage) -> PublishReceipt {
-        PublishReceipt::ready(Err(PublishError::NotSent(
-            ProviderErrorKind::Unsupported.into(),
-        )))
-    }
-
-    fn subscribe(
-        &self,
-        requests: Vec<FilterRequest>,
-    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
-        Box::pin(ready(Ok(requests
-            .into_iter()
-            .map(|request| Ok(request.qos))
-            .collect())))
-    }
-
-    fn unsubscribe(&self, _: Vec<TopicFilter>) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn release(&self, _: Vec<TopicFilter>) {}
-
-    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-}
+use common::scripted;
 
 fn level() -> impl Strategy<Value = &'static str> {
     select(&["a", "b", "c"][..])
@@ -81,10 +45,7 @@ proptest! {
         messages in messages(),
         batch in 1..50_usize,
     ) {
-        let pubsub = PubSub::new();
-        let provider = Arc::new(Scripted::default());
-        pubsub.add_provider("scripted", Arc::clone(&provider)).unwrap();
-        let sink = provider.0.lock().unwrap().clone().unwrap();
+        let (pubsub, _, sink) = scripted();
         let subscribed = |subscribe: Subscribe| subscribe.into_future().now_or_never().unwrap().unwrap();
         let elsewhere: Vec<_> = (0..others).map(|n| format!("elsewhere/{n}")).collect();
         let _others = (others > 0).then(|| subscribed(pubsub.subscribe(elsewhere)));

@@ -1,8 +1,9 @@
 //! What happens to a subscriber that does not keep up: each policy, at its bound.
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::future::ready;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,57 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use pubsub_core::*;
 
-/// A provider that does nothing but hand out its sink.
-#[derive(Default)]
-struct Scripted {
-    sink: Mutex<Option<DeliverySink>>,
-    released: Mutex<Vec<TopicFilter>>,
-}
-
-impl Scripted {
-    fn sink(&self) -> DeliverySink {
-        self.sink.lock().unwrap().clone().unwrap()
-    }
-}
-
-impl Provider for Scripted {
-    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
-        *self.sink.lock().unwrap() = Some(sink);
-        Ok(())
-    }
-
-    fn publish(&self, _: OutboundMessage) -> PublishReceipt {
-        PublishReceipt::ready(Err(PublishError::NotSent(
-            ProviderErrorKind::Unsupported.into(),
-        )))
-    }
-
-    fn subscribe(
-        &self,
-        requests: Vec<FilterRequest>,
-    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
-        Box::pin(ready(Ok(requests
-            .into_iter()
-            .map(|request| Ok(request.qos))
-            .collect())))
-    }
-
-    fn unsubscribe(
-        &self,
-        filters: Vec<TopicFilter>,
-    ) -> BoxFuture<'static, Result<(), ProviderError>> {
-        self.release(filters);
-        Box::pin(ready(Ok(())))
-    }
-
-    fn release(&self, filters: Vec<TopicFilter>) {
-        self.released.lock().unwrap().extend(filters);
-    }
-
-    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
-        Box::pin(ready(Ok(())))
-    }
-}
+use common::scripted as setup;
 
 #[derive(Default)]
 struct Ledger(Mutex<Vec<(u64, Settlement)>>);
@@ -76,16 +27,6 @@ impl ReceiptSink for Ledger {
     fn settle(&self, token: u64, settlement: Settlement) {
         self.0.lock().unwrap().push((token, settlement));
     }
-}
-
-fn setup() -> (PubSub, Arc<Scripted>, DeliverySink) {
-    let pubsub = PubSub::new();
-    let provider = Arc::new(Scripted::default());
-    pubsub
-        .add_provider("scripted", Arc::clone(&provider))
-        .unwrap();
-    let sink = provider.sink();
-    (pubsub, provider, sink)
 }
 
 fn message(topic: &str, payload: impl Into<Bytes>, qos: QoS) -> Message {
@@ -197,7 +138,7 @@ async fn ends_a_subscription_that_cannot_do_with_holes() {
         sink.deliver(&mut (0..4).map(|n| plain("a", n)).collect()),
         Demand::Continue
     );
-    assert_eq!(provider.released.lock().unwrap().len(), 1);
+    assert_eq!(provider.released().len(), 1);
     assert_eq!(told(&mut events), "0 1 2 ! .");
     assert_eq!(pubsub.routing_stats("scripted").unwrap().subscriptions, 0);
 }
@@ -520,7 +461,7 @@ async fn what_nobody_wants_has_a_place_to_go() {
     assert_eq!(ledger.settled().len(), 2);
     assert_eq!(pubsub.routing_stats("scripted").unwrap().unrouted, 0);
     drop(rest);
-    assert!(provider.released.lock().unwrap().is_empty());
+    assert!(provider.released().is_empty());
     assert_eq!(sink.deliver(&mut vec![plain("b", 5)]), Demand::Continue);
     let stats = pubsub.routing_stats("scripted").unwrap();
     assert_eq!((stats.unrouted, stats.subscriptions), (1, 1));
