@@ -462,8 +462,9 @@ pub enum ResubscribeRetained {
 /// [`Config::authentication`] or [`Config::persistence`], never in MQTT 3.1, and never while the broker is suspected of having
 /// hung up on something that was sent. PUBLISH and UNSUBSCRIBE wait in any case. At most 4 KiB leave early.
 ///
-/// A broker that hangs up on it, or answers out of order, costs an attempt: the next one sends the CONNECT alone. If that is
-/// taken, and it comes to the same once more, the session waits for the CONNACK from then on.
+/// A broker that hangs up on it, answers out of order or throws it away costs a connection ([`Timeout::Suback`](crate::Timeout::Suback)): the next one
+/// begins with the CONNECT alone. If that is taken, and it comes to the same once more, the session waits for the CONNACK
+/// from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubscribeBeforeConnack {

@@ -64,6 +64,7 @@ impl Session {
         self.haste.on_connected(connection.is_hasty);
         let has_resubscribed = connection.has_resubscribed;
         connection.phase = Phase::Connected;
+        connection.haste_deadline = self.now + self.config.connack_timeout;
         connection.limits = limits;
         //= MQTT-4.9.0-1
         connection.send_quota = Quota::new(limits.in_flight);

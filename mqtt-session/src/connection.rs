@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     pub(crate) early: Option<EarlyRoom>,
     /// Something left before the CONNACK, and nothing of that was answered.
     pub(crate) is_hasty: bool,
+    /// By when it has to be, once the CONNACK is there.
+    pub(crate) haste_deadline: Timestamp,
     /// The session's subscriptions are made anew without waiting for the CONNACK to demand it.
     pub(crate) has_resubscribed: bool,
     pub(crate) keep_alive: KeepAlive,
@@ -132,6 +134,7 @@ impl Connection {
             clean_start,
             early: None,
             is_hasty: false,
+            haste_deadline: Timestamp::ZERO,
             has_resubscribed: false,
             keep_alive: KeepAlive::new(config.keep_alive, config.ping_timeout, now),
             limits: BrokerLimits::of_version(config),
@@ -191,7 +194,13 @@ impl Connection {
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         match self.phase {
             Phase::Opened { deadline } | Phase::AwaitsConnack { deadline } => Some(deadline),
-            Phase::Connected => self.keep_alive.deadline(),
+            Phase::Connected => {
+                let haste = self.is_hasty.then_some(self.haste_deadline);
+                [self.keep_alive.deadline(), haste]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
         }
     }
 }

@@ -135,6 +135,10 @@ pub enum Timeout {
     Connack,
     /// Nothing received within [`Config::ping_timeout`](crate::Config::ping_timeout) of a PINGREQ.
     Ping,
+    /// No answer to a SUBSCRIBE that left [before the CONNACK](crate::Config::subscribe_before_connack), within
+    /// [`Config::connack_timeout`](crate::Config::connack_timeout) of that. It may have been thrown away; the next connection
+    /// waits with it.
+    Suback,
 }
 
 impl fmt::Display for Timeout {
@@ -142,6 +146,7 @@ impl fmt::Display for Timeout {
         f.write_str(match self {
             Self::Connack => "the broker did not answer the CONNECT in time",
             Self::Ping => "the broker did not answer a PINGREQ in time",
+            Self::Suback => "the broker did not answer in time to a SUBSCRIBE before its CONNACK",
         })
     }
 }

@@ -276,6 +276,10 @@ impl Session {
             self.fail(ConnectionError::Timeout(Timeout::Connack));
             return;
         }
+        if connection.is_hasty && connection.haste_deadline <= self.now {
+            self.fail(ConnectionError::Timeout(Timeout::Suback));
+            return;
+        }
         match connection.keep_alive.check(self.now) {
             KeepAliveAction::Nothing => {}
             KeepAliveAction::Ping => {

@@ -8,8 +8,9 @@ use mqtt_codec::{
     SubscriptionId,
 };
 use mqtt_session::{
-    Authentication, Config, ConnectionError, Event, Persistence, ProtocolViolation, Resubscribe,
-    SubscribeBeforeConnack, SubscribeError, SubscribeOutcome, Subscription, TransportEnd,
+    Authentication, Config, ConnectionError, DisconnectCause, Event, Persistence,
+    ProtocolViolation, Resubscribe, SubscribeBeforeConnack, SubscribeError, SubscribeOutcome,
+    Subscription, Timeout, TransportEnd,
 };
 
 use ProtocolVersion::{V5, V31, V311};
@@ -360,6 +361,47 @@ fn a_broker_that_hangs_up_on_it_is_given_the_connect_alone() {
                 // Cut off before its answer: whatever it means, it is not that SUBSCRIBE came early.
                 client.close(TransportEnd::Failed);
             }
+        }
+    }
+}
+
+#[test]
+fn a_broker_that_throws_it_away_is_left_and_asked_again() {
+    for version in VERSIONS {
+        let mut client = certain(version);
+        subscribe(&mut client, &["a"]);
+        for round in 0..3 {
+            assert_eq!(client.open_words().len(), if round < 2 { 2 } else { 1 });
+            if round == 2 {
+                break;
+            }
+            accept(&mut client);
+            // It lives, and is asked for a sign of life; but of the SUBSCRIBE it says nothing.
+            client.events();
+            let patience = client.session.config().connack_timeout;
+            assert_eq!(client.session.poll_timeout(), Some(client.now + patience));
+            client.pass(patience);
+            let events = client.events();
+            let [Event::Disconnected(disconnected)] = events.as_slice() else {
+                panic!("{events:?}")
+            };
+            assert_eq!(
+                disconnected.cause,
+                DisconnectCause::Error(ConnectionError::Timeout(Timeout::Suback))
+            );
+            client.close(TransportEnd::ClosedLocally);
+            client.sent();
+            assert_eq!(client.open_words(), ["CONNECT"]);
+            accept(&mut client);
+            let sent = client.sent_words();
+            grant(&mut client, &sent);
+            assert_eq!(
+                client.session.poll_timeout(),
+                Some(client.now + client.session.config().keep_alive),
+                "answered, it is the keep alive's turn"
+            );
+            client.close(TransportEnd::Failed);
+            client.events();
         }
     }
 }
