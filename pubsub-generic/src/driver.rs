@@ -38,7 +38,7 @@ use crate::reconnect::Backoff;
 use crate::renewing::Renewing;
 use crate::seat::{News, Work};
 use crate::subscriptions::Subscriptions;
-use crate::supervisor::FAR_AWAY;
+use crate::supervisor::{FAR_AWAY, PARTING_TIMEOUT};
 use crate::tokens::Tokens;
 use crate::transport::{Received, Transport, TransportError, TransportErrorKind};
 use crate::unclaimed::Unclaimed;
@@ -432,6 +432,12 @@ impl Task {
         // Deadlines move with every packet, mostly further away: waking once too early costs less than to set the timer
         // each time.
         if deadline < self.sleep.deadline() || self.sleep.is_elapsed() {
+            let deadline = match self.link {
+                // The earliest timer that a connection needs later, if it closes soon: to set one for an earlier moment wakes
+                // the runtime.
+                Link::Connecting { .. } => deadline.min(self.now + PARTING_TIMEOUT),
+                _ => deadline,
+            };
             self.sleep.as_mut().reset(deadline);
         } else if news == News::Handles {
             // It has been polled since it was set, and has not woken anybody.

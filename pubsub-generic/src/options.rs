@@ -174,7 +174,7 @@ impl MqttOptions {
     }
 
     /// After how long a silence, in either direction, the broker is asked for a sign of life. Up to 65,535 s; zero
-    /// switches it off. Default 60 s. An MQTT 5 broker may order another value.
+    /// switches it off, and with it on TCP does not ask as well. Default 60 s. An MQTT 5 broker may order another value.
     #[must_use]
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.session_mut().keep_alive = interval;

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use pubsub_core::BoxFuture;
 use ws_transport::{
     Connector, Dial, DialError, Endpoint, PlaintextCredentials, Security, SubprotocolPolicy,
-    UpgradeRequest, WebSocket, WebSocketConfig, WebSocketError,
+    TcpDialer, UpgradeRequest, WebSocket, WebSocketConfig, WebSocketError,
 };
 
 use crate::connect::{Attempt, Connect, ConnectError, ConnectErrorKind, Opened, Refusal, Retry};
@@ -244,6 +244,9 @@ fn default_connector(options: &MqttOptions) -> Result<Connector, OptionsError> {
     let mut connector = Connector::new().websocket(websocket);
     if let Some(dialer) = &options.ws.dialer {
         connector = connector.dialer(Arc::clone(dialer));
+    } else if !options.session.keep_alive.is_zero() {
+        // PINGREQ asks as often, and further.
+        connector = connector.dialer(TcpDialer::new().keep_alive(None));
     }
     if !options.ws.extra_roots_pem.is_empty() {
         connector = with_roots(connector, &options.ws.extra_roots_pem)?;
