@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::{
     ConnectError, ConnectStage, Dial, Endpoint, RequestError, Security, Stream, Target, TcpDialer,
-    TlsError, UpgradeRequest, WebSocket, WebSocketConfig, upgrade::upgrade,
+    TlsError, UpgradeRequest, WebSocket, WebSocketConfig, error::Causes, upgrade::upgrade,
 };
 #[cfg(feature = "tls")]
 use crate::{TlsConfig, tls::LazyTls};
@@ -176,7 +176,7 @@ impl Connector {
                 Ok(WebSocket::after_upgrade(stream, upgraded, &self.websocket).await)
             }
             Err(error) => {
-                debug!(host = %target.host(), port = target.port(), %error, "WebSocket not opened");
+                debug!(host = %target.host(), port = target.port(), error = %Causes(&error), "WebSocket not opened");
                 Err(error)
             }
         }

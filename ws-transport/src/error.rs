@@ -75,6 +75,21 @@ impl Error for ConnectError {
     }
 }
 
+/// An error, and after a colon each of its causes, for a log.
+pub(crate) struct Causes<'a>(pub(crate) &'a (dyn Error + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
 impl From<RequestError> for ConnectError {
     fn from(error: RequestError) -> Self {
         Self::Request(error)
@@ -502,6 +517,16 @@ impl Error for UpgradeError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_line_has_the_causes() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = ConnectError::Dial(DialError::Connect(refused));
+        let line = Causes(&error).to_string();
+        let parts: Vec<&str> = line.split(": ").collect();
+        assert_eq!(parts.first(), Some(&"dialling failed"), "{line}");
+        assert_eq!(parts.last(), Some(&"connection refused"), "{line}");
+    }
 
     #[test]
     fn results_stay_small() {
