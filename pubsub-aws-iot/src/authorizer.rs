@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use pubsub_core::BoxFuture;
@@ -302,7 +303,8 @@ impl AuthorizedConnect {
         let token = authorizer.token.iter().map(|(_, value)| value);
         Self {
             endpoint,
-            connector,
+            // The supervisor's deadline holds.
+            connector: connector.timeout(Duration::MAX),
             request,
             secrets: token.chain(&authorizer.signature).cloned().collect(),
         }
@@ -312,8 +314,11 @@ impl AuthorizedConnect {
 impl Connect for AuthorizedConnect {
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         Box::pin(async move {
-            let connector = self.connector.clone().timeout(attempt.time_left());
-            let error = match connector.connect(&self.endpoint, &self.request).await {
+            let opened = self
+                .connector
+                .connect_within(&self.endpoint, &self.request, attempt.time_left())
+                .await;
+            let error = match opened {
                 Ok(socket) => return Ok(Opened::new(WsTransport::new(socket))),
                 Err(error) => error,
             };

@@ -58,7 +58,8 @@ impl SignedConnect {
         Self {
             endpoint,
             source,
-            connector,
+            // The supervisor's deadline holds.
+            connector: connector.timeout(Duration::MAX),
             request,
             signer: Signer::new(),
             clock: ServiceClock::default(),
@@ -68,14 +69,19 @@ impl SignedConnect {
     }
 
     async fn attempt(&self, attempt: &Attempt) -> Result<Allowed, ConnectError> {
-        let connector = self.connector.clone().timeout(attempt.time_left());
+        let began = Instant::now();
         let mut freshness = attempt.credentials();
         let wait = attempt.time_left().mul_f64(SHARE_OF_WAITING);
         let (mut credentials, changed) = self.first_fetch(freshness, wait).await?;
         let mut correction = ClockCorrection::Untried;
         loop {
             let endpoint = self.sign(&credentials)?;
-            let error = match connector.connect(&endpoint, &self.request).await {
+            let left = attempt.time_left().saturating_sub(began.elapsed());
+            let opened = self
+                .connector
+                .connect_within(&endpoint, &self.request, left)
+                .await;
+            let error = match opened {
                 Ok(socket) => {
                     return Ok(Allowed {
                         socket,

@@ -78,7 +78,7 @@ impl AwsIotOptions {
             mqtt: MqttOptions::without_url()
                 .protocol_version(ProtocolVersion::V5)
                 .copies(CopyDetection::Content)
-                // That it takes one before its CONNACK is nowhere in its documents.
+                // Its documents do not say that it takes one.
                 .subscribe_before_connack(SubscribeBeforeConnack::Never)
                 .renewal(Renewal::default().max_age(CONNECTION_LIFE))
                 .hang_up_error(ProbablyNotAuthorized.into()),
@@ -550,6 +550,16 @@ mod tests {
             .unwrap()
             .configure_session(|config| pace = config.publish_pace.map(|_| ()));
         assert_eq!(pace, None);
+    }
+
+    /// The service's documents do not say that it takes a SUBSCRIBE before its CONNACK.
+    #[test]
+    fn nothing_is_subscribed_to_before_the_connack() {
+        let mut early = None;
+        let _ = AwsIotOptions::new("prefix-ats.iot.eu-central-1.amazonaws.com")
+            .mqtt
+            .configure_session(|session| early = Some(session.subscribe_before_connack));
+        assert_eq!(early, Some(SubscribeBeforeConnack::Never));
     }
 
     #[test]
