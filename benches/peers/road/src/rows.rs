@@ -221,7 +221,7 @@ const ROAD: &[Row] = &[
     row("13", "connect, subscribe, disconnect", Figure::Cpu, CONNECT,
         &[Times(1.3, Rumqttc)], &[Times(1.0, Rumqttc)]).without(NO_CRT),
     row("13", "the same, how many a second", Figure::Rate, CONNECT, &[], &[]).without(NO_CRT)
-        .note("Ours waits until the peer has closed too; T and R do not."),
+        .note("Ours sends SUBSCRIBE with the CONNECT, and waits until the peer has closed too; T and R wait for the CONNACK, and for no close."),
     row("14", "resident, each of 1,000 idle connections", Figure::Resident, load(Verb::Idle, 1_000, 0, SMALL),
         &[Times(0.25, Rumqttc), AtMost(40.0)], &[Times(0.1, Rumqttc), AtMost(16.0), Times(2.0, Ntex)]).without(NO_CRT),
     row("14", "resident, each of 5,000 idle connections", Figure::Resident, load(Verb::Idle, 5_000, 0, SMALL),
