@@ -68,12 +68,14 @@ impl Task {
             let (session, mut intake) = self.intake();
             let progress = loop {
                 if chunk.is_empty() {
-                    let before = intake.incoming.deliveries.len();
-                    let next = match may_be_plain {
-                        true => intake.take_plain(session, &mut others, now),
-                        false => others.next(),
+                    let next = if may_be_plain {
+                        let before = intake.incoming.deliveries.len();
+                        let next = intake.take_plain(session, &mut others, now);
+                        may_be_plain = intake.incoming.deliveries.len() > before;
+                        next
+                    } else {
+                        others.next()
                     };
-                    may_be_plain &= intake.incoming.deliveries.len() > before;
                     match next {
                         Some(next) => chunk = next,
                         None => break None,
