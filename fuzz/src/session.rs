@@ -636,7 +636,8 @@ fn settle(client: &mut Client, broker: &mut Broker) {
                 client.input(&answer);
             }
         }
-        if client.open.is_empty() && broker.sent.is_empty() {
+        let is_subscribed = client.session.stats().pending_operations == 0;
+        if is_subscribed && client.open.is_empty() && broker.sent.is_empty() {
             return;
         }
     }
