@@ -44,7 +44,7 @@ impl WebSocketConfig {
     /// The fewer reads, the more rarely the kernel stops to answer the peer: over the loopback, a flood of long messages
     /// costs a seventh less CPU than with 256 KiB.
     ///
-    /// Over TLS nothing is read ahead here, since TLS reads a record at a time, of at most 16 KiB, and holds it back itself.
+    /// Over TLS it is at most 16 KiB, since TLS reads a record at a time and holds it back itself.
     ///
     /// Taken only by a connection whose peer sends more than it reads, in steps, and given back when nothing more has
     /// arrived. What it holds while idle is a buffer of 2 KiB, or of this length where that is less; messages are

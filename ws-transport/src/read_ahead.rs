@@ -24,27 +24,78 @@ pub(crate) struct ReadAhead<S> {
     handed_on: usize,
     /// How much to read next into `ahead`; 0 while what tungstenite has room for is enough.
     next_len: usize,
-    /// 0 where nothing is read ahead.
     max_len: usize,
+    brings: Brings,
+}
+
+/// What the stream has in store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Brings {
+    Bytes,
+    /// Records, as of TLS: each is read as a whole and held back by the stream, which copies of it what it is asked for. To
+    /// read ahead of that saves no system call, but for many small messages the way there and back; for long ones it
+    /// would only copy once more.
+    Records {
+        /// So many reads in a row have filled what little room there was.
+        short: u8,
+    },
 }
 
 impl<S> ReadAhead<S> {
-    /// `ahead` has been read from the stream already. With a `max_len` of 0 nothing more is read ahead: for a stream that
-    /// does so itself, such as TLS, which takes its records whole and copies of them what it is asked for.
-    pub(crate) fn new(stream: S, ahead: Bytes, max_len: usize) -> Self {
+    /// `ahead` has been read from the stream already.
+    pub(crate) fn new(stream: S, ahead: Bytes, max_len: usize, brings: Brings) -> Self {
         Self {
             stream,
             ahead: ahead.into(),
             handed_on: 0,
             next_len: 0,
-            max_len,
+            max_len: match brings {
+                Brings::Bytes => max_len,
+                Brings::Records { .. } => max_len.min(RECORD_LEN),
+            },
+            brings,
         }
     }
 
-    /// A read has filled all its room, or not.
-    fn adapt(&mut self, filled: bool) {
+    /// Whether tungstenite had better be handed the next piece at once.
+    fn is_direct(&self, room: usize) -> bool {
+        let for_long = self.brings != Brings::Bytes && room > SHORT_ROOM;
+        for_long || self.next_len <= room
+    }
+
+    /// tungstenite was handed so much of so much room.
+    fn handed_at_once(&mut self, room: usize, taken: usize) {
+        let is_filled = taken == room;
+        let more = match &mut self.brings {
+            Brings::Bytes => is_filled,
+            Brings::Records { short } => {
+                let is_short = is_filled && room <= SHORT_ROOM;
+                *short = if is_short { short.saturating_add(1) } else { 0 };
+                *short >= SHORT_READS
+            }
+        };
+        self.adapt(more);
+    }
+
+    /// So much was read ahead into so much room.
+    fn read_ahead(&mut self, room: usize, taken: usize) {
+        let more = match &mut self.brings {
+            Brings::Bytes => taken == room,
+            Brings::Records { short } => {
+                let is_worth_it = taken > SHORT_ROOM;
+                if !is_worth_it {
+                    *short = 0;
+                }
+                is_worth_it
+            }
+        };
+        self.adapt(more);
+    }
+
+    /// There is more to come, or not.
+    fn adapt(&mut self, more: bool) {
         self.next_len = match self.next_len {
-            _ if !filled => 0,
+            _ if !more => 0,
             0 => FIRST_LEN.min(self.max_len),
             len => len.saturating_mul(GROWTH).min(self.max_len),
         };
@@ -55,6 +106,9 @@ impl<S> ReadAhead<S> {
         self.next_len = 0;
         self.ahead = Vec::new();
         self.handed_on = 0;
+        if let Brings::Records { short } = &mut self.brings {
+            *short = 0;
+        }
     }
 }
 
@@ -67,14 +121,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         let this = &mut *self;
         let room = buf.remaining();
         if this.handed_on == this.ahead.len() {
-            if this.max_len == 0 {
-                this.rest();
-                return read_piece(Pin::new(&mut this.stream), cx, buf);
-            }
-            if this.next_len <= room {
-                let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+            if this.is_direct(room) {
+                let len = match this.brings {
+                    Brings::Bytes => room,
+                    Brings::Records { .. } => piece_len(room),
+                };
+                let read = read_piece(Pin::new(&mut this.stream), cx, buf, len);
                 match read {
-                    Poll::Ready(_) => this.adapt(buf.remaining() == 0),
+                    Poll::Ready(_) => this.handed_at_once(len, room - buf.remaining()),
                     Poll::Pending => this.rest(),
                 }
                 return read;
@@ -90,7 +144,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
             if read.is_pending() {
                 this.rest();
             }
-            this.adapt(ready!(read)? == len);
+            let taken = ready!(read)?;
+            this.read_ahead(len, taken);
         }
         let ahead = this.ahead.get(this.handed_on..).unwrap_or_default();
         let (piece, _) = ahead.split_at(piece_len(room).min(ahead.len()));
@@ -118,13 +173,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
     }
 }
 
-/// Reads what tungstenite is best handed at once.
+/// Reads no more than this.
 fn read_piece<S: AsyncRead>(
     stream: Pin<&mut S>,
     cx: &mut Context<'_>,
     buf: &mut ReadBuf<'_>,
+    len: usize,
 ) -> Poll<io::Result<()>> {
-    let len = piece_len(buf.remaining());
     // tungstenite has cleared it before.
     let mut piece = ReadBuf::new(buf.initialize_unfilled_to(len));
     ready!(stream.poll_read(cx, &mut piece))?;
@@ -147,6 +202,15 @@ const FIRST_LEN: usize = 16 * 1024;
 /// What of its room tungstenite keeps when it is handed what was read ahead: it makes room for a whole message behind all
 /// that it has, be the message among that or not, and would move it all to a larger buffer for a small one.
 const SLACK: usize = 128;
+
+/// What TLS holds back at most, mostly: one record (RFC 8446, section 5.1).
+const RECORD_LEN: usize = 16 * 1024;
+
+/// More room than this is there for a long message.
+const SHORT_ROOM: usize = 4 * 1024;
+
+/// So many reads in a row of no more than [`SHORT_ROOM`] are not the beginnings and ends of long messages.
+const SHORT_READS: u8 = 4;
 
 /// How much longer the next one may be.
 const GROWTH: usize = 4;
@@ -198,7 +262,14 @@ mod tests {
 
     fn reader(left: usize, ahead: &'static [u8], max_len: usize) -> ReadAhead<Source> {
         let asked = Vec::new();
-        ReadAhead::new(Source { left, asked }, Bytes::from_static(ahead), max_len)
+        let source = Source { left, asked };
+        ReadAhead::new(source, Bytes::from_static(ahead), max_len, Brings::Bytes)
+    }
+
+    fn of_records(left: usize, ahead: &'static [u8]) -> ReadAhead<Source> {
+        let asked = Vec::new();
+        let (source, ahead) = (Source { left, asked }, Bytes::from_static(ahead));
+        ReadAhead::new(source, ahead, 1024 * 1024, Brings::Records { short: 0 })
     }
 
     #[test]
@@ -243,14 +314,29 @@ mod tests {
     }
 
     #[test]
-    fn of_a_stream_that_reads_ahead_itself_it_asks_no_more_than_it_hands_on() {
-        let mut reader = reader(4096, b"ahead", 0);
-        assert_eq!(drain(&mut reader, 2048), 5 + 4096);
-        let piece = 2048 - SLACK;
-        assert_eq!(reader.stream.asked, [piece; 4]);
-        assert_eq!(reader.ahead.capacity(), 0, "held for nothing");
-        assert_eq!(drain(&mut reader, SLACK), 0);
-        assert_eq!(reader.stream.asked[4..], [SLACK]);
+    fn of_records_only_many_short_reads_in_a_row_are_read_ahead() {
+        const K: usize = 1024;
+        let mut reader = of_records(40 * K, b"ahead");
+        assert_eq!(drain(&mut reader, 2 * K), 5 + 40 * K);
+        let piece = 2 * K - SLACK;
+        let asked = [piece, piece, piece, piece, 16 * K, 16 * K, 16 * K, piece];
+        assert_eq!(reader.stream.asked, asked, "a record at the most");
+        assert_eq!(reader.ahead.capacity(), 0, "held while idle");
+
+        // Between the parts of long messages nothing is, however much there is.
+        reader.stream.left = 1024 * K;
+        reader.stream.asked.clear();
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..8 {
+            for room in [2 * K, 15 * K, SLACK] {
+                let mut space = vec![0; room];
+                let mut buf = ReadBuf::new(&mut space);
+                let read = Pin::new(&mut reader).poll_read(&mut cx, &mut buf);
+                assert!(read.is_ready());
+                assert_eq!(buf.filled().len(), piece_len(room));
+            }
+        }
+        assert_eq!(reader.ahead.capacity(), 0);
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub use self::{
     error::{ProtocolViolation, WebSocketError},
 };
 use crate::{
-    FramePacking, Io, Stream, TextMessages, WebSocketConfig, read_ahead::ReadAhead,
+    FramePacking, Io, Stream, TextMessages, WebSocketConfig,
+    read_ahead::{Brings, ReadAhead},
     upgrade::Upgraded,
 };
 
@@ -129,12 +130,11 @@ impl WebSocket {
         upgraded: Upgraded,
         config: &WebSocketConfig,
     ) -> Self {
-        // Ahead of TLS, reading would only copy once more.
-        let max_len = match stream.is_tls() {
-            true => 0,
-            false => config.read_buffer_len,
+        let brings = match stream.is_tls() {
+            true => Brings::Records { short: 0 },
+            false => Brings::Bytes,
         };
-        let stream = ReadAhead::new(stream, upgraded.read_ahead, max_len);
+        let stream = ReadAhead::new(stream, upgraded.read_ahead, config.read_buffer_len, brings);
         // Not `from_partially_read`: the buffer that it makes does not remember its size, so that the next one, made
         // while messages keep it alive, is as small as can be.
         let inner =
