@@ -462,17 +462,17 @@ pub enum ResubscribeRetained {
 /// [`Config::authentication`] or [`Config::persistence`], never in MQTT 3.1, and never while the broker is suspected of having
 /// hung up on something that was sent. PUBLISH and UNSUBSCRIBE wait in any case. At most 4 KiB leave early.
 ///
-/// A broker that hangs up on it, answers out of order or throws it away costs a connection ([`Timeout::Suback`](crate::Timeout::Suback)): the next one
-/// begins with the CONNECT alone. If that is taken, and it comes to the same once more, the session waits for the CONNACK
-/// from then on.
+/// A broker that hangs up on it, answers out of order or throws it away costs a connection
+/// ([`Timeout::Suback`](crate::Timeout::Suback)): the next one begins with the CONNECT alone. If that is taken, and it comes
+/// to the same once more, the session waits for the CONNACK from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubscribeBeforeConnack {
     /// It may not.
     Never,
     /// Where every server has to take it. In 3.1.1 that is everywhere. In 5.0 a server says in its CONNACK what it
-    /// declines, so that only filters without wildcards leave early, not shared, without a Subscription Identifier, in a packet that is no
-    /// longer than the CONNECT, which a server with a smaller Maximum Packet Size would not have accepted.
+    /// declines, so that only filters without wildcards leave early, not shared, without a Subscription Identifier, in a
+    /// packet that is no longer than the CONNECT, which a server with a smaller Maximum Packet Size would not have accepted.
     WhenCertain,
     /// Also in 5.0 with any filter and identifier, since the broker is known to take them, and packets of 4 KiB. One that does
     /// not ends the connection.

@@ -165,6 +165,12 @@ impl Connection {
         matches!(self.phase, Phase::Connected)
     }
 
+    /// Whether what comes next begins a packet, which may be a message.
+    #[inline(always)]
+    pub(crate) fn is_between_packets(&self) -> bool {
+        self.is_connected() && self.discard == 0 && self.partial.is_empty()
+    }
+
     /// Whether a publish is sent again all alone, and nothing else that might be blamed may be sent beside it.
     pub(crate) const fn isolates_a_publish(&self) -> bool {
         self.replay.one_at_a_time && self.replay.suspects > 0 && self.send_quota.used() > 0

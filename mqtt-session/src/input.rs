@@ -156,11 +156,7 @@ impl Session {
     #[inline(always)]
     fn single_publish(&mut self, input: &mut Bytes) -> Option<Publish> {
         let connection = self.connection.as_mut()?;
-        if connection.phase != Phase::Connected
-            || connection.discard > 0
-            || !connection.partial.is_empty()
-            || !self.events.is_empty()
-        {
+        if !connection.is_between_packets() || !self.events.is_empty() {
             return None;
         }
         let publish = connection.decoder.decode_single_publish(input)?;

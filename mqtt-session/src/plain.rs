@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use mqtt_codec::Decoder;
 
-use crate::connection::Phase;
 use crate::event::Message;
 use crate::session::Session;
 use crate::stats::Counters;
@@ -50,11 +49,7 @@ impl Session {
     pub fn plain_messages(&mut self, now: Timestamp) -> Option<PlainMessages<'_>> {
         self.advance(now);
         let connection = self.connection.as_mut()?;
-        if connection.phase != Phase::Connected
-            || connection.discard > 0
-            || !connection.partial.is_empty()
-            || !self.events.is_empty()
-        {
+        if !connection.is_between_packets() || !self.events.is_empty() {
             return None;
         }
         connection.keep_alive.on_received(self.now);

@@ -16,8 +16,7 @@ pub(super) struct Habit {
     alone: u32,
     /// How often others may drive before the task is to look again.
     left: u32,
-    /// Who began to wait last: the addresses behind its waker, which is not kept. Should another have the same by chance,
-    /// it is taken for this one, and no harm done.
+    /// Who began to wait last.
     publisher: (usize, usize),
 }
 
