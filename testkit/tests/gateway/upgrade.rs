@@ -360,7 +360,8 @@ async fn faults_come_on_command() {
 #[tokio::test]
 async fn nothing_shows_a_secret() {
     let (_broker, gateway) = start().await;
-    let url = Signer::of(&gateway).url();
+    let mut signer = Signer::of(&gateway);
+    let url = signer.url();
     Probe::connect(&url, "me").await.unwrap();
     let key = AccessKey::new(KEY, SECRET).session_token(TOKEN);
     let shown = format!(
@@ -375,7 +376,7 @@ async fn nothing_shows_a_secret() {
     }
     // And two attempts with one URL can be told from two with two.
     Probe::connect(&url, "me").await.unwrap();
-    let mut signer = Signer::of(&gateway);
+    // The same signer: a second one, a second later, would sign the same.
     signer.time -= Duration::from_secs(1);
     Probe::connect(&signer.url(), "me").await.unwrap();
     let attempts = gateway.attempts();
