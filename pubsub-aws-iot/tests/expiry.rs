@@ -1,6 +1,9 @@
 //! Credentials that expire every few seconds, and connections that end with them, under load: no message is lost at
 //! QoS 1, and there is never more than one request for new credentials.
 //!
+//! The seconds are those of a clock that goes on by a little with each answer of the broker, so that they do not pass while
+//! this process or the broker is kept from running.
+//!
 //! `PUBSUB_EXPIRY_SOAK_SECS` makes it last longer than the slice that every test run takes. Each test prints a row of the
 //! table that `cargo xtask soak --expiry` makes of them.
 #![allow(missing_docs, reason = "tests")]
@@ -10,26 +13,32 @@ mod common;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use common::{client, gateway_to, options};
+use common::{StoppedClock, client, gateway_to, options};
 use pubsub_aws_iot::core::BoxFuture;
 use pubsub_aws_iot::{
     AwsCredentials, AwsIotOptions, CachedCredentials, CredentialExpiry, CredentialFreshness,
-    CredentialSource, CredentialsError, ProtocolVersion, PubSub, QoS, Reconnect, SessionMode,
+    CredentialSource, CredentialsError, DEFAULT_NAME, ProtocolVersion, PubSub, QoS, Reconnect,
+    SessionMode,
 };
-use testkit::gateway::{AccessKey, Gateway, Incident, KeyRing, Outcome};
+use pubsub_generic::{MqttOptions, MqttProvider};
+use testkit::gateway::{AccessKey, Clock, Gateway, Incident, KeyRing, Outcome};
 use testkit::mosquitto::Installation;
+use tokio::time::Instant;
 
 const PUBLISHERS: usize = 2;
 /// Publishes of each publisher that wait for their acknowledgement.
 const WINDOW: usize = 20;
 /// How long a request for credentials takes.
 const LATENCY: Duration = Duration::from_millis(20);
+/// What an answer of the broker moves the clock on by.
+const TICK: Duration = Duration::from_millis(2);
 
 /// Hands out keys that live this long, and keeps the books.
 struct Issuer {
     keys: KeyRing,
+    clock: Clock,
     life: Duration,
     issued: Mutex<Vec<Instant>>,
     under_way: AtomicUsize,
@@ -50,14 +59,12 @@ impl CredentialSource for Issuer {
                 issued.push(Instant::now());
                 issued.len()
             };
-            let (id, secret, end) = (
-                format!("AKID{number}"),
-                format!("secret {number}"),
-                SystemTime::now() + self.life,
-            );
+            let (id, secret) = (format!("AKID{number}"), format!("secret {number}"));
+            let end = self.clock.now() + self.life;
             self.keys.add(AccessKey::new(&id, &secret).expires_at(end));
             self.under_way.fetch_sub(1, Ordering::SeqCst);
-            Ok(AwsCredentials::new(id, secret).expires_at(end))
+            // The system's clock, by which the client tells how long that is, goes its own way.
+            Ok(AwsCredentials::new(id, secret).expires_at(SystemTime::now() + self.life))
         })
     }
 }
@@ -81,6 +88,20 @@ async fn publish_for(pubsub: PubSub, topic: String, time: Duration) -> usize {
     next
 }
 
+/// Moves the runtime's clock and the gateway's on, for ever.
+async fn tick(broker_url: String, gateway: Clock) {
+    let provider = MqttProvider::new(MqttOptions::new(broker_url)).unwrap();
+    let broker = PubSub::new();
+    broker.add_provider(DEFAULT_NAME, provider).unwrap();
+    let (begun, begun_at) = (Instant::now(), gateway.now());
+    loop {
+        gateway.stop_at(begun_at + begun.elapsed());
+        let asking = broker.publish("tick", "").qos(QoS::AtLeastOnce);
+        asking.await.unwrap();
+        tokio::time::advance(TICK).await;
+    }
+}
+
 struct Run {
     issuer: Arc<CachedCredentials<Issuer>>,
     gateway: Gateway,
@@ -95,10 +116,15 @@ async fn soak(
     change: impl Fn(AwsIotOptions) -> AwsIotOptions,
 ) -> Run {
     let broker = mosquitto.config().websocket().start().await.unwrap();
-    let gateway = gateway_to(&broker.ws_url()).end_at_expiry();
-    let gateway = gateway.start().await.unwrap();
+    // The client signs by the system's clock.
+    let gateway = gateway_to(&broker.ws_url()).max_skew(Duration::MAX);
+    let gateway = gateway.end_at_expiry().start().await.unwrap();
+    let _clock = StoppedClock::stop();
+    let mut ticking = tokio::task::JoinSet::new();
+    ticking.spawn(tick(broker.ws_url(), gateway.clock().clone()));
     let issuer = Arc::new(CachedCredentials::new(Issuer {
         keys: gateway.keys().clone(),
+        clock: gateway.clock().clone(),
         life,
         issued: Mutex::default(),
         under_way: AtomicUsize::new(0),
@@ -151,7 +177,7 @@ async fn soak(
         }
         seen.len()
     };
-    let patience = time + Duration::from_secs(30);
+    let patience = time + Duration::from_secs(60);
     let messages = tokio::time::timeout(patience, reading)
         .await
         .expect("messages are missing");
@@ -203,7 +229,7 @@ fn check_the_books(run: &Run, name: &str) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn connections_that_end_with_their_credentials_lose_no_message() {
     let Some(mosquitto) = testkit::mosquitto::find_or_skip() else {
         return;
@@ -218,7 +244,7 @@ async fn connections_that_end_with_their_credentials_lose_no_message() {
     assert!(run.issuer.source().issued.lock().unwrap().len() >= 3);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn connections_that_are_replaced_in_time_do_not_even_notice() {
     let Some(mosquitto) = testkit::mosquitto::find_or_skip() else {
         return;
