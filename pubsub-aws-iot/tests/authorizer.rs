@@ -5,7 +5,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{client, credentials, gateway_to, options_without_credentials as options};
+use common::{
+    StoppedClock, client, credentials, gateway_to, options_without_credentials as options,
+};
 use pubsub_aws_iot::core::ProviderErrorKind;
 use pubsub_aws_iot::{
     AuthorizerError, AuthorizerFields, AwsIotOptions, AwsIotOptionsError, AwsIotProvider,
@@ -147,9 +149,11 @@ async fn a_connection_is_replaced_ahead_of_the_authorizers_end() {
             .authorizer(ours())
             .configure_mqtt(|mqtt| mqtt.renewal(renewal)),
     );
+    let _clock = StoppedClock::stop();
     while provider.stats().renewals < 3 {
         let publishing = pubsub.publish("a", "x").qos(QoS::AtLeastOnce);
         publishing.await.unwrap();
+        tokio::time::advance(Duration::from_millis(10)).await;
     }
     assert_eq!(gateway.incidents(), []);
     pubsub.close().await.unwrap();
