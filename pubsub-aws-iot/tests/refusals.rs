@@ -90,7 +90,7 @@ async fn a_clock_beyond_correction_is_refused_and_named() {
     let Some(ClockSkew::Behind(by)) = behind.skew() else {
         panic!("{:?}", behind.skew());
     };
-    assert!(by.abs_diff(off) < Duration::from_secs(10), "{by:?}");
+    assert!(by.abs_diff(off) < Duration::from_secs(600), "{by:?}");
     assert!(matches!(
         outcomes(&gateway)[0],
         Outcome::Refused(Refusal::Skew { .. })
