@@ -62,8 +62,8 @@ where
         let from = searched.min(buffer.len());
         let end = buffer
             .get(from..)
-            .and_then(|rest| rest.windows(4).position(|window| window == b"\r\n\r\n"))
-            .map(|at| from + at + 4);
+            .and_then(end_of_head)
+            .map(|end| from + end);
         match end {
             Some(end) if end <= max_len => {
                 let head = buffer.get(..end).unwrap_or_default();
@@ -185,6 +185,22 @@ fn dechunk(mut raw: &[u8]) -> BytesMut {
     body
 }
 
+/// Where the head ends that is begun in these bytes: behind its empty line.
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    const EMPTY_LINE: &[u8; 4] = b"\r\n\r\n";
+    let mut from = 0;
+    while let Some(window) = bytes.get(from..from + EMPTY_LINE.len()) {
+        // By its last byte a window says how far it is from one that could be it: mostly as far as it is long.
+        from += match window {
+            _ if window == EMPTY_LINE => return Some(from + EMPTY_LINE.len()),
+            [.., b'\n'] => 2,
+            [.., b'\r'] => 1,
+            _ => EMPTY_LINE.len(),
+        };
+    }
+    None
+}
+
 /// Whether the first bytes can still become `HTTP/1.`: so that a peer speaking something else is found out at
 /// its first byte and not at the deadline.
 fn could_be_http(buffer: &[u8]) -> bool {
@@ -216,4 +232,21 @@ fn parse_head<T>(
         status,
         headers: response.headers,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_head_is_where_the_first_empty_line_ends() {
+        const LEN: u32 = 9;
+        for number in 0..3_usize.pow(LEN) {
+            let byte = |at: u32| b"\r\nx"[number / 3_usize.pow(at) % 3];
+            let bytes: Vec<u8> = (0..LEN).map(byte).collect();
+            let naive = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+            assert_eq!(end_of_head(&bytes), naive.map(|at| at + 4), "{bytes:?}");
+        }
+        assert_eq!(end_of_head(b"\n\r\n"), None);
+    }
 }
