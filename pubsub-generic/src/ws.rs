@@ -1,5 +1,6 @@
 //! The default connection: a WebSocket to a URL.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -44,7 +45,8 @@ pub(crate) struct WsOptions {
     pub(crate) extra_roots_pem: Vec<Vec<u8>>,
     pub(crate) plain: PlainWs,
     pub(crate) dialer: Option<Arc<dyn Dial>>,
-    pub(crate) connector: Option<Connector>,
+    /// Large, and mostly not given.
+    pub(crate) connector: Option<Box<Connector>>,
 }
 
 /// Options of the WebSocket.
@@ -96,7 +98,7 @@ impl MqttOptions {
     /// its limit on a message's length is its own.
     #[must_use]
     pub fn connector(mut self, connector: Connector) -> Self {
-        self.ws.connector = Some(connector);
+        self.ws.connector = Some(Box::new(connector));
         self
     }
 }
@@ -192,7 +194,10 @@ impl WsConnect {
             endpoints.push(endpoint);
         }
         let mut request = UpgradeRequest::new().subprotocol_policy(ws.subprotocol_policy);
-        let subprotocol = ws.subprotocol.as_deref().unwrap_or(DEFAULT_SUBPROTOCOL);
+        let subprotocol = match &ws.subprotocol {
+            Some(subprotocol) => Cow::Owned(subprotocol.clone()),
+            None => Cow::Borrowed(DEFAULT_SUBPROTOCOL),
+        };
         if !subprotocol.is_empty() {
             request = request.subprotocol(subprotocol).map_err(unusable)?;
         }
@@ -209,7 +214,7 @@ impl WsConnect {
             Some(_) if ws.dialer.is_some() || !ws.extra_roots_pem.is_empty() => {
                 return Err(OptionsError::ConnectorConflict);
             }
-            Some(connector) => connector.clone(),
+            Some(connector) => Connector::clone(connector),
             None => default_connector(options)?,
         };
         let credentials = match ws.plain {
@@ -246,7 +251,7 @@ fn default_connector(options: &MqttOptions) -> Result<Connector, OptionsError> {
         connector = connector.dialer(Arc::clone(dialer));
     } else if !options.session.keep_alive.is_zero() {
         // PINGREQ asks as often, and further.
-        connector = connector.dialer(TcpDialer::new().keep_alive(None));
+        connector = connector.tcp(TcpDialer::new().keep_alive(None));
     }
     if !options.ws.extra_roots_pem.is_empty() {
         connector = with_roots(connector, &options.ws.extra_roots_pem)?;

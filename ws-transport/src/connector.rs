@@ -39,9 +39,9 @@ use crate::{TlsConfig, tls::LazyTls};
 /// ```
 #[derive(Clone)]
 pub struct Connector {
-    dialer: Arc<dyn Dial>,
+    dialer: Dialer,
     #[cfg(feature = "tls")]
-    tls: Arc<LazyTls>,
+    tls: LazyTls,
     websocket: WebSocketConfig,
     timeout: Duration,
     plaintext_credentials: PlaintextCredentials,
@@ -59,9 +59,9 @@ impl Connector {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            dialer: Arc::new(TcpDialer::new()),
+            dialer: Dialer::Tcp(TcpDialer::new()),
             #[cfg(feature = "tls")]
-            tls: Arc::default(),
+            tls: LazyTls::default(),
             websocket: WebSocketConfig::default(),
             timeout: Self::DEFAULT_TIMEOUT,
             plaintext_credentials: PlaintextCredentials::default(),
@@ -71,7 +71,14 @@ impl Connector {
     /// Dials through this instead of a default [`TcpDialer`].
     #[must_use]
     pub fn dialer(mut self, dialer: impl Dial + 'static) -> Self {
-        self.dialer = Arc::new(dialer);
+        self.dialer = Dialer::Other(Arc::new(dialer));
+        self
+    }
+
+    /// Dials straight over TCP, as by default, with settings of its own.
+    #[must_use]
+    pub fn tcp(mut self, dialer: TcpDialer) -> Self {
+        self.dialer = Dialer::Tcp(dialer);
         self
     }
 
@@ -79,7 +86,7 @@ impl Connector {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, config: TlsConfig) -> Self {
-        self.tls = Arc::new(LazyTls::from(config));
+        self.tls = LazyTls::from(config);
         self
     }
 
@@ -215,7 +222,10 @@ impl Connector {
 
     async fn open(&self, target: &Target, attempt: &Attempt) -> Result<Stream, ConnectError> {
         attempt.enter(ConnectStage::Dial);
-        let io = self.dialer.dial(target).await?;
+        let io = match &self.dialer {
+            Dialer::Tcp(tcp) => tcp.connect(target).await?,
+            Dialer::Other(dialer) => dialer.dial(target).await?,
+        };
         match target.security() {
             Security::Plain => Ok(Stream::plain(io)),
             #[cfg(feature = "tls")]
@@ -225,12 +235,20 @@ impl Connector {
                     .tls
                     .get()
                     .map_err(|error| ConnectError::Tls(TlsError::Config(error)))?;
-                Ok(tls.handshake(target, io).await?)
+                // Large, and no part of a connect without it.
+                Ok(Box::pin(tls.handshake(target, io)).await?)
             }
             #[cfg(not(feature = "tls"))]
             Security::Tls => Err(TlsError::NotCompiled.into()),
         }
     }
+}
+
+/// What dials. The usual one needs neither a box of its own nor one for each attempt.
+#[derive(Clone)]
+enum Dialer {
+    Tcp(TcpDialer),
+    Other(Arc<dyn Dial>),
 }
 
 impl Default for Connector {

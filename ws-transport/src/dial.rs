@@ -121,6 +121,23 @@ impl TcpDialer {
         self
     }
 
+    /// Dropping the future gives the attempt up.
+    pub(crate) async fn connect(&self, target: &Target) -> Result<BoxedIo, DialError> {
+        let stream = match target.host().ip() {
+            // Nothing to resolve, nothing to race.
+            Some(ip) if self.is_allowed(ip) => self.open(SocketAddr::new(ip, target.port())).await,
+            Some(_) => return Err(DialError::AddressRefused),
+            // Large, and no part of an attempt at one address.
+            None => Box::pin(self.resolve_and_race(target)).await?,
+        };
+        Ok(Box::new(stream.map_err(DialError::Connect)?) as BoxedIo)
+    }
+
+    async fn resolve_and_race(&self, target: &Target) -> Result<io::Result<TcpStream>, DialError> {
+        let addresses = self.resolve(target).await?;
+        Ok(race(addresses, self.attempt_delay, |address| self.open(address)).await)
+    }
+
     async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {
         let mut addresses: Vec<SocketAddr> =
             tokio::net::lookup_host((target.host().as_str(), target.port()))
@@ -177,20 +194,7 @@ impl fmt::Debug for TcpDialer {
 
 impl Dial for TcpDialer {
     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
-        Box::pin(async move {
-            let stream = match target.host().ip() {
-                // Nothing to resolve, nothing to race.
-                Some(ip) if self.is_allowed(ip) => {
-                    self.open(SocketAddr::new(ip, target.port())).await
-                }
-                Some(_) => return Err(DialError::AddressRefused),
-                None => {
-                    let addresses = self.resolve(target).await?;
-                    race(addresses, self.attempt_delay, |address| self.open(address)).await
-                }
-            };
-            Ok(Box::new(stream.map_err(DialError::Connect)?) as BoxedIo)
-        })
+        Box::pin(self.connect(target))
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Proxy {
     credentials: Option<Credentials>,
     dialer: Arc<dyn Dial>,
     #[cfg(feature = "tls")]
-    tls: Arc<LazyTls>,
+    tls: LazyTls,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Proxy {
             credentials: None,
             dialer: Arc::new(TcpDialer::new()),
             #[cfg(feature = "tls")]
-            tls: Arc::default(),
+            tls: LazyTls::default(),
         }
     }
 
@@ -128,7 +128,7 @@ impl Proxy {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, config: TlsConfig) -> Self {
-        self.tls = Arc::new(LazyTls::from(config));
+        self.tls = LazyTls::from(config);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustls::{
@@ -74,17 +74,16 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-/// The TLS configuration, made at its first use where none was given.
-#[derive(Default)]
-pub(crate) struct LazyTls(OnceLock<TlsConfig>);
+/// The TLS configuration that was given, or the default one, which is not made before it is needed.
+#[derive(Clone, Default)]
+pub(crate) struct LazyTls(Option<TlsConfig>);
 
 impl LazyTls {
-    pub(crate) fn get(&self) -> Result<&TlsConfig, TlsConfigError> {
-        if let Some(config) = self.0.get() {
-            return Ok(config);
+    pub(crate) fn get(&self) -> Result<TlsConfig, TlsConfigError> {
+        match &self.0 {
+            Some(config) => Ok(config.clone()),
+            None => shared_default(),
         }
-        let config = shared_default()?;
-        Ok(self.0.get_or_init(|| config))
     }
 }
 
@@ -107,7 +106,7 @@ fn shared_default() -> Result<TlsConfig, TlsConfigError> {
 
 impl From<TlsConfig> for LazyTls {
     fn from(config: TlsConfig) -> Self {
-        Self(config.into())
+        Self(Some(config))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Ours and not tungstenite's, which logs the request with its query, loses the body of a refusal, compares
 //! `Connection` as a whole and lets extensions pass that nobody asked for.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -70,12 +70,20 @@ impl UpgradeRequest {
     /// # Errors
     ///
     /// When it is not a token (RFC 9110 section 5.6.2).
-    pub fn subprotocol(mut self, subprotocol: &str) -> Result<Self, RequestError> {
+    pub fn subprotocol(
+        mut self,
+        subprotocol: impl Into<Cow<'static, str>>,
+    ) -> Result<Self, RequestError> {
+        let subprotocol = subprotocol.into();
         if subprotocol.is_empty() || !subprotocol.bytes().all(is_token_byte) {
             return Err(RequestError::Subprotocol);
         }
-        self.subprotocol =
-            Some(HeaderValue::from_str(subprotocol).map_err(|_| RequestError::Subprotocol)?);
+        let value = match subprotocol {
+            // A token has nothing in it that a header may not have, for which this would panic.
+            Cow::Borrowed(name) => Ok(HeaderValue::from_static(name)),
+            Cow::Owned(name) => HeaderValue::try_from(name),
+        };
+        self.subprotocol = Some(value.map_err(|_| RequestError::Subprotocol)?);
         Ok(self)
     }
 
