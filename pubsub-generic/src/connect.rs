@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pubsub_core::BoxFuture;
@@ -66,7 +67,7 @@ pub trait Connect: Send + Sync + 'static {
     }
 }
 
-impl<C: Connect + ?Sized> Connect for std::sync::Arc<C> {
+impl<C: Connect + ?Sized> Connect for Arc<C> {
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>> {
         (**self).connect(attempt)
     }
@@ -144,7 +145,7 @@ impl fmt::Debug for Opened {
 pub struct Attempt {
     number: u32,
     endpoint: usize,
-    client_id: String,
+    client_id: Arc<str>,
     credentials: CredentialFreshness,
     time_left: Duration,
 }
@@ -152,7 +153,7 @@ pub struct Attempt {
 impl Attempt {
     /// An attempt by itself, as a test of a [`Connect`] needs it: the first, with cached credentials.
     #[must_use]
-    pub fn new(client_id: impl Into<String>, time_left: Duration) -> Self {
+    pub fn new(client_id: impl Into<Arc<str>>, time_left: Duration) -> Self {
         Self {
             number: 1,
             endpoint: 0,

@@ -56,7 +56,7 @@ pub(crate) const CLOCK_TICK: Duration = Duration::from_secs(1);
 pub(crate) struct Task {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connect: Arc<dyn Connect>,
-    pub(crate) session: Session,
+    pub(crate) session: Box<Session>,
     /// The origin of the session's time.
     pub(crate) origin: Instant,
     /// The time of this round.
@@ -213,7 +213,7 @@ impl Task {
     pub(crate) fn new(
         shared: Arc<Shared>,
         connect: Arc<dyn Connect>,
-        session: Session,
+        session: Box<Session>,
         mut backoff: Backoff,
     ) -> Self {
         let now = Instant::now();

@@ -412,7 +412,7 @@ impl Task {
         }
         if let Some(keeper) = &mut self.keeper {
             let store = Arc::clone(&keeper.store);
-            let client_id = self.shared.client_id.clone();
+            let client_id = Arc::clone(&self.shared.client_id);
             keeper.work = Work::Loading(spawn_blocking(move || load(&**store, &client_id)));
         }
         true
@@ -429,7 +429,7 @@ impl Task {
         let now = self.timestamp;
         match outcome.and_then(|loaded| restore(loaded, config, now)) {
             Ok((session, mut restored)) => {
-                self.session = session;
+                *self.session = session;
                 self.set_aside = 0;
                 self.shared.inbox.adopt(restored.load);
                 self.shared.restored(std::mem::take(&mut restored.handles));

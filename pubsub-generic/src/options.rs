@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -74,6 +74,10 @@ pub struct MqttOptions {
     pub(crate) claim_timeout: Duration,
 }
 
+/// What all options begin with shares one cause.
+static HUNG_UP_ON: LazyLock<ProviderError> =
+    LazyLock::new(|| ProviderError::new(ProviderErrorKind::Refused).with_source(HungUpOn));
+
 /// Says whether to try again after this failure, given what is the default.
 pub(crate) type Judge = Arc<dyn Fn(&ConnectionError, Retry) -> Retry + Send + Sync>;
 
@@ -126,7 +130,7 @@ impl MqttOptions {
             limits: Limits::default(),
             matching: MatchingRules::default(),
             copies: CopyDetection::default(),
-            hang_up_error: ProviderError::new(ProviderErrorKind::Refused).with_source(HungUpOn),
+            hang_up_error: HUNG_UP_ON.clone(),
             store: None,
             claim_timeout: Duration::from_secs(30),
         }

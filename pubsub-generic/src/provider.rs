@@ -71,7 +71,7 @@ enum TaskState {
 /// What the handle, the receipts and the task have in common.
 pub(crate) struct Shared {
     pub(crate) options: MqttOptions,
-    pub(crate) client_id: String,
+    pub(crate) client_id: Arc<str>,
     pub(crate) inbox: Inbox,
     pub(crate) sink: OnceLock<DeliverySink>,
     pub(crate) counters: Counters,
@@ -133,7 +133,7 @@ impl MqttProvider {
             options.session_mut().clean_start = CleanStart::Never;
             options.session_mut().broker_only_session = BrokerOnlySession::Accept;
         }
-        options.session_mut().client_id.clone_from(&client_id);
+        options.session_mut().client_id = client_id;
         // Our own deadline covers the CONNACK; the session's must not come before it.
         options.session_mut().connack_timeout = options.connect_timeout.saturating_mul(2);
         let seat = Seat::new();
@@ -147,14 +147,14 @@ impl MqttProvider {
             Some(_) => Persistence::On,
             None => Persistence::Off,
         };
-        // Boxed while it waits: it is large, and what waits with it is moved more than once.
+        // Boxed, as it stays: it is large, and what it waits with is moved more than once.
         let session = Session::new(options.session.clone()).map_err(OptionsError::Session)?;
         let mut session = Box::new(session);
         let mut kept = None;
         let mut handles = Vec::new();
         if let Some(store) = options.store.take() {
             let store = store.claim().ok_or(OptionsError::StoreInUse)?;
-            let loaded = load(&**store, &client_id).map_err(OptionsError::Store)?;
+            let loaded = load(&**store, &options.session.client_id).map_err(OptionsError::Store)?;
             let (stored, mut restored) = restore(loaded, options.session.clone(), Timestamp::ZERO)
                 .map_err(OptionsError::Store)?;
             *session = stored;
@@ -168,6 +168,7 @@ impl MqttProvider {
         }
         let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random.seed()));
         let counters = Counters::new();
+        let client_id = options.session.client_id.as_str().into();
         let shared = Arc::new_cyclic(|this| Shared {
             options,
             client_id,
@@ -186,7 +187,7 @@ impl MqttProvider {
             let shared = Arc::clone(&shared);
             Box::new(move || {
                 // It is large, and a future is moved a number of times before it runs.
-                let mut task = Box::new(Task::new(shared, connect, *session, backoff));
+                let mut task = Box::new(Task::new(shared, connect, session, backoff));
                 if let Some((keeper, restored, origin)) = kept.map(|kept| *kept) {
                     task.keep_with(keeper, restored, origin);
                 }

@@ -178,7 +178,7 @@ impl Task {
         }
         let timeout = self.shared.options.connect_timeout.min(FAR_AWAY);
         self.renewing.attempts = self.renewing.attempts.saturating_add(1);
-        let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
+        let attempt = Attempt::new(Arc::clone(&self.shared.client_id), timeout)
             .numbered(self.renewing.attempts, self.renewing.freshness)
             .at_endpoint(self.renewing.endpoint);
         tracing::debug!(client_id = %self.shared.client_id, attempt = self.renewing.attempts, "replacing the connection");

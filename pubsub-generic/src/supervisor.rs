@@ -139,7 +139,7 @@ impl Task {
         self.attempts = self.attempts.saturating_add(1);
         let timeout = self.shared.options.connect_timeout.min(FAR_AWAY);
         let endpoint = self.rounds.next(self.backoff.random());
-        let attempt = Attempt::new(self.shared.client_id.clone(), timeout)
+        let attempt = Attempt::new(Arc::clone(&self.shared.client_id), timeout)
             .numbered(self.attempts, self.freshness)
             .at_endpoint(endpoint);
         // What the attempt itself says belongs to it, from its first poll on.
@@ -528,7 +528,7 @@ impl Task {
         if !self.is_done
             && let Some(session) = self.shared.new_session()
         {
-            self.session = session;
+            *self.session = session;
             self.set_aside = 0;
         }
         if let Some(keeper) = &mut self.keeper {
