@@ -239,8 +239,11 @@ impl Target {
     #[must_use]
     pub fn authority(&self) -> String {
         let mut text = String::with_capacity(self.host.text.len() + "[]:65535".len());
+        for part in self.host.in_brackets() {
+            text.push_str(part);
+        }
         // Writing to a string does not fail.
-        let _ = write!(text, "{}:{}", self.host, self.port);
+        let _ = write!(text, ":{}", self.port);
         text
     }
 
@@ -297,6 +300,14 @@ impl Host {
         self.ip
     }
 
+    /// The parts of what is displayed.
+    fn in_brackets(&self) -> [&str; 3] {
+        match self.ip {
+            Some(IpAddr::V6(_)) => ["[", &self.text, "]"],
+            _ => ["", &self.text, ""],
+        }
+    }
+
     /// Whether this names the machine itself: a loopback address or `localhost`.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -350,10 +361,9 @@ impl From<IpAddr> for Host {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ip {
-            Some(IpAddr::V6(_)) => write!(f, "[{}]", self.text),
-            _ => f.write_str(&self.text),
-        }
+        self.in_brackets()
+            .iter()
+            .try_for_each(|part| f.write_str(part))
     }
 }
 
