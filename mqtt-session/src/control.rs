@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE: calls, the packets that they are cut into, and the list of what is subscribed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use mqtt_codec::{PacketId, QoS, ReasonCode, RetainHandling, SubscriptionId};
@@ -19,7 +19,7 @@ use crate::subscribe::{
 pub(crate) struct Control {
     /// What the caller wants to be subscribed to. Ordered by filter, so that a resubscribe is the same every time.
     wanted: BTreeMap<Arc<str>, Wanted>,
-    calls: HashMap<u64, Call>,
+    calls: BTreeMap<u64, Call>,
     waiting: VecDeque<Job>,
     /// At most [`crate::packet_id::CONTROL_IDS`].
     in_flight: Vec<Batch>,
@@ -419,7 +419,7 @@ impl Control {
     /// With nothing under way no room is held for it: most sessions subscribe once, and then stand idle.
     fn rest(&mut self) {
         if self.calls.is_empty() && self.waiting.is_empty() && self.in_flight.is_empty() {
-            self.calls.shrink_to_fit();
+            self.calls = BTreeMap::new();
             self.waiting.shrink_to_fit();
             self.in_flight.shrink_to_fit();
         }

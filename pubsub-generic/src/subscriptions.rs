@@ -1,6 +1,6 @@
 //! Subscribing and unsubscribing: calls on one side, the session's operations on the other.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use mqtt_session::{
@@ -19,11 +19,11 @@ use crate::overlap::Overlaps;
 pub(crate) struct Subscriptions {
     /// Steps that the session has no room for yet, in the order of the calls.
     queue: VecDeque<Step>,
-    calls: HashMap<CallId, Call>,
+    calls: BTreeMap<CallId, Call>,
     next_call: CallId,
     /// Which filters of which call an operation of the session is about.
-    asked: HashMap<SubscribeId, (CallId, Vec<usize>)>,
-    unsubscribes: HashMap<UnsubscribeId, Option<UnsubscribeReply>>,
+    asked: BTreeMap<SubscribeId, (CallId, Vec<usize>)>,
+    unsubscribes: BTreeMap<UnsubscribeId, Option<UnsubscribeReply>>,
     deadlines: BTreeSet<(Instant, CallId)>,
     pub(crate) overlaps: Overlaps,
 }
@@ -51,10 +51,10 @@ impl Subscriptions {
     pub(crate) fn new(overlaps: Overlaps) -> Self {
         Self {
             queue: VecDeque::new(),
-            calls: HashMap::new(),
+            calls: BTreeMap::new(),
             next_call: 0,
-            asked: HashMap::new(),
-            unsubscribes: HashMap::new(),
+            asked: BTreeMap::new(),
+            unsubscribes: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             overlaps,
         }
@@ -72,7 +72,7 @@ impl Subscriptions {
     /// Answers every call with this error. Returns how many there were.
     pub(crate) fn fail(&mut self, reason: &ProviderError) -> usize {
         let mut failed = 0;
-        for (_, call) in self.calls.drain() {
+        for call in std::mem::take(&mut self.calls).into_values() {
             failed += 1;
             let _ = call.reply.send(Err(reason.clone()));
         }
@@ -80,7 +80,7 @@ impl Subscriptions {
             Step::Leave { reply, .. } => Some(reply),
             Step::Ask { .. } => None,
         });
-        let sent = self.unsubscribes.drain().map(|(_, reply)| reply);
+        let sent = std::mem::take(&mut self.unsubscribes).into_values();
         for reply in queued.chain(sent) {
             failed += 1;
             if let Some(reply) = reply {
@@ -96,8 +96,9 @@ impl Subscriptions {
     fn rest(&mut self) {
         if self.is_settled() && self.asked.is_empty() {
             self.queue.shrink_to_fit();
-            self.calls.shrink_to_fit();
-            self.asked.shrink_to_fit();
+            self.calls = BTreeMap::new();
+            self.asked = BTreeMap::new();
+            self.unsubscribes = BTreeMap::new();
             self.deadlines = BTreeSet::new();
         }
     }
