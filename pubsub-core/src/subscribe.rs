@@ -38,8 +38,15 @@ impl Subscribe {
     pub(crate) fn new(registry: Arc<Registry>, filters: impl IntoFilters) -> Self {
         let mut requests: Vec<FilterRequest> = Vec::new();
         let mut places: HashMap<TopicFilter, usize> = HashMap::new();
-        let checked =
-            filters.for_each_filter(&mut |request| match places.entry(request.filter.clone()) {
+        let checked = filters.for_each_filter(&mut |request| {
+            let Some(first) = requests.first() else {
+                // Mostly there is but one, which needs no table.
+                return requests.push(request);
+            };
+            if places.is_empty() {
+                places.insert(first.filter.clone(), 0);
+            }
+            match places.entry(request.filter.clone()) {
                 Entry::Occupied(place) => {
                     let twin = &mut requests[*place.get()];
                     twin.qos = twin.qos.max(request.qos);
@@ -48,7 +55,8 @@ impl Subscribe {
                     place.insert(requests.len());
                     requests.push(request);
                 }
-            });
+            }
+        });
         Self {
             registry,
             requests: Some(checked.map(|()| requests)),
