@@ -492,17 +492,10 @@ impl Router {
     ) -> Vec<Waker> {
         control.filters.clear();
         let mut routes = self.routes();
-        routes.marked_as_published = 0;
-        let keys: Vec<_> = routes.occupied().map(|(key, _)| key).collect();
         let mut wakers = Vec::new();
-        for key in keys {
-            for filter in routes.filters_of(key) {
-                routes.remove(key, &filter);
-            }
-            if let Some(queue) = routes.free_if_empty(key) {
-                wakers.extend(error.and_then(|error| queue.error(error.clone())));
-                wakers.extend(queue.provider_left());
-            }
+        for queue in routes.free_all() {
+            wakers.extend(error.and_then(|error| queue.error(error.clone())));
+            wakers.extend(queue.provider_left());
         }
         wakers
     }

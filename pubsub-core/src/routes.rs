@@ -74,6 +74,18 @@ pub(crate) struct SlotKey {
     generation: u32,
 }
 
+impl Slot {
+    /// Gives the place free. `None` if it was.
+    fn vacate(&mut self) -> Option<Arc<Queue>> {
+        let queue = self.queue.take()?;
+        self.generation = self.generation.wrapping_add(1);
+        self.filters = HashSet::new();
+        self.retained_seen = HashSet::new();
+        self.pending = Vec::new();
+        Some(queue)
+    }
+}
+
 impl Routes {
     pub(crate) fn new() -> Self {
         Self {
@@ -176,13 +188,23 @@ impl Routes {
 
     pub(crate) fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
         let slot = self.slot(key).filter(|slot| slot.filters.is_empty())?;
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.retained_seen = HashSet::new();
-        slot.pending = Vec::new();
-        let queue = slot.queue.take();
+        let queue = slot.vacate();
         self.unmatched.retain(|index| *index != key.index);
         self.free.push(key.index);
         queue
+    }
+
+    /// Frees every place, whatever filters it has; the queues that had them.
+    pub(crate) fn free_all(&mut self) -> impl Iterator<Item = Arc<Queue>> {
+        self.marked_as_published = 0;
+        self.trie = TopicTrie::with_rules(self.trie.rules());
+        self.unmatched.clear();
+        let free = &mut self.free;
+        (0..).zip(&mut self.slots).filter_map(|(index, slot)| {
+            let queue = slot.vacate()?;
+            free.push(index);
+            Some(queue)
+        })
     }
 
     pub(crate) fn occupied(&self) -> impl Iterator<Item = (SlotKey, &Arc<Queue>)> {
