@@ -15,8 +15,8 @@ use pubsub_core::{
     PublishError, QoS, RefusalKind, Subscription,
 };
 use pubsub_generic::{
-    ConnectErrorKind, ConnectionError, DEFAULT_NAME, Jitter, MqttOptions, ProtocolVersion,
-    ReasonCode, Reconnect, Renewal, SessionMode,
+    ConnectErrorKind, ConnectionError, DEFAULT_NAME, MqttOptions, ProtocolVersion, ReasonCode,
+    Reconnect, Renewal, SessionMode,
 };
 use testkit::certs::Authority;
 use testkit::mosquitto::{Broker, find_or_skip};
@@ -335,6 +335,7 @@ async fn publish_through_renewals(broker: &Broker, version: ProtocolVersion, qos
     };
     let (alice, sender) = client(options("alice"));
     let (bob, receiver) = client(options("bob"));
+    let _clock = StoppedClock::stop();
     let mut events = bob.subscribe("load").qos(qos).await.unwrap().events();
     let enough = || sender.stats().renewals >= 5 && receiver.stats().renewals >= 5;
     let publishing = async {
@@ -347,6 +348,7 @@ async fn publish_through_renewals(broker: &Broker, version: ProtocolVersion, qos
                 receipt.await.unwrap();
             }
             published += 20;
+            tokio::time::advance(Duration::from_millis(10)).await;
         }
         alice
             .publish("load", Json(&u32::MAX))
@@ -431,7 +433,8 @@ async fn freeze(broker: &Broker, version: ProtocolVersion) {
         }
     }
     let noticed = begin.elapsed().as_secs();
-    assert!((60..75).contains(&noticed), "{noticed}");
+    // It was heard up to half a minute of real time ago.
+    assert!((40..75).contains(&noticed), "{noticed}");
     drop(clock);
     let lost = watch.reached(State::ConnectionDisrupted).await.unwrap();
     let reason = lost.reason.unwrap();
@@ -468,26 +471,24 @@ async fn a_take_over_is_recognised_whether_the_broker_says_so_or_not() {
     };
     let broker = mosquitto.config().websocket().start().await.unwrap();
     for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
-        let pace = Reconnect::default()
-            .first(Duration::from_millis(50))
-            .base(Duration::from_millis(50))
-            .jitter(Jitter::None);
         let options = MqttOptions::new(broker.ws_url())
             .protocol_version(version)
-            .client_id("one name")
-            .reconnect(pace);
+            .client_id("one name");
         let (alice, to_alice) = client(options.clone());
-        let (_bob, to_bob) = client(options);
         let mut watch = alice.connection(DEFAULT_NAME).unwrap();
         to_alice.connect().await.unwrap();
-        to_bob.connect().await.unwrap();
+        // She connects again when the test lets time pass.
+        let _clock = StoppedClock::stop();
         let mut told = Vec::new();
         while told.last() != Some(&ProviderErrorKind::TakenOver) {
+            assert!(told.len() < 3, "{version:?}: {told:?}");
+            watch.reached(State::Connected).await.unwrap();
+            let (bob, to_bob) = client(options.clone());
+            to_bob.connect().await.unwrap();
             let lost = watch.reached(State::ConnectionDisrupted).await.unwrap();
             told.push(lost.reason.unwrap().kind());
-            // Three, if each connection got its CONNACK before it was taken.
-            assert!(told.len() <= 6, "{version:?}: {told:?}");
-            watch.reached(State::Connected).await.unwrap();
+            bob.close().await.unwrap();
+            tokio::time::advance(Duration::from_secs(10)).await;
         }
     }
 }
