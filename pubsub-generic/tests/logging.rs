@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::client;
+use common::{StoppedClock, client};
 use pubsub_core::{ConnectionState as State, PubSub, QoS};
 use pubsub_generic::{MqttOptions, MqttProvider, ProtocolVersion, Renewal, Will};
 use testkit::mosquitto::find_or_skip;
@@ -104,6 +104,7 @@ async fn use_everything(pubsub: &PubSub, proxy: &Proxy) {
         .unwrap();
     let mut watch = pubsub.connection("logged").unwrap();
     watch.reached(State::Connected).await.unwrap();
+    let _clock = StoppedClock::stop();
     for round in 0..3 {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             pubsub
@@ -119,10 +120,16 @@ async fn use_everything(pubsub: &PubSub, proxy: &Proxy) {
             // A loss, and the way back.
             proxy.cut_all(Cut::Reset);
             watch.reached(State::ConnectionDisrupted).await.unwrap();
+            tokio::time::advance(Duration::from_secs(1)).await;
             watch.reached(State::Connected).await.unwrap();
         }
     }
     // One that is planned.
+    while watch.current().state == State::Connected {
+        let waiting = pubsub.publish("marker-topic/a/b", "marker-payload");
+        waiting.qos(QoS::AtLeastOnce).await.unwrap();
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
     watch.reached(State::Connecting).await.unwrap();
     watch.reached(State::Connected).await.unwrap();
     let refused = pubsub.publish("marker-forbidden", "marker-payload");
@@ -154,7 +161,7 @@ async fn the_finest_log_has_fields_from_a_closed_list_and_no_secret() {
         .header("authorization", "marker-header")
         .user_name("marker-user")
         .will(Will::new("marker-topic/will", "marker-payload"))
-        .renewal(Renewal::default().max_age(Duration::from_secs(2)));
+        .renewal(Renewal::default().max_age(Duration::from_secs(20)));
     let (_pubsub, wrong) = client(options.clone().password("marker-wrong"));
     wrong.connect().await.unwrap_err();
     let (_pubsub, nowhere) = client(
