@@ -43,10 +43,10 @@ pub const MAX_PACKET_SIZE: usize = 1024 * 1024;
 pub const MAX_CLIENTS: usize = 1024;
 
 /// How long [`Broker::start_again`] tries to get its old port back.
-pub const REBIND_TIMEOUT: Duration = Duration::from_secs(5);
+pub const REBIND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long [`Broker::stop`] waits for the last connection before it takes the broker away anyway.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A broker on threads of its own. Dropping it takes it away at once.
 ///

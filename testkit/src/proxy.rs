@@ -38,7 +38,7 @@ const CHUNK: usize = 16 * 1024;
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often [`Proxy::accept_again`] tries to get its port back.
-const REBIND_ATTEMPTS: usize = 200;
+const REBIND_ATTEMPTS: usize = 12_000;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

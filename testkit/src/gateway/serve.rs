@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long TLS and the head of the request may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a client may take to read an answer and go.
 const LINGER: Duration = Duration::from_secs(2);

@@ -46,7 +46,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PORT_ATTEMPTS: usize = 8;
 
 /// How long [`Broker::start`] tries to get its old ports back.
-pub const REBIND_TIMEOUT: Duration = Duration::from_secs(3);
+pub const REBIND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often readiness is looked at. The wait ends with the fact, not with the time.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
