@@ -8,7 +8,7 @@ mod moto;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use common::{client, options, pass, start};
+use common::{StoppedClock, client, options, pass, start};
 use moto::Moto;
 use pubsub_aws_iot::core::ConnectionState;
 use pubsub_aws_iot::{
@@ -275,6 +275,7 @@ async fn motos_credentials_are_renewed_before_their_ninety_seconds_end() {
     let Some(moto) = Moto::start_or_skip().await else {
         return;
     };
+    let _clock = StoppedClock::stop();
     let pool = moto.identity_pool().await;
     let source = CognitoCredentials::new(pool)
         .and_then(|source| source.endpoint(&moto.url()))
@@ -291,10 +292,10 @@ async fn motos_credentials_are_renewed_before_their_ninety_seconds_end() {
 
     // A fifth of 90 s, and up to a quarter of that for the jitter, before the end. Half a minute is for what has already
     // passed since moto looked at the clock.
-    pass(Duration::from_secs(37)).await;
+    tokio::time::advance(Duration::from_secs(37)).await;
     let kept = source.credentials(ANY).await.unwrap();
     assert_eq!(kept.expiry(), Some(end));
-    pass(Duration::from_secs(36)).await;
+    tokio::time::advance(Duration::from_secs(36)).await;
     let asking = (0..8).map(|_| source.credentials(ANY));
     let given = futures_util::future::join_all(asking).await;
     let renewed = given[0].as_ref().unwrap().expiry().unwrap();

@@ -5,7 +5,7 @@
 mod common;
 mod moto;
 
-use common::{answer, captured};
+use common::{StoppedClock, answer, captured};
 use moto::{Moto, REGION};
 use pubsub_aws_iot::core::TopicName;
 use pubsub_aws_iot::{
@@ -30,6 +30,8 @@ async fn from_an_endpoint_to_a_policy_that_is_attached() {
     let Some(moto) = Moto::start_or_skip().await else {
         return;
     };
+    // A call of ours has fifteen seconds, which is not what this is about.
+    let _clock = StoppedClock::stop();
     let control = control_plane(&moto, AwsCredentials::new("AKIDEXAMPLE", "secret"));
     let endpoint = control.describe_endpoint().await.unwrap();
     assert_eq!(
@@ -69,6 +71,8 @@ async fn moto_verifies_what_is_asked() {
     let Some(moto) = Moto::verifying_or_skip().await else {
         return;
     };
+    // A call of ours has fifteen seconds, which is not what this is about.
+    let _clock = StoppedClock::stop();
     let user = moto.user().await;
     let wrong = AwsCredentials::new(user.access_key_id(), "marker-wrong");
     let control = control_plane(&moto, user);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{REGION, credentials, pass};
+use common::{REGION, StoppedClock, credentials};
 use futures_util::future::join_all;
 use pubsub_aws_iot::core::{OutboundMessage, TopicName};
 use pubsub_aws_iot::{AwsIotOptions, HttpsError, HttpsPublishError, HttpsPublisher, PlainWs};
@@ -121,18 +121,20 @@ fn message() -> OutboundMessage {
 async fn one_connection_serves_one_call_after_another() {
     let server = Server::start(&[Deed::Answer], 1).await;
     let publisher = server.publisher();
+    let _clock = StoppedClock::stop();
     for _ in 0..3 {
         publisher.publish(&message()).await.unwrap();
     }
     assert_eq!(server.seen(), (1, 3));
     // Not after it was idle for long.
-    pass(Duration::from_secs(20)).await;
+    tokio::time::advance(Duration::from_secs(21)).await;
     publisher.publish(&message()).await.unwrap();
     assert_eq!(server.seen(), (2, 4));
 }
 
 #[tokio::test]
 async fn a_connection_that_the_server_closed_is_replaced() {
+    let _clock = StoppedClock::stop();
     for deed in [Deed::AnswerAndClose, Deed::Announce] {
         let server = Server::start(&[deed], 1).await;
         let publisher = server.publisher();
@@ -145,6 +147,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
 
 #[tokio::test]
 async fn what_was_sent_is_not_sent_again() {
+    let _clock = StoppedClock::stop();
     let server = Server::start(&[Deed::Answer, Deed::Close, Deed::Answer], 1).await;
     let publisher = server.publisher();
     publisher.publish(&message()).await.unwrap();
@@ -160,6 +163,7 @@ async fn what_was_sent_is_not_sent_again() {
 
 #[tokio::test]
 async fn calls_at_a_time_have_connections_of_their_own_and_four_are_kept() {
+    let _clock = StoppedClock::stop();
     let server = Server::start(&[Deed::Answer], TOGETHER).await;
     let publisher = server.publisher();
     for connections in [TOGETHER, TOGETHER + (TOGETHER - 4)] {
@@ -176,12 +180,13 @@ async fn calls_at_a_time_have_connections_of_their_own_and_four_are_kept() {
 async fn a_server_that_says_nothing_is_given_up() {
     let server = Server::start(&[Deed::Answer, Deed::Nothing], 1).await;
     let publisher = Arc::new(server.publisher());
+    let _clock = StoppedClock::stop();
     publisher.publish(&message()).await.unwrap();
     server.came.notified().await;
     let calling = Arc::clone(&publisher);
     let call = tokio::spawn(async move { calling.publish(&message()).await });
     server.came.notified().await;
-    pass(Duration::from_secs(15)).await;
+    tokio::time::advance(Duration::from_secs(16)).await;
     let error = call.await.unwrap().unwrap_err();
     assert!(
         matches!(error, HttpsPublishError::Https(HttpsError::Timeout)),
