@@ -29,7 +29,7 @@ async fn connect(
     let (dialer, mut theirs) = InMemory::pair();
     let connector = Connector::new()
         .dialer(dialer)
-        .timeout(Duration::from_secs(10));
+        .timeout(Duration::from_secs(600));
     let endpoint = endpoint();
     let server = async {
         script(&mut theirs).await;
