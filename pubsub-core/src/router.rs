@@ -293,7 +293,10 @@ impl Router {
                 _ => None,
             }
         });
-        self.settle_slot(slot);
+        // One to what no filter matches has none to leave.
+        if filters.is_none() || !self.routes().is_unmatched(slot) {
+            self.settle_slot(slot);
+        }
         answer
     }
 

@@ -146,6 +146,10 @@ impl Routes {
         key
     }
 
+    pub(crate) fn is_unmatched(&mut self, key: SlotKey) -> bool {
+        self.slot(key).is_some() && self.unmatched.contains(&key.index)
+    }
+
     fn slot(&mut self, key: SlotKey) -> Option<&mut Slot> {
         self.slots
             .get_mut(key.index as usize)

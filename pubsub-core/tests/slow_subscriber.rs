@@ -460,6 +460,11 @@ async fn what_nobody_wants_has_a_place_to_go() {
     assert_eq!(late.next().await.unwrap().unwrap().payload, "3");
     assert_eq!(ledger.settled().len(), 2);
     assert_eq!(pubsub.routing_stats("scripted").unwrap().unrouted, 0);
+    // Filters that it does not have, having none, are none to leave.
+    let filter = TopicFilter::new("b").unwrap();
+    rest.unsubscribe_from(&[filter]).await.unwrap();
+    assert_eq!(sink.deliver(&mut vec![plain("b", 5)]), Demand::Continue);
+    assert_eq!(rest.next().await.unwrap().unwrap().payload, "5");
     drop(rest);
     assert!(provider.released().is_empty());
     assert_eq!(sink.deliver(&mut vec![plain("b", 5)]), Demand::Continue);
