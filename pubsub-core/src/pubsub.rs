@@ -287,6 +287,7 @@ impl Registry {
         }
     }
 
+    #[inline]
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Vec<Arc<Router>>) -> T) -> T {
         look(&self.routers.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -23,7 +23,7 @@ use crate::provider::{
     BoxFuture, Continuity, Delivery, DeliverySink, Demand, Drive, FilterRequest, Gap, GapCause,
     Provider, RetainMark, RetainedMessages,
 };
-use crate::queue::Queue;
+use crate::queue::{Effects, Queue};
 use crate::routes::{Followed, Routes, SlotKey};
 use crate::topic::TopicFilter;
 
@@ -342,10 +342,9 @@ impl Router {
             batch.clear();
             return Demand::Continue;
         }
-        routes.route(&self.name, batch);
-        let effects = routes.flush();
+        let followed = routes.route(&self.name, batch);
         drop(routes);
-        self.follow_up(effects)
+        self.follow_up(followed)
     }
 
     pub(crate) fn advance_clock(&self, epoch: u64, now: Duration) -> Demand {
@@ -355,17 +354,17 @@ impl Router {
         }
         routes.now = routes.now.max(now);
         let now = routes.now;
-        let mut effects = Followed::default();
+        let mut followed = Followed::default();
         for (slot, queue) in routes.occupied() {
-            effects.push(slot, queue.check_age(now));
+            followed.push(slot, queue.check_age(now));
         }
         drop(routes);
-        self.follow_up(effects)
+        self.follow_up(followed)
     }
 
     fn follow_up(&self, followed: Followed) -> Demand {
         let mut demand = Demand::Continue;
-        for (slot, effects) in followed.first.into_iter().chain(followed.others) {
+        let mut follow = |(slot, effects): (SlotKey, Effects)| {
             if let Some(waker) = effects.waker {
                 waker.wake();
             }
@@ -375,7 +374,9 @@ impl Router {
             if effects.drop_connection {
                 demand = Demand::DropConnection;
             }
-        }
+        };
+        followed.first.into_iter().for_each(&mut follow);
+        followed.others.into_iter().for_each(follow);
         demand
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Routes {
     hasher: RandomState,
     /// Who wants the messages of the run at hand.
     matched: Vec<u32>,
+    /// The topic that this is true of still, from one batch to the next: what changes it, or whom a topic is for, forgets this.
+    found_for: Option<TopicName>,
     /// The same for some runs that are matched together, each with the number of its run.
     together: Vec<(u32, u32)>,
     /// Who takes part in the batch at hand.
@@ -99,6 +101,7 @@ impl Routes {
             now: Duration::ZERO,
             hasher: RandomState::new(),
             matched: Vec::new(),
+            found_for: None,
             together: Vec::new(),
             touched: Vec::new(),
             unrouted: 0,
@@ -142,6 +145,7 @@ impl Routes {
     /// A place for a subscription to what no filter matches.
     pub(crate) fn allocate_unmatched(&mut self, queue: &Arc<Queue>) -> SlotKey {
         let key = self.allocate(queue);
+        self.found_for = None;
         self.unmatched.push(key.index);
         key
     }
@@ -171,6 +175,7 @@ impl Routes {
         // A new request means new retained messages.
         slot.retained_seen.clear();
         if slot.filters.insert(filter.clone()) {
+            self.found_for = None;
             self.trie
                 .get_or_insert_with(filter, Vec::new)
                 .push(key.index);
@@ -182,6 +187,7 @@ impl Routes {
         if !slot.filters.remove(filter) {
             return;
         }
+        self.found_for = None;
         self.trie.remove_if(filter, |members| {
             if let Some(at) = members.iter().position(|index| *index == key.index) {
                 members.swap_remove(at);
@@ -193,6 +199,7 @@ impl Routes {
     pub(crate) fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
         let slot = self.slot(key).filter(|slot| slot.filters.is_empty())?;
         let queue = slot.vacate();
+        self.found_for = None;
         self.unmatched.retain(|index| *index != key.index);
         self.free.push(key.index);
         queue
@@ -203,6 +210,7 @@ impl Routes {
         self.marked_as_published = 0;
         self.trie = TopicTrie::with_rules(self.trie.rules());
         self.unmatched.clear();
+        self.found_for = None;
         let free = &mut self.free;
         (0..).zip(&mut self.slots).filter_map(|(index, slot)| {
             let queue = slot.vacate()?;
@@ -241,15 +249,22 @@ impl Routes {
             }
         }
         self.trie = trie;
+        self.found_for = None;
     }
 
-    /// Puts each message into the share of each subscription that wants it, once each.
+    /// Gives each message to each subscription that wants it, once each, and says what is to be done for them.
     ///
-    /// A run of messages on one topic is matched once.
-    pub(crate) fn route(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) {
-        if self.route_whole(name, batch) {
-            return;
+    /// A run of messages on one topic is matched once, and not again where the batch before was on that topic alone.
+    #[inline]
+    pub(crate) fn route(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) -> Followed {
+        match self.route_whole(name, batch) {
+            Some(followed) => followed,
+            None => self.route_each(name, batch),
         }
+    }
+
+    #[inline(never)]
+    fn route_each(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) -> Followed {
         for delivery in batch.iter_mut() {
             delivery.message.provider = name.clone();
         }
@@ -263,6 +278,7 @@ impl Routes {
                 self.hand_run(&mut rest);
             }
         }
+        self.flush()
     }
 
     /// Hands on the first run of what is left to those that want it.
@@ -284,6 +300,7 @@ impl Routes {
     /// Hands on the first runs of what is left, matched together. Not part of the way of a batch among few filters.
     #[inline(never)]
     fn route_together(&mut self, rest: &mut Drain<'_, Delivery>) {
+        self.found_for = None;
         let deliveries = rest.as_slice();
         let deliveries = deliveries.get(..TOGETHER).unwrap_or(deliveries);
         let mut runs: u32 = 0;
@@ -320,30 +337,41 @@ impl Routes {
         self.together.clear();
     }
 
-    /// Gives a batch that is one run for one subscription to it as it is: what a stream on one topic comes to.
-    fn route_whole(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) -> bool {
-        let Some(first) = batch.first() else {
-            return true;
-        };
-        self.find(&first.message.topic);
-        let [only] = self.matched[..] else {
-            return false;
-        };
-        let slot = self.touch(only);
-        match &slot.queue {
-            Some(queue) if slot.pending.is_empty() => match queue.take_over(name, batch) {
-                Some(effects) => {
-                    slot.effects.merge(effects);
-                    true
-                }
-                None => false,
-            },
-            _ => false,
+    /// Gives a batch that is one run for one subscription to it as it is: what a stream on one topic comes to, and a
+    /// message by itself.
+    #[inline]
+    fn route_whole(&mut self, name: &ProviderName, batch: &mut Vec<Delivery>) -> Option<Followed> {
+        let first = &batch.first()?.message;
+        self.find(&first.topic);
+        if self.found_for.is_none() {
+            self.found_for = Some(first.topic.clone());
         }
+        let [index] = self.matched[..] else {
+            return None;
+        };
+        let slot = &self.slots[index as usize];
+        let effects = slot.queue.as_ref()?.take_over(name, batch)?;
+        let key = SlotKey {
+            index,
+            generation: slot.generation,
+        };
+        Some(Followed {
+            first: Some((key, effects)),
+            others: Vec::new(),
+        })
     }
 
     /// Finds the subscriptions that want messages on a topic.
+    #[inline]
     fn find(&mut self, topic: &TopicName) {
+        if !self.found_for.as_ref().is_some_and(|last| last.is(topic)) {
+            self.search(topic);
+        }
+    }
+
+    #[inline(never)]
+    fn search(&mut self, topic: &TopicName) {
+        self.found_for = None;
         self.stamp += 1;
         let stamp = self.stamp;
         let (matched, slots) = (&mut self.matched, &mut self.slots);
@@ -372,6 +400,7 @@ impl Routes {
     fn share(&mut self, mut delivery: Delivery) {
         if delivery.message.retain && self.marked_as_published == 0 {
             let hash = self.hasher.hash_one(&delivery.message.topic);
+            self.found_for = None;
             let slots = &mut self.slots;
             self.matched.retain(|index| {
                 let seen = &mut slots[*index as usize].retained_seen;
@@ -431,7 +460,7 @@ impl Routes {
 
     /// Ends a batch: gives each subscription what waits of its share. The usual case of one subscription allocates
     /// nothing.
-    pub(crate) fn flush(&mut self) -> Followed {
+    fn flush(&mut self) -> Followed {
         let mut followed = Followed::default();
         for index in self.touched.drain(..) {
             let slot = &mut self.slots[index as usize];

@@ -16,7 +16,7 @@ use crate::message::Message;
 use crate::payload::{Decode, JsonCodec};
 use crate::provider::{Delivery, FilterOutcome, Gap};
 use crate::pubsub::Registry;
-use crate::queue::{Batch, Entry, Notice, Queue};
+use crate::queue::{Batch, Entry, Filled, Notice, Queue};
 use crate::router::Router;
 use crate::routes::SlotKey;
 use crate::topic::TopicFilter;
@@ -170,20 +170,29 @@ impl Subscription {
     }
 
     fn poll_entry(&mut self, cx: &Context<'_>) -> Poll<Option<Entry>> {
+        Poll::Ready(match ready!(self.poll_filled(cx)) {
+            Filled::Batch => self.queue.pop(&mut self.local),
+            Filled::Held(item) => Some(Entry::Item(item)),
+            Filled::End => None,
+        })
+    }
+
+    /// Fills the local batch if there is nothing left in it.
+    fn poll_filled(&mut self, cx: &Context<'_>) -> Poll<Filled> {
         if !self.local.is_empty() {
-            return Poll::Ready(self.queue.pop(&mut self.local));
+            return Poll::Ready(Filled::Batch);
         }
         if self.ended {
-            return Poll::Ready(None);
+            return Poll::Ready(Filled::End);
         }
         let drive = || {
             for member in &self.members {
                 member.router.drive_receiving(cx);
             }
         };
-        let next = ready!(self.queue.poll_next(cx, &mut self.local, drive));
-        self.ended = next.is_none();
-        Poll::Ready(next)
+        let filled = ready!(self.queue.poll_fill(cx, &mut self.local, drive));
+        self.ended = matches!(filled, Filled::End);
+        Poll::Ready(filled)
     }
 
     fn poll_delivery(
@@ -237,12 +246,19 @@ impl Subscription {
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Message, SubscriptionError>>> {
         loop {
-            return Poll::Ready(match ready!(self.poll_entry(cx)) {
-                None => None,
-                Some(Entry::Item(item)) => Some(Ok(take(item))),
-                Some(Entry::Notice(Notice::Error(error))) => Some(Err(error)),
-                Some(Entry::Notice(Notice::Gap(_) | Notice::Lagged(_))) => continue,
-            });
+            match ready!(self.poll_filled(cx)) {
+                Filled::Held(item) => return Poll::Ready(Some(Ok(take(item)))),
+                Filled::End => return Poll::Ready(None),
+                Filled::Batch => {}
+            }
+            if let Some(message) = self.pop_plain() {
+                return Poll::Ready(Some(Ok(message)));
+            }
+            match self.queue.pop(&mut self.local) {
+                Some(Entry::Item(item)) => return Poll::Ready(Some(Ok(take(item)))),
+                Some(Entry::Notice(Notice::Error(error))) => return Poll::Ready(Some(Err(error))),
+                Some(Entry::Notice(Notice::Gap(_) | Notice::Lagged(_))) | None => {}
+            }
         }
     }
 }

@@ -72,16 +72,19 @@ async fn a_delivery_allocates_nothing_once_it_runs() {
     let topic = TopicName::new("a/b").unwrap();
     let payload = Bytes::from(vec![b'x'; 64]);
     let mut batch = Vec::with_capacity(16);
-    let mut round = || {
-        batch.extend((0..16).map(|_| Delivery::new(Message::new(topic.clone(), payload.clone()))));
+    let mut round = |count| {
+        let message = || Delivery::new(Message::new(topic.clone(), payload.clone()));
+        batch.extend(std::iter::repeat_with(message).take(count));
         assert_eq!(sink.deliver(&mut batch), Demand::Continue);
-        for _ in 0..16 {
+        for _ in 0..count {
             assert!(messages.next().now_or_never().is_some());
         }
+        assert!(messages.next().now_or_never().is_none());
     };
     // The batch, the queue and the subscription have a buffer each, and change them.
-    (0..3).for_each(|_| round());
-    assert_eq!(allocations(|| (0..100).for_each(|_| round())), 0);
+    (0..3).for_each(|_| round(16));
+    let rounds = || (0..100).for_each(|_| [16, 1, 1, 2].into_iter().for_each(&mut round));
+    assert_eq!(allocations(rounds), 0);
 }
 
 #[tokio::test]

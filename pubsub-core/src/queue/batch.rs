@@ -23,6 +23,20 @@ pub(crate) enum Entry {
     Notice(Notice),
 }
 
+/// What comes of filling a batch.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box would cost an allocation a message"
+)]
+pub(crate) enum Filled {
+    /// There is something in it.
+    Batch,
+    /// It is empty, since this comes first and by itself.
+    Held(Delivery),
+    /// Nothing will come any more.
+    End,
+}
+
 /// What a subscription has taken out and not yielded yet. Both in order of sequence number.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -67,8 +81,11 @@ impl Batch {
         self.items.pop_front().map(Entry::Item)
     }
 
+    #[inline]
     pub(super) fn give_back(&mut self) {
         give_back(&mut self.items);
-        self.notices = VecDeque::new();
+        if self.notices.capacity() > 0 {
+            self.notices = VecDeque::new();
+        }
     }
 }

@@ -59,6 +59,7 @@ fn cost_of(message: &Message) -> usize {
 }
 
 /// What a burst took does not stay with an idle queue.
+#[inline]
 pub(super) fn give_back(items: &mut VecDeque<Delivery>) {
     if items.is_empty() && items.capacity() > ITEMS_KEPT {
         items.shrink_to(ITEMS_KEPT);

@@ -17,7 +17,7 @@ mod batch;
 mod item;
 mod state;
 
-pub(crate) use batch::{Batch, Entry, Notice};
+pub(crate) use batch::{Batch, Entry, Filled, Notice};
 pub(crate) use item::Place;
 use item::{HELD, PLAIN};
 use state::{Class, LOCAL_BATCH, State};
@@ -47,6 +47,13 @@ struct Local {
 }
 
 impl Effects {
+    fn waking(waker: Option<Waker>) -> Self {
+        Self {
+            waker,
+            ..Self::default()
+        }
+    }
+
     /// Both, the one after the other.
     pub(crate) fn merge(&mut self, later: Self) {
         self.waker = self.waker.take().or(later.waker);
@@ -72,7 +79,10 @@ impl Queue {
 
     /// Makes a whole batch the queue, and gives room for the next one in its place: if it is one run of messages at most once,
     /// nothing waits, all of it fits and no policy has a say in it. The messages get the name of their provider on the way.
-    /// `None` leaves the batch to [`append`](Self::append).
+    /// `None` leaves the batch to [`begin_batch`](Self::begin_batch) and [`append`](Self::append).
+    ///
+    /// It does not begin a batch itself: what waits is to be confirmed, at most, and comes before this one.
+    #[inline]
     pub(crate) fn take_over(
         &self,
         name: &ProviderName,
@@ -115,12 +125,16 @@ impl Queue {
         state.stats.received += batch.len() as u64;
         let class = &mut state.classes[PLAIN];
         class.bytes = bytes;
-        let room = std::mem::replace(&mut class.items, VecDeque::from(std::mem::take(batch)));
-        *batch = Vec::from(room);
-        Some(Effects {
-            waker: state.waker.take(),
-            ..Effects::default()
-        })
+        if batch.len() == 1
+            && let Some(only) = batch.pop()
+        {
+            // Moved for less than what it comes in.
+            class.items.push_back(only);
+        } else {
+            let room = std::mem::replace(&mut class.items, VecDeque::from(std::mem::take(batch)));
+            *batch = Vec::from(room);
+        }
+        Some(Effects::waking(state.waker.take()))
     }
 
     /// Takes some of a batch, applies the policies, and says whom to wake.
@@ -314,21 +328,21 @@ impl Queue {
         }
     }
 
-    /// The next entry, once nothing is left in the subscription's local batch: it is filled with what comes behind. Before
-    /// there is nothing but to wait, `drive` may bring more. Pending registers the waker, `None` is the end.
+    /// Fills the subscription's local batch, once nothing is left in it. Before there is nothing but to wait, `drive` may
+    /// bring more. Pending registers the waker.
     ///
     /// A message to be confirmed does not come with a batch: until it is asked for it stays where the limits on holding reach
     /// it, since others wait for its confirmation too.
-    pub(crate) fn poll_next(
+    pub(crate) fn poll_fill(
         &self,
         cx: &Context<'_>,
         local: &mut Batch,
         drive: impl FnOnce(),
-    ) -> Poll<Option<Entry>> {
+    ) -> Poll<Filled> {
         debug_assert!(local.is_empty());
         let mut state = self.lock();
-        if let Some(next) = self.take_next(&mut state, local) {
-            return Poll::Ready(Some(next));
+        if state.has_any() {
+            return Poll::Ready(self.fill(&mut state, local));
         }
         if !state.ended {
             // What comes now is seen below, and need not wake.
@@ -337,23 +351,25 @@ impl Queue {
             drop(waker);
             drive();
             state = self.lock();
-            if let Some(next) = self.take_next(&mut state, local) {
-                return Poll::Ready(Some(next));
+            if state.has_any() {
+                return Poll::Ready(self.fill(&mut state, local));
             }
         }
         state.give_back();
         local.give_back();
         if state.ended {
-            return Poll::Ready(None);
+            return Poll::Ready(Filled::End);
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// What comes first, and into the local batch what comes behind.
-    fn take_next(&self, state: &mut State, local: &mut Batch) -> Option<Entry> {
-        if state.is_held_next() {
-            return state.classes[HELD].pop_front().map(Entry::Item);
+    /// Takes out what comes first, of which there is some.
+    fn fill(&self, state: &mut State, local: &mut Batch) -> Filled {
+        if state.is_held_next()
+            && let Some(held) = state.classes[HELD].pop_front()
+        {
+            return Filled::Held(held);
         }
         let (mut messages, mut bytes) = (0, 0);
         if state.is_all_plain() {
@@ -380,7 +396,7 @@ impl Queue {
         }
         self.local.messages.store(messages, Ordering::Relaxed);
         self.local.bytes.store(bytes, Ordering::Relaxed);
-        self.pop(local)
+        Filled::Batch
     }
 
     /// What comes first in the local batch.

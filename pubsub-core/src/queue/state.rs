@@ -173,6 +173,7 @@ impl State {
     }
 
     /// What a burst took does not stay with an idle queue.
+    #[inline]
     pub(super) fn give_back(&mut self) {
         for class in &mut self.classes {
             give_back(&mut class.items);
@@ -180,6 +181,12 @@ impl State {
         if self.latest.is_empty() && self.latest.capacity() > ITEMS_KEPT {
             self.latest = HashMap::new();
         }
+    }
+
+    #[inline]
+    pub(super) fn has_any(&self) -> bool {
+        let [plain, held] = &self.classes;
+        !plain.items.is_empty() || !held.items.is_empty() || !self.notices.is_empty()
     }
 
     /// Whether all that waits is messages at most once, and there is one.

@@ -10,11 +10,24 @@ use pubsub_core::*;
 /// A provider that settles and grants everything at once, hands out its sink, and remembers what it was asked to let go of.
 #[derive(Default)]
 pub(crate) struct Scripted {
+    rules: MatchingRules,
     sink: Mutex<Option<DeliverySink>>,
     released: Mutex<Vec<TopicFilter>>,
 }
 
 impl Scripted {
+    pub(crate) fn with_rules(rules: MatchingRules) -> Self {
+        Self {
+            rules,
+            ..Self::default()
+        }
+    }
+
+    /// Once it is attached.
+    pub(crate) fn sink(&self) -> DeliverySink {
+        self.sink.lock().unwrap().clone().unwrap()
+    }
+
     pub(crate) fn released(&self) -> Vec<TopicFilter> {
         self.released.lock().unwrap().clone()
     }
@@ -27,11 +40,15 @@ pub(crate) fn scripted() -> (PubSub, Arc<Scripted>, DeliverySink) {
     pubsub
         .add_provider("scripted", Arc::clone(&provider))
         .unwrap();
-    let sink = provider.sink.lock().unwrap().clone().unwrap();
+    let sink = provider.sink();
     (pubsub, provider, sink)
 }
 
 impl Provider for Scripted {
+    fn matching_rules(&self) -> MatchingRules {
+        self.rules
+    }
+
     fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
         *self.sink.lock().unwrap() = Some(sink);
         Ok(())
