@@ -62,6 +62,11 @@ impl Session {
 
     #[inline(never)]
     fn check_topic(&mut self, topic: &Arc<str>) -> Result<(), PublishErrorReason> {
+        if let Some(checked) = &mut self.checked_topic
+            && checked.share_instead(topic)
+        {
+            return Ok(());
+        }
         let checked = SharedTopicName::new(Arc::clone(topic));
         self.checked_topic = Some(checked.map_err(|_| PublishErrorReason::InvalidTopic)?);
         Ok(())

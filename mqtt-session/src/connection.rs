@@ -14,7 +14,7 @@ use crate::inbound::HeldQoS1;
 use crate::keep_alive::KeepAlive;
 use crate::pace::Pacer;
 use crate::quota::Quota;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, earlier};
 
 /// The state of one Network Connection. Dropping it is all there is to cleaning up after one.
 #[derive(Debug)]
@@ -171,6 +171,18 @@ impl Connection {
         self.is_connected() && self.discard == 0 && self.partial.is_empty()
     }
 
+    /// Whether it owes the peer nothing that could leave now: no answer, no PINGREQ, no AUTH, no DISCONNECT, nothing to send
+    /// again.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_connected()
+            && self.replies.is_empty()
+            && self.ping == PingState::Idle
+            && self.auth.is_none()
+            && self.disconnect.is_none()
+            && self.replay.next.is_none()
+    }
+
     /// Whether a publish is sent again all alone, and nothing else that might be blamed may be sent beside it.
     pub(crate) const fn isolates_a_publish(&self) -> bool {
         self.replay.one_at_a_time && self.replay.suspects > 0 && self.send_quota.used() > 0
@@ -202,10 +214,7 @@ impl Connection {
             Phase::Opened { deadline } | Phase::AwaitsConnack { deadline } => Some(deadline),
             Phase::Connected => {
                 let haste = self.is_hasty.then_some(self.haste_deadline);
-                [self.keep_alive.deadline(), haste]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                earlier(self.keep_alive.deadline(), haste)
             }
         }
     }

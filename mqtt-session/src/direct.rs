@@ -3,7 +3,6 @@
 use bytes::BytesMut;
 use mqtt_codec::QoS;
 
-use crate::connection::PingState;
 use crate::encode::{Content, name_of, write_publish};
 use crate::error::{PublishError, PublishErrorReason};
 use crate::event::PublishId;
@@ -119,22 +118,18 @@ impl Session {
         if self.owes_answers() {
             self.queue_decided();
         }
-        let Some(connection) = self.connected() else {
+        let Some(connection) = &self.connection else {
             return false;
         };
-        let is_quiet = connection.replies.is_empty()
-            && connection.ping == PingState::Idle
-            && connection.auth.is_none()
-            && connection.disconnect.is_none()
+        let is_free = connection.is_quiet()
             && !connection.is_winding_down
-            && connection.replay.next.is_none()
             && connection.replay.suspects == 0
             && !self.control.can_send()
             && !self.control.has_suspects()
             //= MQTT-4.9.0-2
             && connection.publish_free_at() <= self.now;
         //= MQTT-3.3.4-8
-        is_quiet
+        is_free
             && (qos == QoS::AtMostOnce
                 || (connection.send_quota.has_room()
                     && self.in_flight.len() < self.in_flight_limit(Some(qos))))

@@ -58,6 +58,7 @@ impl HeldQoS1 {
         }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -48,6 +48,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.qos0.len() + self.qos12.len()
     }

@@ -24,7 +24,7 @@ use crate::outbound::{InFlight, Stage, Waiting};
 use crate::persist::{Persister, RecordKey};
 use crate::skip::Undecodable;
 use crate::stats::Counters;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, earlier};
 
 /// An MQTT client without sockets, clocks or randomness: bytes and commands in, bytes and events out.
 ///
@@ -95,7 +95,7 @@ use crate::time::Timestamp;
 /// again: what waited for it leaves now.
 ///
 /// A driver that has room for bytes when it is given a message may save the way through queue and events with
-/// [`publish_into`](Self::publish_into).
+/// [`publish_into`](Self::publish_into), and [`may_transmit`](Self::may_transmit) tells it cheaply that there are no bytes.
 ///
 /// # Session and Network Connection
 ///
@@ -313,16 +313,14 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let connection = self.connection.as_ref().and_then(Connection::deadline);
-        [connection, self.waiting.next_expiry(), self.next_paced()]
-            .into_iter()
-            .flatten()
-            .min()
+        let waiting = earlier(self.waiting.next_expiry(), self.next_paced());
+        earlier(connection, waiting)
     }
 
     /// When a publish that waits for its turn by the pace has it.
     fn next_paced(&self) -> Option<Timestamp> {
         let connection = self.connected()?;
-        let free_at = connection.publish_free_at();
+        let free_at = connection.pacer.as_ref()?.free_at();
         let waits = connection.replay.next.is_some() || self.waiting.len() > 0;
         (waits && free_at > self.now).then_some(free_at)
     }

@@ -54,6 +54,16 @@ impl Add<Duration> for Timestamp {
     }
 }
 
+/// The earlier of two deadlines, of which there may be one or none.
+#[inline(always)]
+pub(crate) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, None) => one,
+        (None, other) => other,
+    }
+}
+
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "t+{:?}", self.0)

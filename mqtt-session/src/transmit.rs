@@ -26,6 +26,19 @@ pub(crate) enum Step {
 }
 
 impl Session {
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something to write. `true` promises nothing; after `false` it
+    /// writes nothing until the next input, command or timeout. It is much cheaper to ask, for a driver that has mostly written all
+    /// there is.
+    #[must_use]
+    #[inline]
+    pub fn may_transmit(&self) -> bool {
+        let has_own = match &self.connection {
+            Some(connection) => !connection.is_quiet() || self.control.can_send(),
+            None => self.farewell.is_some(),
+        };
+        has_own || self.waiting.len() > 0 || self.owes_answers() || self.persister.is_on
+    }
+
     /// Appends whole packets to `out` until it has grown by at least `limit` bytes, or there is nothing more to send now.
     /// Returns by how many bytes it grew; zero means "nothing to send". A `limit` of one gives one packet a call.
     ///
@@ -34,6 +47,7 @@ impl Session {
     /// CONNACK only the CONNECT leaves, AUTH, and SUBSCRIBE where [`Config::subscribe_before_connack`](crate::Config) lets it.
     pub fn poll_transmit(&mut self, out: &mut BytesMut, limit: usize, now: Timestamp) -> usize {
         self.advance(now);
+        let (may_transmit, reported) = (self.may_transmit(), self.events.len());
         // A DISCONNECT ends the connection before it has left.
         let is_stored = self.persister.is_on
             && (self.connection.is_some() || !self.persister.staged.is_empty());
@@ -42,6 +56,7 @@ impl Session {
         } else {
             self.fill(out, limit)
         };
+        debug_assert!(may_transmit || (written == 0 && self.events.len() == reported));
         self.counters.bytes_sent += written as u64;
         written
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, VERSIONS, config, id, resuming};
+use common::{Client, VERSIONS, config, id, resuming, token};
 use mqtt_codec::{AckRef, Packet, PacketRef, Property, ProtocolVersion, QoS, ReasonCode};
 use mqtt_session::{
     ConnectionError, Disconnect, Event, InFlightOnLostSession, Indeterminate, ProtocolViolation,
@@ -17,6 +17,44 @@ fn with(number: u16, reason_code: ReasonCode) -> AckRef<'static> {
     AckRef {
         reason_code,
         ..AckRef::new(id(number))
+    }
+}
+
+#[test]
+fn whether_there_may_be_bytes_is_known_beforehand() {
+    for version in VERSIONS {
+        let mut client = Client::new(config(version));
+        assert!(!client.session.may_transmit());
+        client.publish("waits", QoS::AtMostOnce);
+        client.connect_with(false, &[]);
+        assert!(client.session.may_transmit());
+        assert_eq!(client.sent_words(), ["PUBLISH q0 waits"]);
+        assert!(!client.session.may_transmit());
+
+        for (command, packet) in [
+            (QoS::AtLeastOnce, "PUBLISH q1 #1 m"),
+            (QoS::ExactlyOnce, "PUBLISH q2 #2 m"),
+        ] {
+            client.publish("m", command);
+            assert!(client.session.may_transmit());
+            assert_eq!(client.sent_words(), [packet]);
+            assert!(!client.session.may_transmit(), "its answer is awaited");
+        }
+        client.receive(PacketRef::Pubrec(ack(2))).unwrap();
+        assert!(client.session.may_transmit());
+        assert_eq!(client.sent_words(), ["PUBREL #2"]);
+        let message = client.deliver(QoS::AtLeastOnce, 7, "m");
+        assert_eq!(client.sent_words(), [""; 0]);
+        client.session.acknowledge(token(message));
+        assert!(client.session.may_transmit());
+        assert_eq!(client.sent_words(), ["PUBACK #7"]);
+        client
+            .session
+            .disconnect(Disconnect::default(), client.now)
+            .unwrap();
+        assert!(client.session.may_transmit());
+        assert_eq!(client.sent_words(), ["DISCONNECT 00"]);
+        assert!(!client.session.may_transmit());
     }
 }
 

@@ -46,6 +46,16 @@ impl SharedTopicName {
     pub fn shares(&self, text: &Arc<str>) -> bool {
         Arc::ptr_eq(&self.0, text)
     }
+
+    /// If `text` is equal, shares this allocation of it from now on: to compare is cheaper than to check. Returns whether it is.
+    #[inline]
+    pub fn share_instead(&mut self, text: &Arc<str>) -> bool {
+        let is_equal = self.0 == *text;
+        if is_equal {
+            self.0 = Arc::clone(text);
+        }
+        is_equal
+    }
 }
 
 impl fmt::Debug for SharedTopicName {
@@ -69,5 +79,15 @@ mod tests {
         assert_eq!(name.as_name(), TopicName::new("a/b").unwrap());
         assert!(name.shares(&text));
         assert!(!name.shares(&"a/b".into()), "equal is not the same");
+    }
+
+    #[test]
+    fn it_takes_up_what_is_equal_and_nothing_else() {
+        let mut name = SharedTopicName::new("a/b".into()).unwrap();
+        let other: Arc<str> = "a/b".into();
+        assert!(name.share_instead(&other));
+        assert!(name.shares(&other));
+        assert!(!name.share_instead(&"a/#".into()));
+        assert!(name.shares(&other));
     }
 }
