@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
@@ -26,6 +27,10 @@ pub(crate) struct ReadAhead<S> {
     next_len: usize,
     max_len: usize,
     brings: Brings,
+    /// How many bytes tungstenite was handed in all, modulo 2^32 or 2^64.
+    handed: usize,
+    /// How the stream ended when it was asked for more, until tungstenite reads so far.
+    end: Option<io::Result<()>>,
 }
 
 /// What the stream has in store.
@@ -54,7 +59,15 @@ impl<S> ReadAhead<S> {
                 Brings::Records { .. } => max_len.min(RECORD_LEN),
             },
             brings,
+            handed: 0,
+            end: None,
         }
+    }
+
+    /// How many bytes were handed on in all, modulo 2^32 or 2^64.
+    #[inline]
+    pub(crate) fn handed(&self) -> usize {
+        self.handed
     }
 
     /// Whether tungstenite had better be handed the next piece at once.
@@ -112,6 +125,32 @@ impl<S> ReadAhead<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> ReadAhead<S> {
+    /// Ready when there may be something to read; otherwise this one is woken once there is. For those who know that
+    /// all that was handed on is used up: tungstenite would clear its buffer to find that out, and look for a frame twice.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // After a read that was filled there mostly is.
+        if self.handed_on < self.ahead.len() || self.next_len > 0 || self.end.is_some() {
+            return Poll::Ready(());
+        }
+        let mut piece = [const { MaybeUninit::uninit() }; MORE_LEN];
+        let mut piece = ReadBuf::uninit(&mut piece);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut piece) {
+            Poll::Pending => {
+                self.rest();
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(())) if !piece.filled().is_empty() => {
+                self.ahead = piece.filled().to_vec();
+                self.handed_on = 0;
+                self.read_ahead(MORE_LEN, self.ahead.len());
+            }
+            Poll::Ready(end) => self.end = Some(end),
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -121,6 +160,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         let this = &mut *self;
         let room = buf.remaining();
         if this.handed_on == this.ahead.len() {
+            if let Some(end) = this.end.take() {
+                return Poll::Ready(end);
+            }
             if this.is_direct(room) {
                 let len = match this.brings {
                     Brings::Bytes => room,
@@ -128,7 +170,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
                 };
                 let read = read_piece(Pin::new(&mut this.stream), cx, buf, len);
                 match read {
-                    Poll::Ready(_) => this.handed_at_once(len, room - buf.remaining()),
+                    Poll::Ready(_) => {
+                        let taken = room - buf.remaining();
+                        this.handed = this.handed.wrapping_add(taken);
+                        this.handed_at_once(len, taken);
+                    }
                     Poll::Pending => this.rest(),
                 }
                 return read;
@@ -151,6 +197,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         let (piece, _) = ahead.split_at(piece_len(room).min(ahead.len()));
         buf.put_slice(piece);
         this.handed_on += piece.len();
+        this.handed = this.handed.wrapping_add(piece.len());
         Poll::Ready(Ok(()))
     }
 }
@@ -195,6 +242,9 @@ fn piece_len(room: usize) -> usize {
         _ => room,
     }
 }
+
+/// What is read where nothing more is expected.
+const MORE_LEN: usize = 2 * 1024;
 
 /// The first read into `ahead`: what a burst of some hundred small messages takes.
 const FIRST_LEN: usize = 16 * 1024;

@@ -91,6 +91,9 @@ pub struct WebSocket {
     unsent: VecDeque<Frame>,
     /// Small sends on their way into one frame; shorter than the split length. Empty unless packing merges.
     merging: BytesMut,
+    /// How many bytes the frames received so far had on the wire at least, modulo 2^32 or 2^64; without those of single
+    /// messages. See `has_taken_all`.
+    taken: usize,
     state: State,
 }
 
@@ -146,6 +149,7 @@ impl WebSocket {
             subprotocol: upgraded.subprotocol,
             unsent: VecDeque::new(),
             merging: BytesMut::new(),
+            taken: 0,
             state: State::Open,
         }
     }
@@ -182,19 +186,35 @@ impl WebSocket {
         max_messages: usize,
         max_bytes: usize,
     ) -> Poll<Option<Result<(), WebSocketError>>> {
-        let (mut messages, mut bytes) = (0, 0);
-        while messages < max_messages && bytes < max_bytes {
-            match ready!(self.poll_bytes(cx)) {
-                Some(Ok(chunk)) => {
+        let (mut messages, mut bytes, mut longer) = (0, 0, 0);
+        let stopped = loop {
+            if messages == max_messages || bytes >= max_bytes {
+                break Poll::Ready(Some(Ok(())));
+            }
+            // One that comes alone is mostly all there is.
+            if messages == 1
+                && self.has_taken_all(bytes + longer + SHORT_HEADER)
+                && self.inner.get_mut().poll_more(cx).is_pending()
+            {
+                break Poll::Pending;
+            }
+            match self.poll_bytes(cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
                     messages += 1;
                     bytes += chunk.len();
+                    if chunk.len() > SHORT_PAYLOAD {
+                        longer += header_len(chunk.len()) - SHORT_HEADER;
+                    }
                     chunks.push(chunk);
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => break Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => break Poll::Ready(None),
+                Poll::Pending => break Poll::Pending,
             }
-        }
-        Poll::Ready(Some(Ok(())))
+        };
+        let on_wire = bytes + longer + messages * SHORT_HEADER;
+        self.taken = self.taken.wrapping_add(on_wire);
+        stopped
     }
 
     /// Like [`poll_recv`](Self::poll_recv), but delivers messages as they were sent: empty ones too, and text
@@ -205,19 +225,27 @@ impl WebSocket {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, WebSocketError>>> {
         self.poll_data(cx, |frame| match frame {
-            Frame::Binary(payload) => Some(Message::Binary(payload)),
-            Frame::Text(text) => Some(Message::Text(text.as_str().to_owned())),
-            _ => None,
+            Frame::Binary(payload) => Ok(Message::Binary(payload)),
+            Frame::Text(text) => Ok(Message::Text(text.as_str().to_owned())),
+            other => Err(other),
         })
+    }
+
+    /// Whether tungstenite holds back nothing of what it has read, when it has just handed out so much. What a message in
+    /// fragments took is not known in full, and what others than [`poll_recv_many`](Self::poll_recv_many) took is not
+    /// counted: after either this is never true again.
+    #[inline]
+    fn has_taken_all(&self, just_taken: usize) -> bool {
+        self.taken.wrapping_add(just_taken) == self.inner.get_ref().handed()
     }
 
     // Becomes a part of its callers: to hand the bytes through another place in memory took longer than all else here.
     #[inline(always)]
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, WebSocketError>>> {
         self.poll_data(cx, |frame| match frame {
-            Frame::Binary(payload) if !payload.is_empty() => Some(payload),
-            Frame::Text(text) if !text.is_empty() => Some(text.into()),
-            _ => None,
+            Frame::Binary(payload) if !payload.is_empty() => Ok(payload),
+            Frame::Text(text) if !text.is_empty() => Ok(text.into()),
+            other => Err(other),
         })
     }
 
@@ -226,7 +254,7 @@ impl WebSocket {
     fn poll_data<T>(
         &mut self,
         cx: &mut Context<'_>,
-        take: impl Fn(Frame) -> Option<T>,
+        take: impl Fn(Frame) -> Result<T, Frame>,
     ) -> Poll<Option<Result<T, WebSocketError>>> {
         if !matches!(self.state, State::Open) {
             return Poll::Ready(None);
@@ -241,8 +269,12 @@ impl WebSocket {
                     WebSocketError::ClosedByPeer(frame.map(CloseFrame::from))
                 }
                 Some(Ok(frame)) => match take(frame) {
-                    Some(taken) => return Poll::Ready(Some(Ok(taken))),
-                    None => continue,
+                    Ok(taken) => return Poll::Ready(Some(Ok(taken))),
+                    Err(other) => {
+                        let len = other.len();
+                        self.taken = self.taken.wrapping_add(len + header_len(len));
+                        continue;
+                    }
                 },
                 Some(Err(error)) => translate(error),
                 None => WebSocketError::Disconnected,
@@ -339,7 +371,10 @@ impl WebSocket {
         if !matches!(self.state, State::Open) {
             return Poll::Ready(Err(WebSocketError::SendAfterClose));
         }
-        self.poll_flush_all(cx)
+        if !self.unsent.is_empty() || !self.merging.is_empty() {
+            ready!(self.poll_accepted(cx))?;
+        }
+        Pin::new(&mut self.inner).poll_flush(cx).map_err(translate)
     }
 
     /// Received bytes; `None` after the end. See [`poll_recv`](Self::poll_recv).
@@ -453,11 +488,6 @@ impl WebSocket {
         self.poll_unsent(cx)
     }
 
-    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
-        ready!(self.poll_accepted(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx).map_err(translate)
-    }
-
     /// No more receiving: tells the peer why where that is our decision, as far as it goes without waiting.
     fn end(&mut self, cx: &mut Context<'_>, error: &WebSocketError) {
         self.state = State::Ended(match error {
@@ -512,6 +542,19 @@ pub enum Message {
 
 /// Control frames, or empty messages, passed over in one poll before the task gets its turn again.
 const MAX_SKIPPED_FRAMES_PER_POLL: usize = 64;
+
+/// How long the header of a server's frame is (RFC 6455 section 5.2) for payloads up to the longest short one.
+const SHORT_HEADER: usize = 2;
+const SHORT_PAYLOAD: usize = 125;
+
+/// How long the header is at least.
+fn header_len(payload_len: usize) -> usize {
+    match payload_len {
+        0..=SHORT_PAYLOAD => SHORT_HEADER,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
 
 fn fragment(opcode: Data, payload: Bytes, is_final: bool) -> Frame {
     Frame::Frame(RawFrame::message(payload, OpCode::Data(opcode), is_final))

@@ -9,11 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use common::chop::Chopped;
 use common::frames::{self, BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, raw};
 use futures_util::FutureExt as _;
 use tokio::{
@@ -581,4 +582,92 @@ async fn a_burst_takes_few_system_calls() {
     }
     let reads = reads.load(Ordering::Relaxed);
     assert_eq!(reads, 3);
+}
+
+/// A batch, and whether that was all there is.
+fn batch(socket: &mut WebSocket, waker: &Waker) -> (Vec<Bytes>, bool) {
+    let mut chunks = Vec::new();
+    let mut cx = Context::from_waker(waker);
+    let stopped = socket.poll_recv_many(&mut cx, &mut chunks, 256, 1024 * 1024);
+    (chunks, stopped.is_pending())
+}
+
+#[tokio::test]
+async fn messages_that_come_alone_wake_for_the_next_one_whatever_is_between_them() {
+    let (mut socket, mut peer) = default().await;
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(batch(&mut socket, &waker).1);
+    let mut fragments = raw(BINARY, b"frag");
+    fragments.extend(raw(0x80 | CONTINUATION, b"ment"));
+    let mut pinged = frame(PING, b"?");
+    pinged.extend(frame(BINARY, b"pinged"));
+    let mut ping_last = frame(BINARY, b"and a ping");
+    ping_last.extend(frame(PING, b"?"));
+    let half = frame(BINARY, b"half a message");
+    let (head, tail) = half.split_at(5);
+    let mut and_a_half = frame(BINARY, b"one");
+    and_a_half.extend(head);
+    let long = vec![1; 126];
+    let longer = vec![2; 65_536];
+    let texts = |texts: &[&'static str]| texts.iter().copied().map(Bytes::from).collect();
+    for (wire, messages) in [
+        (frame(BINARY, b"first"), texts(&["first"])),
+        (frame(BINARY, b"second"), texts(&["second"])),
+        (frame(BINARY, &long), vec![Bytes::from(long)]),
+        (frame(BINARY, &longer), vec![Bytes::from(longer)]),
+        (frame(BINARY, b"x").repeat(3), texts(&["x", "x", "x"])),
+        (frame(PONG, b""), texts(&[])),
+        (pinged, texts(&["pinged"])),
+        (ping_last, texts(&["and a ping"])),
+        (and_a_half, texts(&["one"])),
+        (tail.to_vec(), texts(&["half a message"])),
+        (frame(BINARY, b"whole"), texts(&["whole"])),
+        (fragments, texts(&["fragment"])),
+        (frame(BINARY, b"last"), texts(&["last"])),
+    ] {
+        let before = woken.0.load(Ordering::SeqCst);
+        peer.write_all(&wire).await.unwrap();
+        assert!(woken.0.load(Ordering::SeqCst) > before, "{messages:?}");
+        assert_eq!(batch(&mut socket, &waker), (messages, true));
+    }
+    let answers = sent(&mut peer, &mut BytesMut::new());
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(|answer| answer.opcode == PONG));
+}
+
+#[tokio::test]
+async fn an_end_behind_a_message_that_comes_alone_is_told() {
+    let (mut socket, mut peer) = default().await;
+    peer.write_all(&frame(BINARY, b"last")).await.unwrap();
+    drop(peer);
+    let mut chunks = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    let stopped = socket.poll_recv_many(&mut cx, &mut chunks, 256, 1024 * 1024);
+    assert_eq!(chunks, ["last"]);
+    let Poll::Ready(Some(Err(error))) = stopped else {
+        panic!("{stopped:?}");
+    };
+    assert!(matches!(error, WebSocketError::Disconnected), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_follows_a_message_that_comes_alone_is_found_where_it_is_there() {
+    let (io, mut peer) = duplex(1024 * 1024);
+    // Each read brings one message, though the next one is there.
+    let message = frame(BINARY, &[0; 64]);
+    let io = Chopped::new(io, vec![message.len()], vec![1000]);
+    let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &WebSocketConfig::new()).await;
+    peer.write_all(&message.repeat(20)).await.unwrap();
+    let (messages, is_all) = batch(&mut socket, Waker::noop());
+    assert_eq!((messages.len(), is_all), (20, true));
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
