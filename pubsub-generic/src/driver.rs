@@ -126,6 +126,12 @@ pub(crate) struct Task {
     pub(crate) chunks: Vec<Bytes>,
     pub(crate) output: BytesMut,
     sleep: Pin<Box<Sleep>>,
+    /// `sleep` has been set, and polled since.
+    is_timed: bool,
+    /// The earliest deadline when it was last looked for. One that is set later is looked for at the end of that poll.
+    quiet_until: Instant,
+    /// The handles ring the bell for what they leave. Otherwise the queue has to be looked at before going to sleep.
+    pub(crate) is_listening: bool,
 }
 
 /// Where the connection stands.
@@ -278,6 +284,9 @@ impl Task {
             output: BytesMut::new(),
             // Later than any deadline, so that it is set to the first of them.
             sleep: Box::pin(tokio::time::sleep_until(now + FAR_AWAY)),
+            is_timed: false,
+            quiet_until: now,
+            is_listening: false,
         }
     }
 
@@ -425,13 +434,15 @@ impl Task {
     }
 
     /// Sleeps until the earliest deadline. Returns whether it has passed already.
-    fn sleep(&mut self, cx: &mut Context<'_>, news: News) -> bool {
+    fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = self.next_deadline() else {
+            self.quiet_until = self.now + FAR_AWAY;
             return false;
         };
+        self.quiet_until = deadline;
         // Deadlines move with every packet, mostly further away: waking once too early costs less than to set the timer
         // each time.
-        if deadline < self.sleep.deadline() || self.sleep.is_elapsed() {
+        if deadline < self.sleep.deadline() || self.sleep.is_elapsed() || !self.is_timed {
             let deadline = match self.link {
                 // The earliest timer that a connection needs later, if it closes soon: to set one for an earlier moment wakes
                 // the runtime.
@@ -439,11 +450,27 @@ impl Task {
                 _ => deadline,
             };
             self.sleep.as_mut().reset(deadline);
-        } else if news == News::Handles {
-            // It has been polled since it was set, and has not woken anybody.
-            return false;
+            self.is_timed = true;
+            // Polled but this once, it must not be put off because the runtime thinks that it is others' turn.
+            let sleep = std::pin::pin!(tokio::task::unconstrained(self.sleep.as_mut()));
+            return sleep.poll(cx).is_ready();
         }
-        self.sleep.as_mut().poll(cx).is_ready()
+        // It has been polled since it was set, and has not woken anybody.
+        false
+    }
+
+    /// Has the handles ring the bell for what they leave from now on, unless they have left something. Returns whether the
+    /// task may go to sleep.
+    #[inline]
+    fn listen(&mut self, bell: &Waker) -> bool {
+        // Since it has last listened it has taken nothing, and so the bell is still to be rung, or has been.
+        if !self.is_listening || self.completed != Load::default() {
+            self.is_listening =
+                self.shared
+                    .inbox
+                    .sleep(bell, self.batch.farewell, &mut self.completed);
+        }
+        self.is_listening
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -458,29 +485,40 @@ impl Task {
             .session
             .poll_timeout()
             .and_then(|at| self.origin.checked_add(at.since_origin()));
-        [
-            link,
-            session,
-            self.parting.as_ref().map(|parting| parting.deadline),
-            self.closing
-                .as_ref()
-                .map(|closing| closing.next_deadline(self.now)),
-            self.offline_deadlines.first().map(|(at, _)| *at),
-            self.subscriptions.next_deadline(),
-            self.unclaimed.as_ref().and_then(|kept| kept.deadline()),
-            self.stamp_due(),
-            self.clock_due,
-            self.resubscribing_until,
-            self.ping_due,
-            self.renewing.next_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        // One after the other, and not out of an array: mostly there are two.
+        let mut first = earlier(link, session);
+        if let Some(parting) = &self.parting {
+            first = earlier(first, Some(parting.deadline));
+        }
+        if let Some(closing) = &self.closing {
+            first = earlier(first, Some(closing.next_deadline(self.now)));
+        }
+        if let Some((at, _)) = self.offline_deadlines.first() {
+            first = earlier(first, Some(*at));
+        }
+        if let Some(unclaimed) = &self.unclaimed {
+            first = earlier(first, unclaimed.deadline());
+        }
+        first = earlier(first, self.subscriptions.next_deadline());
+        first = earlier(first, self.stamp_due());
+        first = earlier(first, self.clock_due);
+        first = earlier(first, self.resubscribing_until);
+        first = earlier(first, self.ping_due);
+        earlier(first, self.renewing.next_deadline())
     }
 
     /// Acts on every deadline that has passed, but the link's own.
+    #[inline]
     fn follow_deadlines(&mut self) -> bool {
+        // What this poll itself has set is seen to before it ends, by `sleep`.
+        if self.now < self.quiet_until && self.closing.is_none() {
+            return false;
+        }
+        self.follow_deadlines_due()
+    }
+
+    #[inline(never)]
+    fn follow_deadlines_due(&mut self) -> bool {
         let mut more = false;
         if self
             .session
@@ -517,6 +555,16 @@ impl Task {
             more |= gone && self.stop_closing();
         }
         more
+    }
+}
+
+/// The earlier of two deadlines, of which there may be one or none.
+#[inline(always)]
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, None) => one,
+        (None, other) => other,
     }
 }
 
@@ -559,7 +607,7 @@ impl Work for Task {
         }
         for _ in 0..MAX_ROUNDS {
             // What has come in meanwhile goes with the same flush.
-            let more = self.round(cx) || self.shared.inbox.has_more() || self.flush(cx);
+            let more = self.round(cx) || self.shared.inbox.has_news() || self.flush(cx);
             if self.is_finished() {
                 let _ = self.deliver();
                 self.finish();
@@ -578,13 +626,7 @@ impl Work for Task {
             }
             // What was completed may have been the last thing that kept the connection.
             let may_part = self.completed != Load::default() && !self.stays_connected();
-            if !self.sleep(cx, news)
-                && !may_part
-                && self
-                    .shared
-                    .inbox
-                    .sleep(bell, self.batch.farewell, &mut self.completed)
-            {
+            if !self.sleep(cx) && !may_part && self.listen(bell) {
                 let ids = self.session.packet_ids_in_use();
                 self.shared.counters.packet_ids(ids);
                 #[cfg(feature = "metrics")]
@@ -597,6 +639,7 @@ impl Work for Task {
         }
         let _ = self.deliver();
         let _ = self.flush(cx);
+        self.quiet_until = self.now;
         // There is more to do, after the others. Polled once, this asks to be woken when all of them have had their turn,
         // the future in `block_on` and the sockets included; waking ourselves would come before these.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);

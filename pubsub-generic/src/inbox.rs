@@ -1,6 +1,7 @@
 //! What the handles leave for the task: a queue behind a short lock, and a wake only when the task sleeps.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -67,6 +68,9 @@ pub(crate) type UnsubscribeReply = oneshot::Sender<Result<(), ProviderError>>;
 #[derive(Debug)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
+    /// Something has come in since [`take`](Self::take). Changed under the lock, and read by the task without it: what it misses
+    /// rings its bell.
+    has_news: AtomicBool,
     max_messages: usize,
     max_bytes: usize,
 }
@@ -125,6 +129,14 @@ pub(crate) struct Batch {
     pub(crate) excess: Load,
 }
 
+impl Batch {
+    /// Whether there is nothing in it to see to.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.settlements.is_empty() && self.farewell.is_none()
+    }
+}
+
 impl Inbox {
     pub(crate) fn new(max_messages: usize, max_bytes: usize, receipts: Receipts) -> Self {
         Self {
@@ -132,6 +144,7 @@ impl Inbox {
                 receipts,
                 ..State::default()
             }),
+            has_news: AtomicBool::new(false),
             max_messages,
             max_bytes,
         }
@@ -184,7 +197,7 @@ impl Inbox {
         state
             .commands
             .push_back(Command::Publish { message, settler });
-        Self::wake(state);
+        self.wake(state);
         if !displaced.is_empty() {
             tell_displaced(displaced);
         }
@@ -204,7 +217,7 @@ impl Inbox {
         }
         state.load.operations += 1;
         state.commands.push_back(command);
-        Self::wake(state);
+        self.wake(state);
         Ok(())
     }
 
@@ -218,13 +231,13 @@ impl Inbox {
             state.load.operations += 1;
         }
         state.commands.push_back(command);
-        Self::wake(state);
+        self.wake(state);
     }
 
     pub(crate) fn settle(&self, token: u64, settlement: Settlement) {
         let mut state = self.lock();
         state.settlements.push((token, settlement));
-        Self::wake(state);
+        self.wake(state);
     }
 
     /// Lets nothing more in. The first farewell counts, unless a later one wants to drain less.
@@ -234,7 +247,7 @@ impl Inbox {
             Door::Closing(Farewell::AtOnce) => Door::Closing(Farewell::AtOnce),
             _ => Door::Closing(farewell),
         };
-        Self::wake(state);
+        self.wake(state);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -252,6 +265,7 @@ impl Inbox {
     /// Takes everything, and accounts for what was completed since.
     pub(crate) fn take(&self, batch: &mut Batch, completed: &mut Load) {
         let mut state = self.lock();
+        self.has_news.store(false, Ordering::Relaxed);
         state.sleeper = None;
         state.account(completed);
         if batch.commands.is_empty() {
@@ -279,9 +293,11 @@ impl Inbox {
         self.lock().account(completed);
     }
 
-    /// Whether something has come in since [`take`](Self::take).
-    pub(crate) fn has_more(&self) -> bool {
-        self.lock().has_more()
+    /// Whether something has come in since [`take`](Self::take), as far as it can be seen without waiting for a handle that is
+    /// just leaving it.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news.load(Ordering::Acquire)
     }
 
     /// Accounts for what was completed, and goes to sleep unless something has come in since [`take`](Self::take). Returns
@@ -309,7 +325,8 @@ impl Inbox {
         self.lock().load
     }
 
-    fn wake(mut state: MutexGuard<'_, State>) {
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        self.has_news.store(true, Ordering::Release);
         let sleeper = state.sleeper.take();
         drop(state);
         if let Some(sleeper) = sleeper {

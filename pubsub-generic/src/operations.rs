@@ -159,10 +159,18 @@ impl Task {
 
     /// Handles what the session has to report; its messages join the batch that is about to be delivered. Returns whether
     /// there was anything.
+    #[inline]
     pub(crate) fn drain_events(&mut self) -> bool {
-        let mut more = false;
+        let has_events = self.session.has_events();
+        if has_events {
+            self.handle_events();
+        }
+        has_events
+    }
+
+    #[inline(never)]
+    fn handle_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
-            more = true;
             if let Event::Message(message) = event {
                 self.take_message(message);
                 continue;
@@ -176,7 +184,6 @@ impl Task {
             }
             self.handle_event(event);
         }
-        more
     }
 
     fn handle_event(&mut self, event: Event) {

@@ -69,7 +69,7 @@ struct State<W> {
 enum Place<W> {
     /// Before its beginning and after its end.
     Empty,
-    Free(Driven<W>),
+    Free(Box<Driven<W>>),
     /// Somebody polls it.
     Out,
     /// The spawned task is gone; whoever polls the work drops it.
@@ -110,7 +110,7 @@ impl<W: Work> Seat<W> {
             let mut state = self.lock();
             state.audience.shares_thread =
                 driven.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
-            state.place = Place::Free(driven);
+            state.place = Place::Free(Box::new(driven));
             state.news = News::Any;
         }
         let running = Running(self);
@@ -154,7 +154,7 @@ impl<W: Work> Seat<W> {
     }
 
     /// Puts the work back, and wakes the task if there is more to do.
-    fn put_back(&self, driven: Driven<W>, mut state: MutexGuard<'_, State<W>>) {
+    fn put_back(&self, driven: Box<Driven<W>>, mut state: MutexGuard<'_, State<W>>) {
         if let Place::Forsaken = state.place {
             state.place = Place::Empty;
             drop(state);
@@ -169,7 +169,7 @@ impl<W: Work> Seat<W> {
     }
 
     /// Polls the work for somebody else than the task.
-    fn poll_for_other(&self, mut driven: Driven<W>, news: News, waits_for: WaitsFor) {
+    fn poll_for_other(&self, mut driven: Box<Driven<W>>, news: News, waits_for: WaitsFor) {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let _entered = driven.runtime.enter();
             driven.poll(news)
@@ -293,7 +293,7 @@ impl<W: Work> Wake for Bell<W> {
 
 impl<W> State<W> {
     /// The work and what there is to do, if it is to be polled.
-    fn take_out(&mut self) -> Option<(Driven<W>, News)> {
+    fn take_out(&mut self) -> Option<(Box<Driven<W>>, News)> {
         if self.news == News::None {
             return None;
         }
@@ -320,7 +320,7 @@ impl<W: Work> State<W> {
     }
 
     /// The work, if whoever has this waker may poll it now.
-    fn take_out_for_publisher(&mut self, publisher: &Waker) -> Option<(Driven<W>, News)> {
+    fn take_out_for_publisher(&mut self, publisher: &Waker) -> Option<(Box<Driven<W>>, News)> {
         if !self.is_shared() || self.news == News::None || !self.habit.suggests(publisher) {
             return None;
         }
@@ -328,7 +328,7 @@ impl<W: Work> State<W> {
     }
 
     /// The work, if a subscriber may poll it now.
-    fn take_out_for_guest(&mut self) -> Option<(Driven<W>, News)> {
+    fn take_out_for_guest(&mut self) -> Option<(Box<Driven<W>>, News)> {
         if !self.is_shared() || !self.audience.takes_turn() {
             return None;
         }

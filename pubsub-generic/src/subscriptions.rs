@@ -65,6 +65,12 @@ impl Subscriptions {
         self.queue.is_empty() && self.calls.is_empty() && self.unsubscribes.is_empty()
     }
 
+    /// Whether one waits until the session takes it.
+    #[inline]
+    pub(crate) fn is_waiting_for_room(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
     }

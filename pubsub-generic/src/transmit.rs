@@ -8,7 +8,7 @@ use pubsub_core::{OfflinePolicy, OutboundMessage, PublishError, PublishSettler, 
 
 use crate::convert::{not_sent, session_publish};
 use crate::driver::{Link, PendingPublish, Task, Unflushed};
-use crate::inbox::Command;
+use crate::inbox::{Command, Load};
 use crate::keeper::Kept;
 use crate::operations::Flush;
 
@@ -28,10 +28,21 @@ const OUTPUT_ROOM: usize = 256;
 
 impl Task {
     /// Carries out what the handles have left.
+    #[inline]
     pub(crate) fn take_requests(&mut self, cx: &mut Context<'_>) -> bool {
         if let Link::Open(open) = &mut self.link {
             open.is_full = false;
         }
+        let is_idle = !self.shared.inbox.has_news()
+            && self.batch.is_empty()
+            && self.completed == Load::default()
+            && !self.subscriptions.is_waiting_for_room();
+        !is_idle && self.take_all_requests(cx)
+    }
+
+    #[inline(never)]
+    fn take_all_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        self.is_listening = false;
         self.shared.inbox.take(&mut self.batch, &mut self.completed);
         self.settle_deliveries();
         self.drop_the_oldest();
@@ -171,7 +182,7 @@ impl Task {
     /// Writes what the session has to send, as much as the transport takes now.
     pub(crate) fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
         let mut written = 0;
-        while written < MAX_PACKETS_A_ROUND {
+        while written < MAX_PACKETS_A_ROUND && self.session.may_transmit() {
             let Link::Open(open) = &mut self.link else {
                 break;
             };
