@@ -209,6 +209,7 @@ impl Connection {
     }
 
     /// When [`crate::Session::handle_timeout`] has something to do for this connection.
+    #[inline]
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         match self.phase {
             Phase::Opened { deadline } | Phase::AwaitsConnack { deadline } => Some(deadline),

@@ -47,6 +47,7 @@ impl Task {
     }
 
     /// Ends the link without a word.
+    #[cold]
     pub(crate) fn hang_up(&mut self) {
         self.link = Link::Idle;
         self.parting = None;
@@ -119,6 +120,7 @@ impl Task {
     }
 
     /// `close` was called, or the last handle is gone.
+    #[cold]
     pub(crate) fn begin_closing(&mut self, farewell: Farewell) {
         let now = self.now;
         let deadline = match farewell {
@@ -167,6 +169,7 @@ impl Task {
             && self.is_kept()
     }
 
+    #[cold]
     pub(crate) fn finish(&mut self) {
         self.is_done = true;
         let failure = self.keeper.as_ref().and_then(|keeper| keeper.failure());

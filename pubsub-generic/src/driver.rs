@@ -425,6 +425,7 @@ impl Task {
         true
     }
 
+    #[cold]
     pub(crate) fn transport_failed(&mut self, error: TransportError) {
         let end = match error.kind() {
             TransportErrorKind::Closed => TransportEnd::ClosedByPeer,

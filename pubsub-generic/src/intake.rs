@@ -124,7 +124,11 @@ impl Task {
         (&mut self.session, intake)
     }
 
+    #[inline]
     fn acknowledge_unwanted(&mut self) {
+        if self.incoming.unwanted.is_empty() {
+            return;
+        }
         for token in self.incoming.unwanted.drain(..) {
             let _ = self.session.acknowledge(token);
         }

@@ -146,6 +146,7 @@ impl Task {
         }
     }
 
+    #[cold]
     pub(crate) fn not_connected(&self) -> ProviderError {
         self.because_of_last(ProviderErrorKind::NotConnected)
     }
@@ -267,7 +268,15 @@ impl Task {
     }
 
     /// Carries out what subscribers have done with their messages.
+    #[inline]
     pub(crate) fn settle_deliveries(&mut self) {
+        if !self.batch.settlements.is_empty() {
+            self.settle_all_deliveries();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_all_deliveries(&mut self) {
         for (number, settlement) in self.batch.settlements.drain(..) {
             let Some(token) = self.tokens.take(number) else {
                 continue;

@@ -123,7 +123,14 @@ impl Task {
     }
 
     /// Moves the replacement of the connection on. Returns whether there may be more to do at once.
+    #[inline]
     pub(crate) fn drive_renewal(&mut self, cx: &mut Context<'_>) -> bool {
+        let rests = matches!(self.renewing.stage, Stage::Resting | Stage::Arriving);
+        !rests && self.drive_stage(cx)
+    }
+
+    #[inline(never)]
+    fn drive_stage(&mut self, cx: &mut Context<'_>) -> bool {
         if self.closing.is_some()
             && matches!(
                 self.renewing.stage,

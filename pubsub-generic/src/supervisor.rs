@@ -299,6 +299,7 @@ impl Task {
     }
 
     /// The transport has failed, or is to be dropped: tells the session, and goes on from there.
+    #[cold]
     pub(crate) fn drop_transport(&mut self, end: TransportEnd, error: ConnectionError) {
         let Link::Open(open) = std::mem::replace(&mut self.link, Link::Idle) else {
             return;
@@ -479,6 +480,7 @@ impl Task {
     }
 
     /// After giving up nothing is begun until somebody asks for a connection: what the handles had left by then fails too.
+    #[cold]
     pub(crate) fn refuse_while_stopped(&mut self, command: Command) -> Option<Command> {
         let Some(reason) = &self.stopped else {
             return Some(command);
