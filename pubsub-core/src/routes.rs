@@ -208,7 +208,7 @@ impl Routes {
     /// Frees every place, whatever filters it has; the queues that had them.
     pub(crate) fn free_all(&mut self) -> impl Iterator<Item = Arc<Queue>> {
         self.marked_as_published = 0;
-        self.trie = TopicTrie::with_rules(self.trie.rules());
+        self.trie.clear();
         self.unmatched.clear();
         self.found_for = None;
         let free = &mut self.free;

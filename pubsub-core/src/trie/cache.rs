@@ -244,6 +244,8 @@ mod tests {
             2,
             "a change of a value alone keeps what is known"
         );
+        trie.clear();
+        assert!(found(&trie, &mut cache, "a/b").is_empty());
     }
 
     #[test]

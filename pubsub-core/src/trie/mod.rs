@@ -280,6 +280,18 @@ impl<V> TopicTrie<V> {
         }
     }
 
+    /// Removes every filter. The rules stay.
+    pub fn clear(&mut self) {
+        self.exact = Table::default();
+        self.long = Table::default();
+        self.shaped = Sieve::default();
+        self.in_shapes = Slab::default();
+        self.shapes = Shapes::default();
+        self.tree = Tree::default();
+        self.in_tree = Slab::default();
+        self.generation.advance();
+    }
+
     /// Every filter with its value, in an order that means nothing and changes with the set. The filters are those that the
     /// values are kept under: patterns, without `$share/GROUP/`.
     ///

@@ -81,13 +81,13 @@ fn rules() -> impl Strategy<Value = MatchingRules> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Against the naive matcher, through insertions and removals, with none, few and all of the
+    /// Against the naive matcher, through insertions and removals of one and of all, with none, few and all of the
     /// shapes allowed.
     #[test]
     fn finds_what_a_naive_search_finds(
         rules in rules(),
         max_shapes in prop_oneof![Just(0_usize), Just(2), Just(MAX_SHAPES)],
-        steps in proptest::collection::vec((any_filter(), 0..4_u8), 0..60),
+        steps in proptest::collection::vec((any_filter(), 0..40_u8), 0..60),
         topics in proptest::collection::vec(topic(), 1..40),
     ) {
         let mut trie = TopicTrie::with_rules(rules);
@@ -95,10 +95,16 @@ proptest! {
         let mut model = BTreeMap::new();
         for (value, (text, way)) in steps.iter().enumerate() {
             let filter = filter(text);
-            if *way == 0 {
-                prop_assert_eq!(trie.remove(&filter), model.remove(&filter));
-            } else {
-                prop_assert_eq!(trie.insert(&filter, value), model.insert(filter.clone(), value));
+            match way {
+                0..10 => prop_assert_eq!(trie.remove(&filter), model.remove(&filter)),
+                10 => {
+                    trie.clear();
+                    model.clear();
+                }
+                _ => prop_assert_eq!(
+                    trie.insert(&filter, value),
+                    model.insert(filter.clone(), value)
+                ),
             }
             prop_assert_eq!(trie.get(&filter), model.get(&filter));
             prop_assert_eq!(trie.len(), model.len());
