@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -212,9 +213,10 @@ impl Connector {
         attempt: Attempt,
         connect: impl AsyncFnOnce(&Attempt) -> Result<T, ConnectError>,
     ) -> Result<T, ConnectError> {
-        let connect = connect(&attempt);
+        // Pinned, it has one place, and not another for each way that it is waited for.
+        let mut connect = pin!(connect(&attempt));
         let result = match (attempt.timer, attempt.deadline) {
-            (Timer::Own, Some(deadline)) => time::timeout_at(deadline, connect).await,
+            (Timer::Own, Some(deadline)) => time::timeout_at(deadline, connect.as_mut()).await,
             _ => Ok(connect.await),
         };
         result.unwrap_or_else(|_elapsed| Err(ConnectError::Timeout(attempt.stage())))

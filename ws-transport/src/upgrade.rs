@@ -334,11 +334,10 @@ fn only<'h>(
 
 /// Whether a comma-separated list, in one header or several, has the token; case does not matter.
 fn has_token(headers: &[httparse::Header<'_>], name: &HeaderName, token: &str) -> bool {
-    all(headers, name).any(|value| {
-        value
-            .split(|&byte| byte == b',')
-            .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-    })
+    let is_token = |part: &[u8]| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
+    // Mostly it stands alone.
+    all(headers, name)
+        .any(|value| is_token(value) || value.split(|&byte| byte == b',').any(is_token))
 }
 
 fn is_reserved(name: &HeaderName) -> bool {
