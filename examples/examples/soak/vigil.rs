@@ -12,6 +12,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What passes between two looks counts as this at most: when it is longer, this process was kept from running.
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+
 /// How much more memory than after the warm-up may be in use at the end. What the allocator keeps
 /// varies by less; over 8,000 cuts a leak of 1 KiB a cut is as much.
 const GROWTH_ALLOWED_KIB: u64 = 8 * 1024;
@@ -26,21 +29,27 @@ impl Standstill {
     /// Resolves when one of these, each looked at by itself, has been the same for [`PATIENCE`]. What is
     /// `None` need not move.
     pub(crate) async fn watch<P: PartialEq>(&self, look: impl Fn() -> Vec<Option<P>>) {
-        let mut seen: Vec<(Option<P>, Instant)> = Vec::new();
+        let mut seen: Vec<(Option<P>, Duration)> = Vec::new();
+        let mut last = Instant::now();
         loop {
-            let now = Instant::now();
+            let passed = last.elapsed().min(LONGEST_LOOK);
+            last = Instant::now();
             let state = look();
             if seen.is_empty() {
-                seen = state.into_iter().map(|state| (state, now)).collect();
+                seen = state
+                    .into_iter()
+                    .map(|state| (state, Duration::ZERO))
+                    .collect();
             } else {
-                for (seen, state) in seen.iter_mut().zip(state) {
-                    if state.is_none() || seen.0 != state {
-                        *seen = (state, now);
+                for ((known, still), state) in seen.iter_mut().zip(state) {
+                    if state.is_none() || *known != state {
+                        (*known, *still) = (state, Duration::ZERO);
+                    } else {
+                        *still += passed;
                     }
-                    let still = now - seen.1;
                     let ms = u64::try_from(still.as_millis()).unwrap_or(u64::MAX);
                     self.longest_ms.fetch_max(ms, Ordering::Relaxed);
-                    if still > PATIENCE {
+                    if *still > PATIENCE {
                         return;
                     }
                 }
