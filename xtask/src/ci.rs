@@ -8,8 +8,8 @@ use std::time::Instant;
 use crate::sh::Failure;
 use crate::{arch, bench, doc, features, fmt, fuzz, kill, lint, msrv, package, soak, spec, test};
 
-/// Seconds of fuzzing for each target: a slice that notices a broken target, not a hunt.
-const FUZZ_SECONDS: &str = "4";
+/// Inputs of each fuzz target: a slice that notices a broken target, not a hunt. The same ones each time.
+const FUZZ_RUNS: &str = "20000";
 
 /// Cuts of the soak: a few seconds of it.
 const SOAK_CUTS: &str = "60";
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         step(
             "fuzz",
             fuzz::run,
-            &["--plain", "--seconds", FUZZ_SECONDS, "--seed", "1"],
+            &["--plain", "--runs", FUZZ_RUNS, "--seed", "1"],
         );
     }
     println!("\n==== summary");

@@ -20,8 +20,8 @@ enum Way {
 }
 
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    let (mut build, mut record, mut seconds, mut seed) = (false, false, 60_u32, None);
-    let mut plain = false;
+    let (mut build, mut record, mut plain) = (false, false, false);
+    let (mut seconds, mut runs, mut seed) = (60, None, None);
     let mut chosen = Vec::new();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
             "--record" => record = true,
             "--plain" => plain = true,
             "--seconds" => seconds = number()?,
+            "--runs" => runs = Some(number()?),
             "--seed" => seed = Some(number()?),
             flag if flag.starts_with('-') => return Err(Failure::unknown_argument(flag)),
             name => chosen.push(name.to_owned()),
@@ -72,9 +73,13 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     if build {
         return way.step("build").run();
     }
+    if record && runs.is_some() {
+        return Err(Failure::Usage("what is recorded goes by --seconds".into()));
+    }
+    let end = runs.map_or(End::After(seconds), End::AfterRuns);
     let mut report = Vec::new();
     for target in &chosen {
-        report.push(fuzz(way, target, seconds, seed)?);
+        report.push(fuzz(way, target, end, seed)?);
     }
     let mut table = String::from(
         "| target | executions | coverage | features | corpus |\n| --- | ---: | ---: | ---: | ---: |\n",
@@ -143,22 +148,58 @@ impl Way {
     }
 }
 
+/// When a target has run for long enough.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// After so many seconds. The next run goes on with what this one found.
+    After(u32),
+    /// After so many inputs. With a seed they are the same ones on each machine, however fast, but for what depends on the
+    /// order in a hash map of the standard library.
+    AfterRuns(u32),
+}
+
 /// Runs one target. What it finds on the way goes to a scratch corpus under `target`, so that the
 /// committed seeds stay as small as they were.
-fn fuzz(way: Way, target: &str, seconds: u32, seed: Option<u32>) -> Result<Status, Failure> {
-    let scratch = format!("target/fuzz-corpus/{target}");
-    std::fs::create_dir_all(root().join(&scratch))
+fn fuzz(way: Way, target: &str, end: End, seed: Option<u32>) -> Result<Status, Failure> {
+    let scratch = match end {
+        End::After(_) => format!("target/fuzz-corpus/{target}"),
+        End::AfterRuns(_) => format!("target/fuzz-slice/{target}"),
+    };
+    let path = root().join(&scratch);
+    let made = match end {
+        End::AfterRuns(_) if path.exists() => std::fs::remove_dir_all(&path),
+        _ => Ok(()),
+    };
+    made.and_then(|()| std::fs::create_dir_all(&path))
         .map_err(|error| Failure::failed(format!("{scratch}: {error}")))?;
     let seeds = format!("{CORPUS}/{target}");
     let mut step = way.step("run").arg(target).arg(scratch);
-    if root().join(&seeds).is_dir() {
-        step = step.arg(seeds);
+    match end {
+        End::After(seconds) => {
+            if root().join(&seeds).is_dir() {
+                step = step.arg(seeds);
+            }
+            step = step.args(["--".to_owned(), format!("-max_total_time={seconds}")]);
+        }
+        End::AfterRuns(runs) => {
+            // A directory has another order on another machine, and comparisons are of addresses, too.
+            let list = format!("target/fuzz-slice/{target}.seeds");
+            let names: Vec<_> = files(&root().join(&seeds), "")
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            step = step.args([
+                "--".to_owned(),
+                format!("-runs={runs}"),
+                "-use_cmp=0".to_owned(),
+            ]);
+            if !names.is_empty() {
+                write(&root().join(&list), &names.join(","))?;
+                step = step.arg(format!("-seed_inputs=@{list}"));
+            }
+        }
     }
-    step = step.args([
-        "--".to_owned(),
-        format!("-max_total_time={seconds}"),
-        "-print_final_stats=1".to_owned(),
-    ]);
+    step = step.arg("-print_final_stats=1");
     // One of its own, or else that of the packets.
     let own = format!("{DICTIONARIES}/{target}.dict");
     let dictionary = if root().join(&own).is_file() {

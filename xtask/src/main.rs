@@ -93,7 +93,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "fuzz",
-        about: "each fuzz target for a while [--build] [--plain] [--seconds N] [--seed N] [--record] [TARGET...]",
+        about: "each fuzz target for a while [--build] [--plain] [--seconds N | --runs N] [--seed N] [--record] [TARGET...]",
         run: fuzz::run,
     },
     Verb {
