@@ -366,14 +366,13 @@ impl Queue {
 
     /// Takes out what comes first, of which there is some.
     fn fill(&self, state: &mut State, local: &mut Batch) -> Filled {
-        if state.is_held_next()
-            && let Some(held) = state.classes[HELD].pop_front()
-        {
-            return Filled::Held(held);
-        }
         let (mut messages, mut bytes) = (0, 0);
         if state.is_all_plain() {
             (messages, bytes) = state.classes[PLAIN].take_batch(local);
+        } else if state.is_held_next()
+            && let Some(held) = state.classes[HELD].pop_front()
+        {
+            return Filled::Held(held);
         } else {
             while local.len() < LOCAL_BATCH
                 && !state.is_held_next()
