@@ -176,45 +176,53 @@ pub trait Provider: MaybeSendSync + 'static {
     fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>>;
 }
 
-impl<P: Provider + ?Sized> Provider for Arc<P> {
-    fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
-        (**self).attach(sink)
-    }
+/// By whatever points to one: what is shared with the application, and what is chosen at run time.
+macro_rules! provider_by_pointer {
+    ($pointer:ident) => {
+        impl<P: Provider + ?Sized> Provider for $pointer<P> {
+            fn attach(&self, sink: DeliverySink) -> Result<(), ProviderError> {
+                (**self).attach(sink)
+            }
 
-    fn matching_rules(&self) -> MatchingRules {
-        (**self).matching_rules()
-    }
+            fn matching_rules(&self) -> MatchingRules {
+                (**self).matching_rules()
+            }
 
-    fn driver(&self) -> Option<Arc<dyn Drive>> {
-        (**self).driver()
-    }
+            fn driver(&self) -> Option<Arc<dyn Drive>> {
+                (**self).driver()
+            }
 
-    fn publish(&self, message: OutboundMessage) -> PublishReceipt {
-        (**self).publish(message)
-    }
+            fn publish(&self, message: OutboundMessage) -> PublishReceipt {
+                (**self).publish(message)
+            }
 
-    fn subscribe(
-        &self,
-        requests: Vec<FilterRequest>,
-    ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
-        (**self).subscribe(requests)
-    }
+            fn subscribe(
+                &self,
+                requests: Vec<FilterRequest>,
+            ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
+                (**self).subscribe(requests)
+            }
 
-    fn unsubscribe(
-        &self,
-        filters: Vec<TopicFilter>,
-    ) -> BoxFuture<'static, Result<(), ProviderError>> {
-        (**self).unsubscribe(filters)
-    }
+            fn unsubscribe(
+                &self,
+                filters: Vec<TopicFilter>,
+            ) -> BoxFuture<'static, Result<(), ProviderError>> {
+                (**self).unsubscribe(filters)
+            }
 
-    fn release(&self, filters: Vec<TopicFilter>) {
-        (**self).release(filters);
-    }
+            fn release(&self, filters: Vec<TopicFilter>) {
+                (**self).release(filters);
+            }
 
-    fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
-        (**self).close()
-    }
+            fn close(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
+                (**self).close()
+            }
+        }
+    };
 }
+
+provider_by_pointer!(Arc);
+provider_by_pointer!(Box);
 
 /// A filter and how to subscribe to it.
 ///

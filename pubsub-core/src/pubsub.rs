@@ -58,7 +58,8 @@ impl PubSub {
 
     /// Adds a provider under a name that is not taken. Subscriptions made before do not extend to it.
     ///
-    /// To keep a handle on the provider's own type, add an `Arc` of it.
+    /// To keep a handle on the provider's own type, add an `Arc` of it; one that is chosen at run time is a
+    /// `Box<dyn Provider>`.
     ///
     /// # Errors
     /// The name is taken, or the provider does not let itself be attached.

@@ -120,6 +120,8 @@ fn poll(messages: &mut Subscription, waker: &Waker) -> Poll<String> {
 async fn who_is_about_to_wait_drives_and_takes_what_that_brings() {
     let (driven, provider) = scripted(true);
     let pubsub = PubSub::new();
+    // Behind pointers, as what is chosen at run time may be.
+    let provider: Box<dyn Provider> = Box::new(Arc::new(provider));
     pubsub.add_provider("scripted", provider).unwrap();
     let mut messages = pubsub.subscribe("a").await.unwrap();
     let wakes = Arc::new(Wakes::default());

@@ -1,10 +1,14 @@
 //! The verbs, over the in-process provider.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt};
 use pubsub_core::*;
+
+use common::Scripted;
 
 fn with_memory() -> (PubSub, Arc<MemoryProvider>) {
     let pubsub = PubSub::new();
@@ -311,4 +315,25 @@ async fn follows_the_connection() {
             "Disconnected"
         ]
     );
+}
+
+#[tokio::test]
+async fn takes_a_provider_that_is_chosen_at_run_time() {
+    let rules = MatchingRules::default().with_parent_level(ParentLevel::BelowOnly);
+    let scripted = Arc::new(Scripted::with_rules(rules));
+    let chosen: Box<dyn Provider> = Box::new(Arc::clone(&scripted));
+    let pubsub = PubSub::new();
+    pubsub.add_provider("chosen", chosen).unwrap();
+    let mut messages = pubsub.subscribe("a/#").await.unwrap();
+    for topic in ["a", "a/b"] {
+        let message = Message::new(TopicName::new(topic).unwrap(), topic);
+        let demand = scripted.sink().deliver(&mut vec![message.into()]);
+        assert_eq!(demand, Demand::Continue);
+    }
+    assert_eq!(texts(&mut messages), ["a/b"], "by its own rules");
+    let published = pubsub.publish("a", "x").qos(QoS::AtLeastOnce).await;
+    assert_eq!(published.unwrap(), Delivered::Confirmed);
+    messages.unsubscribe().await.unwrap();
+    assert_eq!(scripted.released(), [TopicFilter::new("a/#").unwrap()]);
+    pubsub.close().await.unwrap();
 }
