@@ -5,6 +5,7 @@
     reason = "each test is a crate that uses a part"
 )]
 
+pub mod broker;
 pub mod pair;
 
 use core::time::Duration;
