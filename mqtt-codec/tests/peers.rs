@@ -6,7 +6,8 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::BytesMut;
-use common::model::{Model, model, varint};
+use common::model::{Model, varint};
+use common::strategies::model;
 use common::{hex, id, topic};
 use mqtt_codec::{Malformed as M, PacketRef as P, ProtocolError as E, ProtocolVersion::*, *};
 use proptest::collection::vec;

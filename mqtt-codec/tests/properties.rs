@@ -3,7 +3,8 @@
 mod common;
 
 use bytes::{Bytes, BytesMut};
-use common::model::{Model, model, varint};
+use common::model::{Model, varint};
+use common::strategies::model;
 use common::{VERSIONS, decode_all_ways, encode};
 use mqtt_codec::{PacketRef as P, *};
 use proptest::collection::vec;

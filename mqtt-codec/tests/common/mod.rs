@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 pub(crate) mod model;
+pub(crate) mod strategies;
 
 use bytes::{Bytes, BytesMut};
 use mqtt_codec::{
