@@ -152,7 +152,7 @@ async fn fail(script: impl AsyncFnOnce(&mut DuplexStream)) -> ConnectError {
     result.unwrap_err()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_open_connection_says_nothing() {
     capture();
     let (dialer, theirs) = InMemory::pair();
@@ -180,7 +180,7 @@ async fn an_open_connection_says_nothing() {
     assert!(LOGGED.lock().unwrap().contains("event ws_transport"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failing_connects_say_nothing() {
     capture();
     let refused = fail(async |io| {
@@ -253,7 +253,7 @@ fn urls_that_are_refused_are_not_repeated() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn proxies_say_nothing() {
     capture();
     let urls = [
@@ -284,7 +284,7 @@ async fn proxies_say_nothing() {
 }
 
 #[cfg(feature = "tls")]
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tls_says_nothing_either() {
     use common::tls::{Authority, acceptor, trusting};
 

@@ -54,7 +54,7 @@ const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\n\
     Sec-WebSocket-Accept: {accept}\r\n\
     Sec-WebSocket-Protocol: test.bytes\r\n\r\n";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_request_is_what_rfc_6455_wants() {
     let request = request()
         .header(
@@ -86,7 +86,7 @@ async fn the_request_is_what_rfc_6455_wants() {
     .unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn odd_but_right_answers_are_taken() {
     for template in [
         GOOD.to_owned(),
@@ -109,7 +109,7 @@ async fn odd_but_right_answers_are_taken() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn frames_behind_the_answer_are_not_lost() {
     let mut socket = connect(&request(), async |io| {
         let head = read_head(io).await;
@@ -124,7 +124,7 @@ async fn frames_behind_the_answer_are_not_lost() {
     assert_eq!(socket.recv().await.unwrap().unwrap(), "early");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn answers_that_break_a_rule_are_refused_by_its_name() {
     for (template, expected) in [
         (
@@ -201,7 +201,7 @@ async fn answers_that_break_a_rule_are_refused_by_its_name() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_head_of_the_very_limit_passes() {
     let head = |len: usize| {
         let bare = GOOD.replace("\r\n\r\n", "\r\nA: \r\n\r\n");
@@ -223,7 +223,7 @@ async fn a_head_of_the_very_limit_passes() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_subprotocol_policy_loosens_the_rule() {
     let missing = GOOD.replace("Sec-WebSocket-Protocol: test.bytes\r\n", "");
     let other = GOOD.replace("test.bytes", "other");
@@ -359,7 +359,7 @@ async fn a_callers_deadline_keeps_a_refusal_too_and_a_shorter_one_of_our_own_hol
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bodies_end_by_length_by_chunks_or_with_the_connection() {
     for (head_and_body, body) in [
         ("Content-Length: 4\r\n\r\nbodyand more", "body"),
@@ -385,7 +385,7 @@ async fn bodies_end_by_length_by_chunks_or_with_the_connection() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_body_is_cut_at_the_bound() {
     for len in [MAX_REFUSAL_BODY_LEN, MAX_REFUSAL_BODY_LEN + 1, 60_000] {
         let refusal = refusal(async |io| {
@@ -397,7 +397,7 @@ async fn a_body_is_cut_at_the_bound() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn redirects_are_refusals() {
     let refusal = refusal(async |io| {
         answer(
@@ -412,7 +412,7 @@ async fn redirects_are_refusals() {
     // The in-memory dialler fails a second dial: following would not have ended in a refusal.
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_connection_may_end_at_each_byte_of_the_answer() {
     for cut in 0..GOOD.len() {
         let error = connect(&request(), async |io| {
@@ -517,7 +517,7 @@ fn what_cannot_be_sent_is_refused_up_front() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn credentials_do_not_cross_the_network_in_the_clear_unasked() {
     let authorized = |name| {
         request()

@@ -41,7 +41,7 @@ fn sent(peer: &mut DuplexStream, buffer: &mut BytesMut) -> Vec<frames::Received>
     std::iter::from_fn(|| frames::next(peer, buffer).now_or_never().flatten()).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_text_message_ends_the_connection() {
     let (mut socket, mut peer) = default().await;
     peer.write_all(&frame(BINARY, b"fine")).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_text_message_ends_the_connection() {
     ));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn text_is_delivered_where_allowed() {
     let (mut socket, mut peer) = open(&WebSocketConfig::new().text(TextMessages::Deliver)).await;
     let mut buffer = BytesMut::new();
@@ -104,7 +104,7 @@ async fn text_is_delivered_where_allowed() {
     assert_eq!(sent(&mut peer, &mut buffer)[0].close_code(), 1007);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_long_message_leaves_in_fragments_where_messages_matter() {
     let (mut socket, mut peer) = open(&WebSocketConfig::new().split_len(4)).await;
     socket
@@ -125,7 +125,7 @@ async fn a_long_message_leaves_in_fragments_where_messages_matter() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn violations_are_named_and_answered() {
     use ProtocolViolation as V;
     for (bytes, violation) in [
@@ -157,7 +157,7 @@ async fn violations_are_named_and_answered() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_of_the_limit_passes_and_one_more_byte_does_not() {
     const MAX: usize = 1000;
     let config = WebSocketConfig::new().max_message_len(MAX);
@@ -182,7 +182,7 @@ async fn a_message_of_the_limit_passes_and_one_more_byte_does_not() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pings_are_answered_while_receiving() {
     let (mut socket, mut peer) = default().await;
     peer.write_all(&frame(PING, b"are you there"))
@@ -197,7 +197,7 @@ async fn pings_are_answered_while_receiving() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_control_frames_and_empty_messages_lets_the_task_go() {
     for flood in [frame(PONG, b""), frame(BINARY, b"")] {
         let (mut socket, mut peer) = default().await;
@@ -214,7 +214,7 @@ async fn a_flood_of_control_frames_and_empty_messages_lets_the_task_go() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_closes_is_heard_and_answered() {
     for (bytes, code, reason) in [
         (close(1001, "going away"), 1001, "going away"),
@@ -244,7 +244,7 @@ async fn a_peer_that_closes_is_heard_and_answered() {
     assert!(error.is_retryable());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_without_a_close_frame_is_a_disconnect() {
     for bytes in [&b""[..], b"\x82", b"\x82\x05hal", b"\x02\x04half"] {
         let (mut socket, mut peer) = default().await;
@@ -417,7 +417,7 @@ async fn both_sides_may_close_at_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_accepted_leaves_with_the_close_frame() {
     let (ours, mut peer) = duplex(1024);
     let (reads, writes) = (Arc::default(), Arc::<AtomicUsize>::default());
@@ -436,7 +436,7 @@ async fn what_was_accepted_leaves_with_the_close_frame() {
     assert_eq!(socket.close().await, CloseOutcome::Dropped);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_close_goes_on_where_it_was() {
     let (mut socket, mut peer) = default().await;
     assert!(socket.close().now_or_never().is_none());
@@ -449,7 +449,7 @@ async fn a_cancelled_close_goes_on_where_it_was() {
     assert!(sent(&mut peer, &mut buffer).is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_stops_the_sender_at_the_bound() {
     const PIPE: usize = 4096;
     let config = WebSocketConfig::new()
@@ -490,7 +490,7 @@ async fn a_peer_that_does_not_read_stops_the_sender_at_the_bound() {
     assert!(pongs.len() < 20_000 / 125, "{}", pongs.len());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn packing_may_merge_small_sends() {
     let config = WebSocketConfig::new()
         .packing(FramePacking::Merge)
@@ -546,7 +546,7 @@ impl AsyncWrite for Counted {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_burst_takes_few_system_calls() {
     let (io, mut peer) = duplex(1024 * 1024);
     let (reads, writes) = (Arc::default(), Arc::default());
@@ -592,7 +592,7 @@ fn batch(socket: &mut WebSocket, waker: &Waker) -> (Vec<Bytes>, bool) {
     (chunks, stopped.is_pending())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn messages_that_come_alone_wake_for_the_next_one_whatever_is_between_them() {
     let (mut socket, mut peer) = default().await;
     let woken = Arc::new(Woken::default());
@@ -636,7 +636,7 @@ async fn messages_that_come_alone_wake_for_the_next_one_whatever_is_between_them
     assert!(answers.iter().all(|answer| answer.opcode == PONG));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_behind_a_message_that_comes_alone_is_told() {
     let (mut socket, mut peer) = default().await;
     peer.write_all(&frame(BINARY, b"last")).await.unwrap();
@@ -651,7 +651,7 @@ async fn an_end_behind_a_message_that_comes_alone_is_told() {
     assert!(matches!(error, WebSocketError::Disconnected), "{error:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_follows_a_message_that_comes_alone_is_found_where_it_is_there() {
     let (io, mut peer) = duplex(1024 * 1024);
     // Each read brings one message, though the next one is there.
