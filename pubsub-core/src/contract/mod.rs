@@ -87,7 +87,7 @@ pub struct Capabilities {
     pub payload_len: usize,
     /// What every topic of the suite begins with; `contract` by default.
     pub topic_prefix: String,
-    /// How long to wait for what shall come; 10 seconds by default.
+    /// How long to wait for what shall come; a minute by default, which only what hangs takes.
     pub patience: Duration,
 }
 
@@ -98,7 +98,7 @@ impl Default for Capabilities {
             retain: Retain::Kept,
             payload_len: 100_000,
             topic_prefix: "contract".into(),
-            patience: Duration::from_secs(10),
+            patience: Duration::from_secs(60),
         }
     }
 }
