@@ -16,7 +16,7 @@ const EXPIRY_TABLE: &str = "\
 Two publishers with 20 publishes at QoS 1 under way each, within the service's pace of 100 a second a connection, and a
 subscriber, all with sessions that are resumed, over MQTT 5, through the AWS IoT gateway of `testkit`, which ends a connection
 when its access key ends. Their credentials come from one `CachedCredentials`. Both runs at the same time, not optimized, on a
-clock that goes on by 2 ms with each answer of the broker: the seconds are its own, and a busy machine has longer ones. Every
+clock that goes on by 5 ms with each answer of the broker: the seconds are its own, and a busy machine has longer ones. Every
 message that was sent was confirmed and received, no attempt was refused, and no request for credentials began within a
 second of the one before: the tests fail otherwise.
 
