@@ -57,13 +57,12 @@ impl Task {
         if self.unflushed.is_empty() {
             return;
         }
-        let mut unflushed = std::mem::take(&mut self.unflushed);
         let delivered = matches!(flush, Flush::Done);
         self.shared
             .counters
-            .publishes_settled(delivered, unflushed.len());
-        self.completed.messages += unflushed.len();
-        for Unflushed { settler, bytes } in unflushed.drain(..) {
+            .publishes_settled(delivered, self.unflushed.len());
+        self.completed.messages += self.unflushed.len();
+        for Unflushed { settler, bytes } in self.unflushed.drain(..) {
             self.completed.bytes += bytes;
             settler.settle(match flush {
                 Flush::Done => Ok(Delivered::Sent),
@@ -73,8 +72,7 @@ impl Task {
             });
         }
         // Its memory serves the next burst, but not an idle connection.
-        unflushed.shrink_to(UNFLUSHED_KEPT);
-        self.unflushed = unflushed;
+        self.unflushed.shrink_to(UNFLUSHED_KEPT);
     }
 
     /// The connection is gone: what was not written yet is offline from here on.
