@@ -216,7 +216,10 @@ impl Connector {
         // Pinned, it has one place, and not another for each way that it is waited for.
         let mut connect = pin!(connect(&attempt));
         let result = match (attempt.timer, attempt.deadline) {
-            (Timer::Own, Some(deadline)) => time::timeout_at(deadline, connect.as_mut()).await,
+            // The timer has its own, which who brings a deadline does without.
+            (Timer::Own, Some(deadline)) => {
+                Box::pin(time::timeout_at(deadline, connect.as_mut())).await
+            }
             _ => Ok(connect.await),
         };
         result.unwrap_or_else(|_elapsed| Err(ConnectError::Timeout(attempt.stage())))
