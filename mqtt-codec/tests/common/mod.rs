@@ -1,6 +1,7 @@
 //! Helpers shared by the tests of this crate.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod golden;
 pub(crate) mod model;
 pub(crate) mod strategies;
 
