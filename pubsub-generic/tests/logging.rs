@@ -14,6 +14,7 @@ use common::{StoppedClock, client};
 use pubsub_core::{ConnectionState as State, PubSub, QoS};
 use pubsub_generic::{MqttOptions, MqttProvider, ProtocolVersion, Renewal, Will};
 use testkit::mosquitto::find_or_skip;
+use testkit::port::Port;
 use testkit::proxy::{Cut, Proxy};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -164,8 +165,9 @@ async fn the_finest_log_has_fields_from_a_closed_list_and_no_secret() {
         .renewal(Renewal::default().max_age(Duration::from_secs(20)));
     let (_pubsub, wrong) = client(options.clone().password("marker-wrong"));
     wrong.connect().await.unwrap_err();
+    let nobody = Port::reserve().unwrap();
     let (_pubsub, nowhere) = client(
-        MqttOptions::new("ws://127.0.0.1:1/?marker=marker")
+        MqttOptions::new(format!("ws://{}/?marker=marker", nobody.address()))
             .on_failure(|_, _| pubsub_generic::Retry::Never),
     );
     nowhere.connect().await.unwrap_err();
