@@ -45,8 +45,9 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often another set of ports is tried where they cannot be held and somebody else took one.
 const PORT_ATTEMPTS: usize = 8;
 
-/// How long [`Broker::start`] tries to get its old ports back.
-pub const REBIND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often [`Broker::start`] tries to get its old ports back. Each time a process starts and ends, so that is seconds, and
+/// more on a machine that is busy.
+pub const REBIND_ATTEMPTS: u32 = 100;
 
 /// How often readiness is looked at. The wait ends with the fact, not with the time.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -197,13 +198,13 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// As [`Config::start`]; also when somebody else has taken a port and holds it for
-    /// [`REBIND_TIMEOUT`].
+    /// As [`Config::start`]; also when somebody else has taken a port and holds it over
+    /// [`REBIND_ATTEMPTS`].
     pub async fn start(&mut self) -> Result<(), StartError> {
         if self.process.is_some() {
             return Ok(());
         }
-        let deadline = Instant::now() + REBIND_TIMEOUT;
+        let mut attempts = REBIND_ATTEMPTS;
         loop {
             match launch(&self.program, self.directory.path(), &self.ports).await {
                 Ok(process) => {
@@ -211,7 +212,8 @@ impl Broker {
                     return Ok(());
                 }
                 // A connection, of the killed broker or of anybody, may hold the port for a moment.
-                Err(error) if error.is_port_clash() && Instant::now() < deadline => {
+                Err(error) if error.is_port_clash() && attempts > 0 => {
+                    attempts -= 1;
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 Err(error) => return Err(error),
