@@ -293,10 +293,7 @@ impl Router {
                 _ => None,
             }
         });
-        // One to what no filter matches has none to leave.
-        if filters.is_none() || !self.routes().is_unmatched(slot) {
-            self.settle_slot(slot);
-        }
+        self.settle_slot(slot);
         answer
     }
 
@@ -309,7 +306,11 @@ impl Router {
     ) -> Vec<TopicFilter> {
         let leaving = match filters {
             Some(filters) => filters.to_vec(),
-            None => self.routes().filters_of(slot),
+            None => {
+                let mut routes = self.routes();
+                routes.remove_unmatched(slot);
+                routes.filters_of(slot)
+            }
         };
         let mut unused = Vec::new();
         for filter in leaving {
@@ -327,7 +328,7 @@ impl Router {
         unused
     }
 
-    /// Frees the place of a subscription that has no filter left.
+    /// Frees the place of a subscription that has nothing left to want.
     fn settle_slot(&self, slot: SlotKey) {
         let queue = self.routes().free_if_empty(slot);
         if let Some(waker) = queue.and_then(|queue| queue.provider_left()) {

@@ -150,8 +150,12 @@ impl Routes {
         key
     }
 
-    pub(crate) fn is_unmatched(&mut self, key: SlotKey) -> bool {
-        self.slot(key).is_some() && self.unmatched.contains(&key.index)
+    /// Takes it off those that want what no filter matches.
+    pub(crate) fn remove_unmatched(&mut self, key: SlotKey) {
+        if self.slot(key).is_some() {
+            self.found_for = None;
+            self.unmatched.retain(|index| *index != key.index);
+        }
     }
 
     fn slot(&mut self, key: SlotKey) -> Option<&mut Slot> {
@@ -197,10 +201,11 @@ impl Routes {
     }
 
     pub(crate) fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
+        if self.unmatched.contains(&key.index) {
+            return None;
+        }
         let slot = self.slot(key).filter(|slot| slot.filters.is_empty())?;
         let queue = slot.vacate();
-        self.found_for = None;
-        self.unmatched.retain(|index| *index != key.index);
         self.free.push(key.index);
         queue
     }

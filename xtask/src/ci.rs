@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::sh::Failure;
 use crate::{arch, bench, doc, features, fmt, fuzz, kill, lint, msrv, package, soak, spec, test};
 
-/// Inputs of each fuzz target: a slice that notices a broken target, not a hunt. The same ones each time.
+/// Inputs of each fuzz target: a slice that notices a broken target, not a hunt. The same ones each time, but for what `fuzz::End` names.
 const FUZZ_RUNS: &str = "20000";
 
 /// Cuts of the soak: a few seconds of it.

@@ -154,7 +154,7 @@ enum End {
     /// After so many seconds. The next run goes on with what this one found.
     After(u32),
     /// After so many inputs. With a seed they are the same ones on each machine, however fast, but for what depends on the
-    /// order in a hash map of the standard library.
+    /// order in a hash map of the standard library, or on a key that is drawn at random.
     AfterRuns(u32),
 }
 

@@ -47,13 +47,6 @@ struct Local {
 }
 
 impl Effects {
-    fn waking(waker: Option<Waker>) -> Self {
-        Self {
-            waker,
-            ..Self::default()
-        }
-    }
-
     /// Both, the one after the other.
     pub(crate) fn merge(&mut self, later: Self) {
         self.waker = self.waker.take().or(later.waker);
@@ -134,7 +127,10 @@ impl Queue {
             let room = std::mem::replace(&mut class.items, VecDeque::from(std::mem::take(batch)));
             *batch = Vec::from(room);
         }
-        Some(Effects::waking(state.waker.take()))
+        Some(Effects {
+            waker: state.waker.take(),
+            ..Effects::default()
+        })
     }
 
     /// Takes some of a batch, applies the policies, and says whom to wake.
