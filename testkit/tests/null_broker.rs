@@ -103,6 +103,39 @@ async fn it_floods_every_client_while_it_goes_on_answering() {
 }
 
 #[tokio::test]
+async fn it_replies_to_what_is_published() {
+    let broker = NullBroker::start().await.unwrap();
+    let mut one = Probe::connect(&broker.url(), "one").await.unwrap();
+    let mut two = Probe::connect(&broker.url(), "two").await.unwrap();
+    one.publish_acknowledged("t", b"before").await.unwrap();
+    broker.reply_with([0x30, 4, 0, 1, b't', b'1'][..].to_vec().into());
+    // Two in one message: QoS 0, and QoS 1 with the identifier 7.
+    two.send(b"\x30\x04\x00\x01ux\x32\x06\x00\x01u\x00\x07x".to_vec())
+        .await
+        .unwrap();
+    two.expect(&[0x40, 2, 0, 7]).await.unwrap();
+    for _ in 0..2 {
+        let (topic, payload) = two.message().await.unwrap();
+        assert_eq!((topic.as_str(), &payload[..]), ("t", &b"1"[..]));
+    }
+    // Nothing came for the other, whose own comes first.
+    broker.reply_with([0x30, 4, 0, 1, b't', b'2'][..].to_vec().into());
+    one.send(b"\x30\x04\x00\x01ux".to_vec()).await.unwrap();
+    let (_, payload) = one.message().await.unwrap();
+    assert_eq!(&payload[..], b"2");
+}
+
+#[tokio::test]
+async fn awake_it_is_gone_when_dropped_too() {
+    let broker = NullBroker::start().await.unwrap();
+    broker.stay_awake();
+    let mut probe = Probe::connect(&broker.url(), "me").await.unwrap();
+    probe.publish_acknowledged("a/b", b"x").await.unwrap();
+    drop(broker);
+    probe.closed().await.unwrap();
+}
+
+#[tokio::test]
 async fn dropped_it_is_gone() {
     let broker = NullBroker::start().await.unwrap();
     let mut probe = Probe::connect(&broker.url(), "me").await.unwrap();

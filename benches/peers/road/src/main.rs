@@ -16,6 +16,10 @@
 //! machine, count for little. Clients take turns within each round. A client that does not do all the work
 //! in time has no figure, and the reason stands below the table.
 //!
+//! The broker has a processor for itself and never sleeps, but in the rows called "sleeping". Sending to one
+//! that sleeps wakes a processor, which on a virtual machine is half of a round trip, for every client
+//! alike, or, if the system runs both sides on one, nothing: which of the two is no matter of the client.
+//!
 //! Two peers are not in Rust, and are measured where they are installed:
 //!
 //! ```text

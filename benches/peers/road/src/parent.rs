@@ -26,6 +26,15 @@ pub enum Frames {
     Cut(usize),
 }
 
+/// What the broker does while there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Broker {
+    /// Looks again. Whoever sends to it does not pay for waking its processor.
+    Awake,
+    /// Sleeps, as brokers do.
+    Sleeping,
+}
+
 /// What one measurement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Load {
@@ -38,6 +47,7 @@ pub struct Load {
     pub topics: usize,
     pub filters: usize,
     pub subscribers: usize,
+    pub broker: Broker,
 }
 
 /// How the process is run.
@@ -86,7 +96,13 @@ pub fn run(client: Client, load: Load, under: Under) -> Result<Outcome> {
     } else {
         runtime.block_on(NullBroker::start())?
     };
+    if load.broker == Broker::Awake {
+        broker.stay_awake();
+    }
     let (count, flood) = flood(client, load);
+    if let (true, [ball]) = (load.verb.is_ping_pong(), &flood[..]) {
+        broker.reply_with(ball.clone());
+    }
     let work = Work {
         verb: load.verb,
         url: broker.url(),
@@ -333,12 +349,8 @@ fn feed(
                 }
             }
         }
-        Verb::PingPong | Verb::PingPongInTask => {
-            for at in 1..=count {
-                wait(runtime, broker, patience, |counts| counts.published >= at)?;
-                broker.flood(flood.iter().cloned());
-            }
-        }
+        // The broker answers by itself.
+        Verb::PingPong | Verb::PingPongInTask => {}
         _ => {}
     }
     Ok(())

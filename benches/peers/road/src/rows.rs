@@ -4,7 +4,7 @@ use crate::Client::{
     self, Amplify, Bare, BareDefault, BareTls, Crt, Ntex, Ours, OursJson, OursTls, OursTwo,
     Rumqttc, RumqttcTwo,
 };
-use crate::parent::{Frames, Load};
+use crate::parent::{Broker, Frames, Load};
 use crate::work::Verb;
 
 /// A bound on our figure, of which all of a row are to hold.
@@ -81,6 +81,14 @@ const fn load(verb: Verb, count: usize, window: usize, payload: usize) -> Load {
         topics: 1,
         filters: 1,
         subscribers: 1,
+        broker: Broker::Awake,
+    }
+}
+
+const fn sleeping(load: Load) -> Load {
+    Load {
+        broker: Broker::Sleeping,
+        ..load
     }
 }
 
@@ -142,10 +150,15 @@ impl Row {
 const RECEIVE: Load = load(Verb::Receive, 400_000, 0, SMALL);
 const RECEIVE_LARGE: Load = load(Verb::Receive, 30_000, 0, LARGE);
 const PUBLISH: Load = load(Verb::Publish, 200_000, 1_000, SMALL);
+const PUBLISH_ALONE: Load = load(Verb::Publish, 50_000, 1, SMALL);
+const PUBLISH_ACK_NARROW: Load = load(Verb::PublishAck, 100_000, 20, SMALL);
 const PUBLISH_ACK: Load = load(Verb::PublishAck, 100_000, 100, SMALL);
 const PING_PONG: Load = load(Verb::PingPong, 5_000, 0, SMALL);
 const PING_PONG_IN_TASK: Load = load(Verb::PingPongInTask, 5_000, 0, SMALL);
 const CONNECT: Load = load(Verb::Connect, 1_000, 0, SMALL);
+const RECEIVE_ACK_NARROW: Load = load(Verb::ReceiveAck, 50_000, 20, SMALL);
+const JSON_PING_PONG: Load = load(Verb::PingPong, 3_000, 0, SMALL);
+const JSON_CONNECT: Load = load(Verb::Connect, 300, 0, SMALL);
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -169,6 +182,16 @@ pub const SECTIONS: &[Section] = &[
         rows: AMPLIFY,
     },
     Section {
+        title: "The same against a broker that sleeps",
+        clients: &[Ours, Bare, Rumqttc, Ntex],
+        rows: SLEEPING,
+    },
+    Section {
+        title: "JSON, beside Amplify, against a broker that sleeps",
+        clients: &[OursJson, Amplify],
+        rows: AMPLIFY_SLEEPING,
+    },
+    Section {
         title: "Growth",
         clients: &[Ours],
         rows: GROWTH,
@@ -190,9 +213,9 @@ const ROAD: &[Row] = &[
         &[Times(0.3, Rumqttc), Times(2.0, Ntex)], &[Times(0.1, Rumqttc), Times(0.7, Ntex)])
         .without(NO_CRT)
         .note("A receipt is awaited for each of ours, a thousand at a time. N gives none at QoS 0."),
-    row("5", "publish QoS 0, 64 B, one at a time, flushed", Figure::Cpu, load(Verb::Publish, 50_000, 1, SMALL),
+    row("5", "publish QoS 0, 64 B, one at a time, flushed", Figure::Cpu, PUBLISH_ALONE,
         &[Times(1.5, Bare)], &[Times(1.2, Bare)]).without(NO_CRT),
-    row("6", "publish QoS 1, window 20", Figure::Cpu, load(Verb::PublishAck, 100_000, 20, SMALL),
+    row("6", "publish QoS 1, window 20", Figure::Cpu, PUBLISH_ACK_NARROW,
         &[Times(1.0, Ntex), Times(0.4, Rumqttc)], &[Times(0.6, Ntex), Times(0.25, Rumqttc)]).without(NO_CRT),
     row("7", "publish QoS 1, window 100", Figure::Cpu, PUBLISH_ACK,
         &[Times(0.8, Ntex), Times(0.3, Rumqttc)], &[Times(0.5, Ntex), Times(0.15, Rumqttc)]).without(NO_CRT),
@@ -202,7 +225,7 @@ const ROAD: &[Row] = &[
     row("8", "publish QoS 2, window 100", Figure::Cpu, load(Verb::PublishExact, 100_000, 100, SMALL),
         &[Times(0.4, Rumqttc)], &[Times(0.2, Rumqttc)]).without(NO_CRT_NOR_NTEX)
         .note("Ours has its limit for QoS 2 before MQTT 5, 19 by default, set to the window. N hangs with a hundred in flight at QoS 2."),
-    row("9", "receive QoS 1 with acknowledgements, window 20", Figure::Cpu, load(Verb::ReceiveAck, 50_000, 20, SMALL),
+    row("9", "receive QoS 1 with acknowledgements, window 20", Figure::Cpu, RECEIVE_ACK_NARROW,
         &[Times(0.8, Rumqttc)], &[Times(0.5, Rumqttc)]),
     row("9", "receive QoS 1 with acknowledgements, window 1,000", Figure::Cpu, load(Verb::ReceiveAck, 200_000, 1_000, SMALL),
         &[Times(0.8, Rumqttc)], &[Times(0.3, Rumqttc)]),
@@ -295,12 +318,31 @@ const AMPLIFY: &[Row] = &[
                publish, and an object of what they receive."),
     row("19", "publish, 64 B", Figure::Cpu, load(Verb::Publish, 20_000, 1_000, SMALL),
         &[Part(20.0, Amplify)], &[Part(50.0, Amplify)]),
-    row("19", "ping-pong, CPU a round trip", Figure::Cpu, load(Verb::PingPong, 3_000, 0, SMALL),
+    row("19", "ping-pong, CPU a round trip", Figure::Cpu, JSON_PING_PONG,
         &[Part(5.0, Amplify)], &[Part(8.0, Amplify)]),
-    row("19", "connect, subscribe, disconnect", Figure::Cpu, load(Verb::Connect, 300, 0, SMALL),
+    row("19", "connect, subscribe, disconnect", Figure::Cpu, JSON_CONNECT,
         &[Part(10.0, Amplify)], &[Part(15.0, Amplify)]),
     row("19", "receive, 16 KiB", Figure::Cpu, load(Verb::Receive, 5_000, 0, LARGE),
         &[Part(10.0, Amplify)], &[Part(20.0, Amplify)]),
+];
+
+#[rustfmt::skip]
+const SLEEPING: &[Row] = &[
+    row("sleeping", "publish QoS 0, 64 B, one at a time, flushed", Figure::Cpu, sleeping(PUBLISH_ALONE), &[], &[])
+        .note("The client pays for waking the broker's processor where it sleeps, and not where the system runs both on one: \
+               these figures move by a factor of two from run to run, for all clients alike."),
+    row("sleeping", "publish QoS 1, window 20", Figure::Cpu, sleeping(PUBLISH_ACK_NARROW), &[], &[]),
+    row("sleeping", "publish QoS 1, window 100", Figure::Cpu, sleeping(PUBLISH_ACK), &[], &[]),
+    row("sleeping", "receive QoS 1 with acknowledgements, window 20", Figure::Cpu, sleeping(RECEIVE_ACK_NARROW), &[], &[]),
+    row("sleeping", "ping-pong, CPU a round trip", Figure::Cpu, sleeping(PING_PONG), &[], &[]),
+    row("sleeping", "ping-pong, p50 (p99, p99.9)", Figure::Latency, sleeping(PING_PONG), &[], &[]),
+    row("sleeping", "connect, subscribe, disconnect", Figure::Cpu, sleeping(CONNECT), &[], &[]),
+];
+
+#[rustfmt::skip]
+const AMPLIFY_SLEEPING: &[Row] = &[
+    row("sleeping", "ping-pong, CPU a round trip", Figure::Cpu, sleeping(JSON_PING_PONG), &[], &[]),
+    row("sleeping", "connect, subscribe, disconnect", Figure::Cpu, sleeping(JSON_CONNECT), &[], &[]),
 ];
 
 #[rustfmt::skip]
