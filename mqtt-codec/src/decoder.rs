@@ -188,6 +188,23 @@ impl Decoder {
         PublishLayout::decode_plain(frame, self.version, &mut self.known_topic)
     }
 
+    /// How long a *plain* acknowledgement is, in bytes.
+    pub const PLAIN_ACK_LEN: usize = 4;
+
+    /// The packet at the front of `input` if it is a *plain* acknowledgement: a PUBACK, PUBREC, PUBREL or PUBCOMP of
+    /// [`PLAIN_ACK_LEN`](Self::PLAIN_ACK_LEN) bytes, which says success and nothing else. Nearly all do. Nothing is taken.
+    #[inline(always)]
+    pub fn peek_plain_ack(&self, input: &[u8]) -> Option<(PacketType, PacketId)> {
+        let [first, 2, high, low, ..] = *input else {
+            return None;
+        };
+        if self.known.is_some() || self.max_packet_size < Self::PLAIN_ACK_LEN as u32 {
+            return None;
+        }
+        let packet = PacketType::of_ack(first)?;
+        Some((packet, PacketId::new(u16::from_be_bytes([high, low]))?))
+    }
+
     #[inline(always)]
     fn take_publish(&mut self, source: &mut impl Source) -> Option<Publish> {
         let frame = self.next_frame(source).ok()??;

@@ -62,6 +62,23 @@ impl PacketType {
         })
     }
 
+    /// The acknowledgement of a message that begins with this byte.
+    #[inline(always)]
+    pub(crate) const fn of_ack(first: u8) -> Option<Self> {
+        let packet = match first >> 4 {
+            4 => Self::Puback,
+            5 => Self::Pubrec,
+            6 => Self::Pubrel,
+            7 => Self::Pubcomp,
+            _ => return None,
+        };
+        if first == packet.first_byte() {
+            Some(packet)
+        } else {
+            None
+        }
+    }
+
     /// The first byte of a packet of this type, for types whose flags are fixed (all but PUBLISH).
     pub(crate) const fn first_byte(self) -> u8 {
         (self as u8) << 4 | self.fixed_flags()

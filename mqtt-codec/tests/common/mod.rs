@@ -7,8 +7,8 @@ pub(crate) mod strategies;
 
 use bytes::{Bytes, BytesMut};
 use mqtt_codec::{
-    DecodeError, Decoder, Malformed, Packet, PacketId, PacketRef, ProtocolVersion, Publish, QoS,
-    SubscriptionId, Text, TopicFilter, TopicName,
+    AckRef, DecodeError, Decoder, Malformed, Packet, PacketId, PacketRef, PacketType,
+    ProtocolVersion, Publish, QoS, SubscriptionId, Text, TopicFilter, TopicName,
 };
 
 pub(crate) const VERSIONS: [ProtocolVersion; 3] = [
@@ -191,6 +191,11 @@ pub(crate) fn decode_all_ways(
         (None, _) => assert_eq!(chunk.len(), bytes.len(), "nothing is taken"),
     }
 
+    let plain = Decoder::new(version).peek_plain_ack(bytes);
+    let is_plain = len == Decoder::PLAIN_ACK_LEN;
+    let ack = owned.as_ref().ok().and_then(Option::as_ref);
+    assert_eq!(plain, ack.filter(|_| is_plain).and_then(ack_of));
+
     let view = Decoder::new(version).decode_ref(bytes);
     match (&view, &owned) {
         (Ok(Some((packet, view_len))), Ok(Some(owned))) => {
@@ -201,6 +206,19 @@ pub(crate) fn decode_all_ways(
         (Err(view), Err(owned)) => assert_eq!(view, owned),
         _ => panic!("{view:?} and {owned:?}"),
     }
+}
+
+/// What is plain about an acknowledgement, if it is one.
+fn ack_of(packet: &Packet) -> Option<(PacketType, PacketId)> {
+    let (packet, ack) = match packet {
+        Packet::Puback(ack) => (PacketType::Puback, ack),
+        Packet::Pubrec(ack) => (PacketType::Pubrec, ack),
+        Packet::Pubrel(ack) => (PacketType::Pubrel, ack),
+        Packet::Pubcomp(ack) => (PacketType::Pubcomp, ack),
+        _ => return None,
+    };
+    assert_eq!(ack.as_ref(), AckRef::new(ack.packet_id()));
+    Some((packet, ack.packet_id()))
 }
 
 /// Whole, in pieces and off a stream: each way of decoding these bytes comes to this error.
