@@ -147,9 +147,11 @@ impl Client {
     }
 
     /// Feeds bytes of the broker; an error ends the connection, and the events say so. Every other time messages are handed
-    /// on directly.
+    /// on directly, and acknowledgements taken by themselves.
     fn input(&mut self, bytes: &[u8]) {
         let is_direct = bytes.len() % 2 == 1;
+        // Of an acknowledgement, the last byte is that of its identifier.
+        let is_odd = bytes.last().is_some_and(|last| last % 2 == 1);
         let mut bytes = Bytes::copy_from_slice(bytes);
         if is_direct && let Some(mut plain) = self.session.plain_messages(self.now) {
             match plain.take(bytes) {
@@ -158,6 +160,9 @@ impl Client {
             }
         }
         loop {
+            if is_odd {
+                self.plain_acknowledgements(&mut bytes);
+            }
             let (before, unread) = (self.messages.len(), bytes.len());
             let progress = if is_direct {
                 let (messages, tokens) = (&mut self.messages, &mut self.tokens);
@@ -189,6 +194,17 @@ impl Client {
             }
         }
         self.events();
+    }
+
+    fn plain_acknowledgements(&mut self, bytes: &mut Bytes) {
+        let Some(mut plain) = self.session.plain_acknowledgements(self.now) else {
+            return;
+        };
+        while let Some(id) = plain.take(bytes) {
+            assert!(self.open.remove(&id), "a publish ends once");
+            let outcome = PublishOutcome::Delivered(ReasonCode::Success);
+            self.outcomes.insert(id, outcome);
+        }
     }
 
     /// Takes all events and holds them to what they promise.

@@ -62,7 +62,7 @@ pub use event::{
 };
 pub use pace::PublishPace;
 pub use persist::{PersistBatch, RecordKey, RecordValue, RestoreError, SentProgress};
-pub use plain::PlainMessages;
+pub use plain::{PlainAcknowledgements, PlainMessages};
 pub use publish::{Publish, PublishProperties, Retain};
 pub use session::{InputProgress, Session};
 pub use stats::{Counters, Stats};

@@ -328,7 +328,34 @@ impl InFlight {
         let slot = self.slots.get_mut(slot_of(id.value()))?;
         let mut place = slot.place.take()?;
         let entry = place.take()?;
-        let (before, after) = (slot.before, slot.after);
+        let links = (slot.before, slot.after);
+        self.unlink(links, entry.outgoing.size);
+        self.keep_place(place);
+        Some(entry)
+    }
+
+    /// Ends what awaits this packet on this connection, and frees its identifier. `None`: nothing that does so has it, or there is
+    /// more to be seen to; nothing has changed.
+    #[inline]
+    pub(crate) fn end(&mut self, id: PacketId, awaits: Stage, epoch: u32) -> Option<PublishId> {
+        let slot = self.slots.get_mut(slot_of(id.value()))?;
+        let entry = slot.place.as_deref()?.as_ref()?;
+        if entry.stage != awaits || entry.sent_on != Some(epoch) || entry.is_suspect() {
+            return None;
+        }
+        let (publish, size) = (entry.outgoing.id, entry.outgoing.size);
+        let links = (slot.before, slot.after);
+        let mut place = slot.place.take()?;
+        // Dropped where it is.
+        *place = None;
+        self.unlink(links, size);
+        self.keep_place(place);
+        self.ids.free(id);
+        Some(publish)
+    }
+
+    #[inline]
+    fn unlink(&mut self, (before, after): (Link, Link), size: usize) {
         match before {
             0 => self.first = after,
             before => self.slots[slot_of(before)].after = after,
@@ -338,11 +365,14 @@ impl InFlight {
             after => self.slots[slot_of(after)].before = before,
         }
         self.len -= 1;
-        self.bytes -= entry.outgoing.size;
+        self.bytes -= size;
+    }
+
+    #[inline]
+    fn keep_place(&mut self, place: Place) {
         if self.spare.len() < SPARE_PLACES {
             self.spare.push(place);
         }
-        Some(entry)
     }
 
     /// The broker has the message: only its identifier must be remembered, the payload is let go.

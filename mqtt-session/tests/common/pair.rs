@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use mqtt_codec::{Decoder, Packet, QoS};
+use mqtt_codec::{Decoder, Packet, QoS, ReasonCode};
 use mqtt_session::{
     AckToken, Config, ConnectionError, DisconnectCause, Event, InputProgress, Message,
     PersistBatch, Persistence, Publish, PublishId, PublishOutcome, Published, RecordKey,
@@ -306,7 +306,12 @@ impl Pair {
         let mut chunk = link.down.split_to(bytes.min(link.down.len())).freeze();
         let len = chunk.len();
         self.bytes_down += len;
+        // Every other time acknowledgements are taken by themselves. The last byte of one is that of its identifier.
+        let is_odd = chunk.last().is_some_and(|last| last % 2 == 1);
         loop {
+            if is_odd {
+                self.take_plain_acknowledgements(&mut chunk);
+            }
             let mut messages = Vec::new();
             let progress = self
                 .session
@@ -319,6 +324,18 @@ impl Pair {
             if progress == InputProgress::NeedsMoreInput {
                 return len;
             }
+        }
+    }
+
+    fn take_plain_acknowledgements(&mut self, chunk: &mut Bytes) {
+        let Some(mut plain) = self.session.plain_acknowledgements(self.now) else {
+            return;
+        };
+        while let Some(id) = plain.take(chunk) {
+            assert!(self.published.contains_key(&id));
+            let outcome = PublishOutcome::Delivered(ReasonCode::Success);
+            let known = self.outcomes.insert(id, outcome);
+            assert!(known.is_none(), "{id:?} completed twice");
         }
     }
 
