@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::convert::{properties_of, qos_of};
 use crate::driver::{CLOCK_TICK, Task};
+use crate::endings::Endings;
 use crate::overlap::Overlaps;
 use crate::provider::Shared;
 use crate::tokens::Tokens;
@@ -42,6 +43,7 @@ struct Intake<'a> {
     overlaps: &'a mut Overlaps,
     tokens: &'a mut Tokens,
     unclaimed: Option<&'a mut Unclaimed>,
+    endings: Endings<'a>,
     clock_due: &'a mut Option<Instant>,
     shared: &'a Shared,
     now: Instant,
@@ -80,8 +82,14 @@ impl Task {
                         Some(next) => chunk = next,
                         None => break None,
                     }
-                    intake.incoming.buffer_len = buffer_len_of(&chunk);
                 }
+                if !intake.endings.publishes.is_empty() {
+                    chunk = intake.endings.take_plain(session, chunk, &mut others, now);
+                    if chunk.is_empty() {
+                        continue;
+                    }
+                }
+                intake.incoming.buffer_len = buffer_len_of(&chunk);
                 let progress = session.handle_input_with(&mut chunk, now, &mut intake);
                 if progress != Ok(InputProgress::NeedsMoreInput) || session.has_events() {
                     break Some(progress);
@@ -117,6 +125,11 @@ impl Task {
             overlaps: &mut self.subscriptions.overlaps,
             tokens: &mut self.tokens,
             unclaimed: self.unclaimed.as_deref_mut(),
+            endings: Endings {
+                publishes: &mut self.publishes,
+                completed: &mut self.completed,
+                counters: &self.shared.counters,
+            },
             clock_due: &mut self.clock_due,
             shared: &self.shared,
             now: self.now,

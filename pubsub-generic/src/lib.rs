@@ -44,6 +44,7 @@ mod connect;
 mod convert;
 mod copies;
 mod driver;
+mod endings;
 mod endpoints;
 mod error;
 mod inbox;
