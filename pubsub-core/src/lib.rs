@@ -49,6 +49,7 @@ mod connection;
 #[cfg(feature = "testing")]
 pub mod contract;
 mod error;
+mod filters;
 mod into;
 mod limits;
 mod matching;

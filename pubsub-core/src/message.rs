@@ -239,7 +239,7 @@ enum Name {
     /// So many bytes of UTF-8. To copy them costs less than to count who shares them.
     Short { len: u8, bytes: [u8; SHORT] },
     /// In one word, so that both are two.
-    Long(Arc<Box<str>>),
+    Long(Arc<Arc<str>>),
 }
 
 /// What fits beside a length and the mark of which it is.
@@ -257,7 +257,7 @@ impl ProviderName {
                     room.copy_from_slice(name.as_bytes());
                     Name::Short { len, bytes }
                 }
-                _ => Name::Long(Arc::new(Box::from(&*name))),
+                _ => Name::Long(Arc::new(name)),
             },
         )
     }

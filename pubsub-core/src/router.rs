@@ -26,6 +26,7 @@ use crate::provider::{
 use crate::queue::{Effects, Queue};
 use crate::routes::{Followed, Routes, SlotKey};
 use crate::topic::TopicFilter;
+use crate::trie::TextHash;
 
 pub(crate) struct Router {
     name: ProviderName,
@@ -52,7 +53,7 @@ enum Task {
 struct Control {
     /// `None` once removed.
     provider: Option<Arc<dyn Provider>>,
-    filters: HashMap<TopicFilter, FilterUse>,
+    filters: HashMap<TopicFilter, FilterUse, TextHash>,
 }
 
 struct FilterUse {
@@ -91,14 +92,15 @@ pub(crate) struct Asked {
 
 impl Router {
     pub(crate) fn new(name: ProviderName) -> Arc<Self> {
+        let routes = Routes::new();
         Arc::new(Self {
             name,
             control: Mutex::new(Control {
                 provider: None,
-                filters: HashMap::new(),
+                filters: HashMap::with_hasher(routes.text_hash()),
             }),
             tasks: Mutex::default(),
-            routes: Mutex::new(Routes::new()),
+            routes: Mutex::new(routes),
             driver: Mutex::default(),
             hub: ConnectionHub::new(),
         })

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
 
+use crate::filters::Filters;
 use crate::matching::MatchingRules;
 use crate::message::ProviderName;
 use crate::provider::{Delivery, Settlement};
 use crate::queue::{Effects, Queue};
 use crate::shared_receipt::SharedReceipt;
 use crate::topic::{TopicFilter, TopicName};
-use crate::trie::TopicTrie;
+use crate::trie::{TextHash, TopicTrie};
 
 /// How many retained messages a subscription remembers to have got, so that it is not given them again
 /// when another one subscribes to the same filter. Beyond that it may get them again.
@@ -59,7 +60,7 @@ struct Slot {
     generation: u32,
     /// `None` while free.
     queue: Option<Arc<Queue>>,
-    filters: HashSet<TopicFilter>,
+    filters: Filters,
     stamp: u64,
     /// Whether it takes part in the batch at hand.
     is_touched: bool,
@@ -81,7 +82,7 @@ impl Slot {
     fn vacate(&mut self) -> Option<Arc<Queue>> {
         let queue = self.queue.take()?;
         self.generation = self.generation.wrapping_add(1);
-        self.filters = HashSet::new();
+        self.filters = Filters::default();
         self.retained_seen = HashSet::new();
         self.pending = Vec::new();
         Some(queue)
@@ -108,6 +109,11 @@ impl Routes {
         }
     }
 
+    /// For tables by filter.
+    pub(crate) fn text_hash(&self) -> TextHash {
+        self.trie.text_hash()
+    }
+
     /// Forgets what subscribers got of retained messages: they may lack them now.
     pub(crate) fn forget_retained(&mut self) {
         for slot in &mut self.slots {
@@ -124,7 +130,7 @@ impl Routes {
             self.slots.push(Slot {
                 generation: 0,
                 queue: None,
-                filters: HashSet::new(),
+                filters: Filters::default(),
                 stamp: 0,
                 is_touched: false,
                 pending: Vec::new(),
@@ -178,7 +184,7 @@ impl Routes {
         let Some(slot) = self.slot(key) else { return };
         // A new request means new retained messages.
         slot.retained_seen.clear();
-        if slot.filters.insert(filter.clone()) {
+        if slot.filters.insert(filter) {
             self.found_for = None;
             self.trie
                 .get_or_insert_with(filter, Vec::new)

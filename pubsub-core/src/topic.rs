@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ impl TopicName {
 /// assert!(!filter.matches(&TopicName::new("sport/tennis/player2")?));
 /// # Ok::<(), pubsub_core::TopicError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TopicFilter {
     text: Arc<str>,
@@ -101,11 +102,18 @@ pub struct TopicFilter {
 }
 
 /// What the check of a filter finds out about it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Parts {
     /// Where the pattern begins: 0, or behind `$share/GROUP/`. At most the text's length.
     pattern_at: u16,
     has_wildcards: bool,
+}
+
+impl Hash for TopicFilter {
+    /// Of the text alone, from which all else follows.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
 }
 
 impl TopicFilter {

@@ -36,6 +36,7 @@ use crate::topic::{TopicFilter, TopicName};
 use cache::Found;
 use generation::Generation;
 use hash::Seed;
+pub(crate) use hash::TextHash;
 use levels::{Levels, Shape};
 use shapes::Shapes;
 use sieve::Sieve;
@@ -149,6 +150,11 @@ impl<V> TopicTrie<V> {
             in_tree: Slab::default(),
             generation: Generation::new(),
         }
+    }
+
+    /// Its hash, for tables beside it.
+    pub(crate) fn text_hash(&self) -> TextHash {
+        TextHash(self.seed)
     }
 
     /// The rules it matches by.

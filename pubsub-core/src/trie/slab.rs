@@ -32,6 +32,10 @@ impl<T> Slab<T> {
     pub(super) fn insert(&mut self, thing: T) -> (u32, &mut T) {
         let number = self.free.pop().unwrap_or_else(|| {
             let number = self.things.len();
+            if number == 0 {
+                // Many hold but one, and a vector would begin with four.
+                self.things.reserve_exact(1);
+            }
             assert!(number < 1 << NUMBER_BITS, "fewer filters than numbers");
             self.things.push(None);
             number as u32
