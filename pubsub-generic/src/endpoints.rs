@@ -18,8 +18,9 @@ pub enum EndpointOrder {
 
 /// Where an attempt goes. A round is one attempt to each endpoint; the back-off is for rounds.
 pub(crate) struct Rounds {
-    /// Safe to show. One at least.
-    names: Vec<Arc<str>>,
+    /// The first one's name, safe to show, as the others'.
+    first: Arc<str>,
+    others: Vec<Arc<str>>,
     order: EndpointOrder,
     /// What is left of the round, the last first. Empty where there is but one.
     left: Vec<usize>,
@@ -30,12 +31,10 @@ pub(crate) struct Rounds {
 
 impl Rounds {
     pub(crate) fn new(names: Vec<String>, order: EndpointOrder) -> Self {
-        let mut names: Vec<Arc<str>> = names.into_iter().map(Arc::from).collect();
-        if names.is_empty() {
-            names.push(Arc::from(""));
-        }
+        let mut names = names.into_iter().map(Arc::from);
         Self {
-            names,
+            first: names.next().unwrap_or_default(),
+            others: names.collect(),
             order,
             left: Vec::new(),
             current: 0,
@@ -49,13 +48,17 @@ impl Rounds {
     }
 
     pub(crate) fn name(&self, endpoint: usize) -> &Arc<str> {
-        // There is one at least.
-        self.names.get(endpoint).unwrap_or(&self.names[0])
+        let other = endpoint.checked_sub(1).and_then(|at| self.others.get(at));
+        other.unwrap_or(&self.first)
+    }
+
+    fn len(&self) -> usize {
+        1 + self.others.len()
     }
 
     /// The one after this, all around.
     pub(crate) fn after(&self, endpoint: usize) -> usize {
-        (endpoint + 1) % self.names.len()
+        (endpoint + 1) % self.len()
     }
 
     /// The endpoint to try next.
@@ -69,8 +72,8 @@ impl Rounds {
 
     fn mix(&mut self, random: &mut Random) {
         self.verdict = Retry::Never;
-        if self.names.len() > 1 {
-            self.left.extend((0..self.names.len()).rev());
+        if self.len() > 1 {
+            self.left.extend((0..self.len()).rev());
         }
         if self.order == EndpointOrder::Random {
             // Fisher and Yates.

@@ -1,7 +1,7 @@
 //! Where to connect to: a WebSocket URL taken apart and checked once.
 
 use std::{
-    fmt::{self, Write as _},
+    fmt,
     net::{IpAddr, Ipv6Addr},
     str::FromStr,
 };
@@ -238,23 +238,32 @@ impl Target {
     /// `host:port`, an IPv6 literal in brackets: for a `CONNECT` line.
     #[must_use]
     pub fn authority(&self) -> String {
-        let mut text = String::with_capacity(self.host.text.len() + "[]:65535".len());
-        for part in self.host.in_brackets() {
-            text.push_str(part);
-        }
-        // Writing to a string does not fail.
-        let _ = write!(text, ":{}", self.port);
-        text
+        self.host_and(Some(self.port))
     }
 
     /// The value of the `Host` header: the port left out where it is the scheme's own.
     #[must_use]
     pub fn host_header(&self) -> String {
-        if self.port == self.security.default_port() {
-            self.host.to_string()
-        } else {
-            self.authority()
+        self.host_and((self.port != self.security.default_port()).then_some(self.port))
+    }
+
+    fn host_and(&self, port: Option<u16>) -> String {
+        let mut text = String::with_capacity(self.host.text.len() + "[]:65535".len());
+        for part in self.host.in_brackets() {
+            text.push_str(part);
         }
+        if let Some(port) = port {
+            text.push(':');
+            let mut unit = 10_000;
+            while unit > 0 {
+                // Each connect writes it twice, for which the formatter is much.
+                if port >= unit || unit == 1 {
+                    text.push(char::from(b'0' + (port / unit % 10) as u8));
+                }
+                unit /= 10;
+            }
+        }
+        text
     }
 }
 
