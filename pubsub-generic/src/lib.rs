@@ -50,6 +50,7 @@ mod error;
 mod inbox;
 mod intake;
 mod keeper;
+mod line;
 mod login;
 mod meters;
 mod operations;

@@ -1,6 +1,7 @@
 //! Subscribing and unsubscribing: calls on one side, the session's operations on the other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mqtt_session::{
@@ -13,18 +14,19 @@ use tokio::time::Instant;
 use crate::convert::{granted_or_refused, offender, refusal_of, refused_by_session};
 use crate::driver::Task;
 use crate::inbox::{Command, Operation, SubscribeReply, UnsubscribeReply};
+use crate::line::Line;
 use crate::overlap::Overlaps;
 
 /// What is under way between callers, session and broker.
 pub(crate) struct Subscriptions {
     /// Steps that the session has no room for yet, in the order of the calls.
     queue: VecDeque<Step>,
-    calls: BTreeMap<CallId, Call>,
+    /// All wait equally long, so that their deadlines are in their order.
+    calls: Line<CallId, Call>,
     next_call: CallId,
     /// Which filters of which call an operation of the session is about.
-    asked: BTreeMap<SubscribeId, (CallId, Vec<usize>)>,
-    unsubscribes: BTreeMap<UnsubscribeId, Option<UnsubscribeReply>>,
-    deadlines: BTreeSet<(Instant, CallId)>,
+    asked: Line<SubscribeId, (CallId, Vec<usize>)>,
+    unsubscribes: Line<UnsubscribeId, Option<UnsubscribeReply>>,
     pub(crate) overlaps: Overlaps,
 }
 
@@ -51,11 +53,10 @@ impl Subscriptions {
     pub(crate) fn new(overlaps: Overlaps) -> Self {
         Self {
             queue: VecDeque::new(),
-            calls: BTreeMap::new(),
+            calls: Line::default(),
             next_call: 0,
-            asked: BTreeMap::new(),
-            unsubscribes: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
+            asked: Line::default(),
+            unsubscribes: Line::default(),
             overlaps,
         }
     }
@@ -72,13 +73,13 @@ impl Subscriptions {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.calls.first()?.1.deadline
     }
 
     /// Answers every call with this error. Returns how many there were.
     pub(crate) fn fail(&mut self, reason: &ProviderError) -> usize {
         let mut failed = 0;
-        for call in std::mem::take(&mut self.calls).into_values() {
+        for call in std::mem::take(&mut self.calls).into_all() {
             failed += 1;
             let _ = call.reply.send(Err(reason.clone()));
         }
@@ -86,32 +87,30 @@ impl Subscriptions {
             Step::Leave { reply, .. } => Some(reply),
             Step::Ask { .. } => None,
         });
-        let sent = std::mem::take(&mut self.unsubscribes).into_values();
+        let sent = std::mem::take(&mut self.unsubscribes).into_all();
         for reply in queued.chain(sent) {
             failed += 1;
             if let Some(reply) = reply {
                 let _ = reply.send(Err(reason.clone()));
             }
         }
-        self.asked.clear();
-        self.deadlines.clear();
+        self.asked = Line::default();
         failed
     }
 
     /// With nothing under way no room is held for it: most connections subscribe once, and then stand idle.
     fn rest(&mut self) {
         if self.is_settled() && self.asked.is_empty() {
-            self.queue.shrink_to_fit();
-            self.calls = BTreeMap::new();
-            self.asked = BTreeMap::new();
-            self.unsubscribes = BTreeMap::new();
-            self.deadlines = BTreeSet::new();
+            self.queue = VecDeque::new();
+            self.calls = Line::default();
+            self.asked = Line::default();
+            self.unsubscribes = Line::default();
         }
     }
 
     /// Answers for one filter. Returns whether that was the last one of its call.
     fn answer(&mut self, id: CallId, index: usize, answer: Result<QoS, Refusal>) -> bool {
-        let Some(call) = self.calls.get_mut(&id) else {
+        let Some(call) = self.calls.get_mut(id) else {
             return false;
         };
         let Some(place @ None) = call.answers.get_mut(index) else {
@@ -122,10 +121,7 @@ impl Subscriptions {
         if call.unanswered > 0 {
             return false;
         }
-        if let Some(call) = self.calls.remove(&id) {
-            if let Some(deadline) = call.deadline {
-                self.deadlines.remove(&(deadline, id));
-            }
+        if let Some(call) = self.calls.remove(id) {
             let unspecified = || Err(RefusalKind::Unspecified.into());
             let answers = call
                 .answers
@@ -157,9 +153,6 @@ impl Task {
                 let id = state.next_call;
                 state.next_call += 1;
                 let deadline = self.now.checked_add(self.shared.options.subscribe_timeout);
-                if let Some(deadline) = deadline {
-                    state.deadlines.insert((deadline, id));
-                }
                 let filters = (0..subscriptions.len()).collect();
                 let call = Call {
                     answers: vec![None; subscriptions.len()],
@@ -168,7 +161,7 @@ impl Task {
                     deadline,
                     reply,
                 };
-                state.calls.insert(id, call);
+                state.calls.push(id, call);
                 state.queue.push_back(Step::Ask { call: id, filters });
             }
             Operation::Unsubscribe { filters, reply } => {
@@ -203,7 +196,7 @@ impl Task {
 
     fn ask(&mut self, id: CallId, mut filters: Vec<usize>) -> Progress {
         let now = self.timestamp;
-        let Some(call) = self.subscriptions.calls.get(&id) else {
+        let Some(call) = self.subscriptions.calls.get(id) else {
             // It took too long, and has been answered.
             return Progress::Done;
         };
@@ -214,10 +207,15 @@ impl Task {
         } else {
             Vec::new()
         };
-        let asked: Vec<Subscription> = filters
-            .iter()
-            .filter_map(|&at| call.subscriptions.get(at).cloned())
-            .collect();
+        let asked: Cow<'_, [Subscription]> = if filters.len() == call.subscriptions.len() {
+            // Never in another order.
+            Cow::Borrowed(&call.subscriptions)
+        } else {
+            let meant = filters.iter();
+            meant
+                .filter_map(|&at| call.subscriptions.get(at).cloned())
+                .collect()
+        };
         let identifier = match asked.first() {
             Some(first) if overlaps.in_use() => overlaps.identifier(&first.filter),
             _ => None,
@@ -233,9 +231,11 @@ impl Task {
             filters.extend(rest);
             Step::Ask { call: id, filters }
         };
-        match self.session.subscribe_with_id(&asked, identifier, now) {
+        let taken = self.session.subscribe_with_id(&asked, identifier, now);
+        drop(asked);
+        match taken {
             Ok(operation) => {
-                self.subscriptions.asked.insert(operation, (id, filters));
+                self.subscriptions.asked.push(operation, (id, filters));
                 then(rest)
             }
             Err(SubscribeError::TooManyPending) => Progress::NoRoom(all(filters, rest)),
@@ -269,7 +269,7 @@ impl Task {
                 for filter in &filters {
                     self.subscriptions.overlaps.gone(filter);
                 }
-                self.subscriptions.unsubscribes.insert(operation, reply);
+                self.subscriptions.unsubscribes.push(operation, reply);
                 Progress::Done
             }
             Err(SubscribeError::TooManyPending) => Progress::NoRoom(Step::Leave { filters, reply }),
@@ -290,7 +290,7 @@ impl Task {
     }
 
     pub(crate) fn subscribe_completed(&mut self, id: SubscribeId, results: Vec<SubscribeResult>) {
-        let Some((call, filters)) = self.subscriptions.asked.remove(&id) else {
+        let Some((call, filters)) = self.subscriptions.asked.remove(id) else {
             return;
         };
         for (index, result) in filters.into_iter().zip(results) {
@@ -298,7 +298,7 @@ impl Task {
                 result.outcome,
                 SubscribeOutcome::NotSent(SubscribeError::SubscriptionIdsNotSupported)
             );
-            if ids_are_to_blame && self.subscriptions.calls.contains_key(&call) {
+            if ids_are_to_blame && self.subscriptions.calls.get(call).is_some() {
                 self.subscriptions.overlaps.give_up();
                 let again = Step::Ask {
                     call,
@@ -330,7 +330,7 @@ impl Task {
         id: UnsubscribeId,
         results: &[UnsubscribeResult],
     ) {
-        let Some(reply) = self.subscriptions.unsubscribes.remove(&id) else {
+        let Some(reply) = self.subscriptions.unsubscribes.remove(id) else {
             return;
         };
         self.completed.operations += 1;
@@ -369,14 +369,11 @@ impl Task {
     /// Fails the calls whose time is over. Returns whether there were any.
     pub(crate) fn give_up_late_subscribes(&mut self) -> bool {
         let mut more = false;
-        while let Some(&(at, id)) = self.subscriptions.deadlines.first()
-            && at <= self.now
+        while let Some((id, first)) = self.subscriptions.calls.first()
+            && first.deadline.is_some_and(|at| at <= self.now)
+            && let Some(call) = self.subscriptions.calls.remove(id)
         {
             more = true;
-            self.subscriptions.deadlines.pop_first();
-            let Some(call) = self.subscriptions.calls.remove(&id) else {
-                continue;
-            };
             self.completed.operations += 1;
             let _ = call
                 .reply
