@@ -10,7 +10,8 @@
 //! when done.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -36,7 +37,17 @@ pub(crate) struct Router {
     routes: Mutex<Routes>,
     /// The provider's, for those who wait for messages. Held to look at it alone.
     driver: Mutex<Option<Arc<dyn Drive>>>,
+    /// How often that has changed: they remember it, and look here whether it is still the one.
+    drivers: AtomicUsize,
     hub: Arc<ConnectionHub>,
+}
+
+/// The driver that one who waits for messages has seen last. It is not kept by that.
+#[derive(Default)]
+pub(crate) struct KnownDriver {
+    driver: Option<Weak<dyn Drive>>,
+    /// Which of the router's it is; before the first there is none.
+    number: usize,
 }
 
 /// What a sink call leaves to be done under `control`.
@@ -102,6 +113,7 @@ impl Router {
             tasks: Mutex::default(),
             routes: Mutex::new(routes),
             driver: Mutex::default(),
+            drivers: AtomicUsize::new(0),
             hub: ConnectionHub::new(),
         })
     }
@@ -147,7 +159,7 @@ impl Router {
                 answer: provider.subscribe(requests),
             });
             control.provider = Some(provider);
-            let replaced = std::mem::replace(&mut *self.lock_driver(), driver);
+            let replaced = self.replace_driver(driver);
             Ok::<_, ProviderError>((asked, replaced))
         })?;
         // As in `shut`.
@@ -471,7 +483,7 @@ impl Router {
             self.routes().epoch += 1;
             (control.provider.take(), self.end_all_under(control, None))
         });
-        let driver = self.lock_driver().take();
+        let driver = self.replace_driver(None);
         wakers.into_iter().for_each(Waker::wake);
         let reason = Some(ProviderErrorKind::Closed.into());
         self.hub.set(ConnectionStatus {
@@ -484,11 +496,30 @@ impl Router {
     }
 
     /// Gives the provider a turn on behalf of somebody who is about to wait for a message.
-    pub(crate) fn drive_receiving(&self, cx: &Context<'_>) {
-        let driver = self.lock_driver().clone();
-        if let Some(driver) = driver {
+    #[inline]
+    pub(crate) fn drive_receiving(&self, known: &mut KnownDriver, cx: &Context<'_>) {
+        // A driver that has just gone may have one more turn: it was an offer.
+        if known.number != self.drivers.load(Ordering::Relaxed) {
+            self.learn_driver(known);
+        }
+        if let Some(driver) = known.driver.as_ref().and_then(Weak::upgrade) {
             driver.drive_receiving(cx);
         }
+    }
+
+    #[cold]
+    fn learn_driver(&self, known: &mut KnownDriver) {
+        let current = self.lock_driver();
+        let driver = current.as_ref().map(Arc::downgrade);
+        let number = self.drivers.load(Ordering::Relaxed);
+        drop(current);
+        *known = KnownDriver { driver, number };
+    }
+
+    fn replace_driver(&self, driver: Option<Arc<dyn Drive>>) -> Option<Arc<dyn Drive>> {
+        let mut current = self.lock_driver();
+        self.drivers.fetch_add(1, Ordering::Relaxed);
+        std::mem::replace(&mut *current, driver)
     }
 
     /// Ends every subscription's part here; returns whom to wake.

@@ -15,7 +15,7 @@ use crate::provider::{
 };
 use crate::pubsub::Registry;
 use crate::queue::Queue;
-use crate::router::{Asked, Router};
+use crate::router::{Asked, KnownDriver, Router};
 use crate::routes::SlotKey;
 use crate::subscription::{Member, Subscription};
 use crate::topic::TopicFilter;
@@ -137,7 +137,11 @@ impl Subscribe {
         let Some(requests) = requests else {
             for router in routers {
                 if let Some(slot) = router.subscribe_unmatched(&queue) {
-                    subscription.join(Member { router, slot });
+                    subscription.join(Member {
+                        router,
+                        slot,
+                        driver: KnownDriver::default(),
+                    });
                 }
             }
             return Ok(subscription);
@@ -148,6 +152,7 @@ impl Subscribe {
                 subscription.join(Member {
                     router: Arc::clone(&router),
                     slot,
+                    driver: KnownDriver::default(),
                 });
                 waiting.push((router, slot, asked));
             }

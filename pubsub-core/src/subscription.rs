@@ -17,7 +17,7 @@ use crate::payload::{Decode, JsonCodec};
 use crate::provider::{Delivery, FilterOutcome, Gap};
 use crate::pubsub::Registry;
 use crate::queue::{Batch, Entry, Filled, Notice, Queue};
-use crate::router::Router;
+use crate::router::{KnownDriver, Router};
 use crate::routes::SlotKey;
 use crate::topic::TopicFilter;
 
@@ -54,6 +54,7 @@ pub struct Subscription {
 pub(crate) struct Member {
     pub(crate) router: Arc<Router>,
     pub(crate) slot: SlotKey,
+    pub(crate) driver: KnownDriver,
 }
 
 impl Subscription {
@@ -186,8 +187,8 @@ impl Subscription {
             return Poll::Ready(Filled::End);
         }
         let drive = || {
-            for member in &self.members {
-                member.router.drive_receiving(cx);
+            for Member { router, driver, .. } in &mut self.members {
+                router.drive_receiving(driver, cx);
             }
         };
         let filled = ready!(self.queue.poll_fill(cx, &mut self.local, drive));
