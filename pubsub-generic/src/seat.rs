@@ -10,8 +10,8 @@
 //! timer and queue that it waits for goes on waking the seat, and the seat wakes the spawned task. What holds under the lock is:
 //!
 //! - *news* is set by each wake, and cleared by taking the work out to poll it;
-//! - where there is *news* and the work is in its place, the spawned task has been woken since: by the wake itself, or,
-//!   if the work was out then, by whoever put it back.
+//! - where there is *news* and the work is in its place, the spawned task has been woken and has still to run: by the wake
+//!   itself, by an earlier one, or, if the work was out then, by whoever put it back.
 //!
 //! The task, when it runs, polls the work if there is news and the work is in its place. If it is out, the task need not wait for
 //! it: should there be more to do, it is woken again. So no wake is lost, nobody waits for the lock longer than it takes to move a
@@ -62,6 +62,8 @@ struct State<W> {
     news: News,
     /// The spawned task.
     task: Option<Waker>,
+    /// It has been woken, and has not run since: once is enough.
+    is_task_called: bool,
     habit: Habit,
     audience: Audience,
 }
@@ -93,6 +95,7 @@ impl<W: Work> Seat<W> {
             place: Place::Empty,
             news: News::None,
             task: None,
+            is_task_called: false,
             habit: Habit::default(),
             audience: Audience::default(),
         })))
@@ -119,6 +122,7 @@ impl<W: Work> Seat<W> {
 
     fn poll_in_task(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
+        state.is_task_called = false;
         match &mut state.task {
             Some(task) => task.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
@@ -306,9 +310,13 @@ impl<W> State<W> {
         }
     }
 
-    fn task_to_wake(&self) -> Option<Waker> {
+    /// The task, if there is something for it and it is not on its way. Whoever asks wakes it.
+    fn task_to_wake(&mut self) -> Option<Waker> {
         match self.place {
-            Place::Free(_) if self.news > News::None => self.task.clone(),
+            Place::Free(_) if self.news > News::None && !self.is_task_called => {
+                self.is_task_called = self.task.is_some();
+                self.task.clone()
+            }
             _ => None,
         }
     }

@@ -341,6 +341,34 @@ impl Sleeper {
     }
 }
 
+#[tokio::test]
+async fn the_task_is_woken_once_for_all_that_comes_before_it_runs() {
+    let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
+    let mut task = Box::pin(Arc::clone(&seat).run(clerk(&desk)));
+    let sleeper = Arc::new(Sleeper::default());
+    let waker = Waker::from(Arc::clone(&sleeper));
+    let mut cx = Context::from_waker(&waker);
+    assert!(task.as_mut().poll(&mut cx).is_pending());
+    let mut wakes = 0;
+    for _ in 0..ALONE_ENOUGH {
+        drop(desk.leave());
+        drop(desk.arrive());
+        wakes += 1;
+        assert_eq!(sleeper.wakes(), wakes);
+        assert!(task.as_mut().poll(&mut cx).is_pending());
+    }
+    // Somebody else does it, the second time since the first it is not known. What comes then is found by the task, which
+    // is still on its way.
+    let mut first = desk.leave();
+    seat.drive(&cx);
+    seat.drive(&cx);
+    assert!(first.try_recv().is_ok());
+    let mut second = desk.leave();
+    assert_eq!(sleeper.wakes(), wakes + 1);
+    assert!(task.as_mut().poll(&mut cx).is_pending());
+    assert!(second.try_recv().is_ok());
+}
+
 /// A seat whose task has found one message after the other, and somebody who has waited for the last.
 async fn audience() -> (
     Arc<Desk>,
