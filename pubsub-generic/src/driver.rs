@@ -130,6 +130,9 @@ pub(crate) struct Task {
     is_timed: bool,
     /// The earliest deadline when it was last looked for. One that is set later is looked for at the end of that poll.
     quiet_until: Instant,
+    /// Since then an earlier one may have been set. All do that but a publish that goes straight through and plain messages:
+    /// these put the keep alive off, at most.
+    pub(crate) may_have_armed: bool,
     /// The handles ring the bell for what they leave. Otherwise the queue has to be looked at before going to sleep.
     pub(crate) is_listening: bool,
 }
@@ -286,6 +289,7 @@ impl Task {
             sleep: Box::pin(tokio::time::sleep_until(now + FAR_AWAY)),
             is_timed: false,
             quiet_until: now,
+            may_have_armed: true,
             is_listening: false,
         }
     }
@@ -331,6 +335,7 @@ impl Task {
         {
             self.parting = None;
         }
+        self.may_have_armed |= !matches!(self.link, Link::Open(_));
         match &mut self.link {
             Link::Idle => self.start_if_due(),
             Link::Waiting { until } => {
@@ -435,7 +440,34 @@ impl Task {
     }
 
     /// Sleeps until the earliest deadline. Returns whether it has passed already.
+    #[inline]
     fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_quiet() {
+            debug_assert!(
+                self.next_deadline()
+                    .is_none_or(|deadline| deadline >= self.quiet_until),
+                "a deadline was set unnoticed"
+            );
+            return false;
+        }
+        self.sleep_anew(cx)
+    }
+
+    /// Whether the earliest deadline is the one last found, or later, and the timer is set for it.
+    fn is_quiet(&self) -> bool {
+        !self.may_have_armed
+            && self.is_timed
+            && !self.sleep.is_elapsed()
+            && self.now < self.quiet_until
+            && self.is_up()
+            && self.idle_since.is_none()
+            && self.closing.is_none()
+            && self.keeper.is_none()
+    }
+
+    #[inline(never)]
+    fn sleep_anew(&mut self, cx: &mut Context<'_>) -> bool {
+        self.may_have_armed = false;
         let Some(deadline) = self.next_deadline() else {
             self.quiet_until = self.now + FAR_AWAY;
             return false;
@@ -520,6 +552,7 @@ impl Task {
 
     #[inline(never)]
     fn follow_deadlines_due(&mut self) -> bool {
+        self.may_have_armed = true;
         let mut more = false;
         if self
             .session

@@ -46,6 +46,7 @@ struct Intake<'a> {
     endings: Endings<'a>,
     clock_due: &'a mut Option<Instant>,
     shared: &'a Shared,
+    may_have_armed: &'a mut bool,
     now: Instant,
 }
 
@@ -90,6 +91,7 @@ impl Task {
                     }
                 }
                 intake.incoming.buffer_len = buffer_len_of(&chunk);
+                *intake.may_have_armed = true;
                 let progress = session.handle_input_with(&mut chunk, now, &mut intake);
                 if progress != Ok(InputProgress::NeedsMoreInput) || session.has_events() {
                     break Some(progress);
@@ -132,6 +134,7 @@ impl Task {
             },
             clock_due: &mut self.clock_due,
             shared: &self.shared,
+            may_have_armed: &mut self.may_have_armed,
             now: self.now,
         };
         (&mut self.session, intake)

@@ -169,6 +169,7 @@ impl Task {
 
     #[inline(never)]
     fn handle_events(&mut self) {
+        self.may_have_armed = true;
         while let Some(event) = self.session.poll_event() {
             if let Event::Message(message) = event {
                 self.take_message(message);

@@ -139,6 +139,7 @@ impl Task {
         {
             self.renewing.abandon();
         }
+        self.may_have_armed |= !matches!(self.renewing.stage, Stage::Due { .. });
         match &mut self.renewing.stage {
             Stage::Resting | Stage::Arriving => false,
             Stage::Due { at, wall } => {
@@ -178,6 +179,7 @@ impl Task {
     }
 
     fn begin_renewal(&mut self) -> bool {
+        self.may_have_armed = true;
         if !self.may_connect() || !self.is_up() {
             // With a network that is gone the connection soon is, too.
             self.renewing.abandon();

@@ -47,6 +47,7 @@ impl Task {
         self.settle_deliveries();
         self.drop_the_oldest();
         if let Some(farewell) = self.batch.farewell {
+            self.may_have_armed = true;
             self.begin_closing(farewell);
         }
         let mut more = false;
@@ -58,7 +59,9 @@ impl Task {
                 break;
             };
             // What a publish leads to is done in this round, or its step of the round says that there is more.
-            more |= !matches!(command, Command::Publish { .. });
+            let is_publish = matches!(command, Command::Publish { .. });
+            more |= !is_publish;
+            self.may_have_armed |= !is_publish;
             if self.stopped.is_some() {
                 match self.refuse_while_stopped(command) {
                     Some(accepted) => command = accepted,
@@ -77,6 +80,7 @@ impl Task {
         }
         more |= !self.batch.commands.is_empty() && !self.is_reloading();
         if self.feed_operations() {
+            self.may_have_armed = true;
             self.count_subscriptions();
             more = true;
         }
@@ -108,6 +112,7 @@ impl Task {
             let queued = self.session.publish(publish, self.timestamp);
             queued.map(Published::Queued)
         };
+        self.may_have_armed |= !matches!(published, Ok(Published::Done));
         let (id, written) = match published {
             Ok(Published::Done) => {
                 self.unflushed.push(Unflushed { settler, bytes });
@@ -183,6 +188,7 @@ impl Task {
     pub(crate) fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
         let mut written = 0;
         while written < MAX_PACKETS_A_ROUND && self.session.may_transmit() {
+            self.may_have_armed = true;
             let Link::Open(open) = &mut self.link else {
                 break;
             };
@@ -218,7 +224,9 @@ impl Task {
                 Poll::Pending => return false,
             }
         }
-        self.settle_unflushed(Flush::Done);
+        if !self.unflushed.is_empty() {
+            self.settle_unflushed(Flush::Done);
+        }
         false
     }
 

@@ -116,6 +116,36 @@ async fn a_subscribe_that_nobody_answers_fails_in_time_and_is_taken_back() {
     assert_eq!(provider.stats().subscriptions, 0);
 }
 
+/// Such a publish looks for no deadline.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_is_set_between_publishes_is_kept() {
+    let (connect, mut broker) = memory(Vec::new());
+    let options = steady()
+        .subscribe_timeout(Duration::from_secs(20))
+        .keep_alive(Duration::from_secs(3600));
+    let (pubsub, _provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let first = pubsub.publish("a", "").offline(OfflinePolicy::Queue).send();
+    let _end = broker.accept().await;
+    first.await.unwrap();
+    let chatter = async {
+        loop {
+            pubsub.publish("a", "").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let begin = Instant::now();
+    let late = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        pubsub.subscribe("a").await
+    };
+    let subscribed = tokio::select! {
+        () = chatter => None,
+        late = late => Some(late),
+    };
+    assert!(matches!(subscribed, Some(Err(_))));
+    assert_eq!(begin.elapsed().as_secs(), 22);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_publish_on_a_lost_link_is_sent_again_or_reported_as_unknown() {
     let (connect, mut broker) = memory(Vec::new());
