@@ -85,6 +85,20 @@ impl Shapes {
 
     fn make_plan(&mut self, parent_matches: bool) {
         self.plan.clear();
+        if let [only] = self.listed.as_slice() {
+            // One place for all topics, and nothing to put in order.
+            let shape = only.shape;
+            self.plan.push(shape);
+            for (levels, part) in self.parts.iter_mut().enumerate() {
+                let all = 0..usize::from(shape.fits(levels, parent_matches));
+                let literal = match shape.begins_with_wildcard() {
+                    true => 0..0,
+                    false => all.clone(),
+                };
+                *part = Part { literal, all };
+            }
+            return;
+        }
         for (levels, part) in self.parts.iter_mut().enumerate() {
             let mut shapes_where = |begins_with_wildcard| {
                 let from = self.plan.len();
