@@ -16,7 +16,7 @@ use crate::alias::OutboundAlias;
 use crate::command::{Disconnect, WillOnDisconnect};
 use crate::config::{Config, ResponseInformation, Will};
 use crate::connection::Connection;
-use crate::job::{Batch, PacketKind, Request};
+use crate::job::{Batch, Job, PacketKind, Request};
 use crate::publish::{Publish, PublishProperties};
 use crate::subscribe::{NoLocal, RetainAsPublished, Subscription};
 use crate::time::Timestamp;
@@ -233,24 +233,25 @@ pub(crate) fn write_batch(batch: &Batch, version: ProtocolVersion, out: &mut Byt
     let packet_id = batch.packet_id;
     match batch.kind {
         PacketKind::Subscribe(id) => {
-            let list: Vec<mqtt_codec::Subscription<'_>> = batch
-                .jobs
-                .iter()
-                .filter_map(|job| match &job.request {
-                    Request::Subscribe { subscription, .. } => Some(mqtt_codec::Subscription {
-                        filter: TopicFilter::new(&subscription.filter).ok()?,
-                        options: options(subscription, version),
-                    }),
-                    Request::Unsubscribe(_) => None,
-                })
-                .collect();
+            let (one, many);
+            let list = match batch.jobs.as_slice() {
+                [only] => {
+                    one = in_codec(only, version);
+                    one.as_slice()
+                }
+                jobs => {
+                    let in_codec = |job| in_codec(job, version);
+                    many = jobs.iter().filter_map(in_codec).collect::<Vec<_>>();
+                    &many
+                }
+            };
             let id = id.map(Property::SubscriptionIdentifier);
             let properties = Properties::list(id.as_slice());
             put(
                 PacketRef::Subscribe(SubscribeRef {
                     packet_id,
                     properties,
-                    subscriptions: Subscriptions::list(&list),
+                    subscriptions: Subscriptions::list(list),
                 }),
                 version,
                 out,
@@ -273,6 +274,16 @@ pub(crate) fn write_batch(batch: &Batch, version: ProtocolVersion, out: &mut Byt
                 out,
             );
         }
+    }
+}
+
+fn in_codec(job: &Job, version: ProtocolVersion) -> Option<mqtt_codec::Subscription<'_>> {
+    match &job.request {
+        Request::Subscribe { subscription, .. } => Some(mqtt_codec::Subscription {
+            filter: TopicFilter::new(&subscription.filter).ok()?,
+            options: options(subscription, version),
+        }),
+        Request::Unsubscribe(_) => None,
     }
 }
 
