@@ -92,7 +92,8 @@ impl FromStr for Endpoint {
         if url.len() > MAX_URL_LEN {
             return Err(EndpointError::TooLong);
         }
-        let (scheme, rest) = url.split_once("://").ok_or(EndpointError::Scheme)?;
+        let (scheme, rest) = url.split_once(':').ok_or(EndpointError::Scheme)?;
+        let rest = rest.strip_prefix("//").ok_or(EndpointError::Scheme)?;
         let security = if scheme.eq_ignore_ascii_case("wss") {
             Security::Tls
         } else if scheme.eq_ignore_ascii_case("ws") {
@@ -100,12 +101,13 @@ impl FromStr for Endpoint {
         } else {
             return Err(EndpointError::Scheme);
         };
-        let authority_len = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let is_end = |byte| matches!(byte, b'/' | b'?' | b'#');
+        let authority_len = rest.bytes().position(is_end).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(authority_len);
-        if authority.contains('@') {
+        if authority.bytes().any(|byte| byte == b'@') {
             return Err(EndpointError::UserInfo);
         }
-        if rest.contains('#') {
+        if rest.bytes().any(|byte| byte == b'#') {
             return Err(EndpointError::Fragment);
         }
         // Visible ASCII only: nothing here may end or split the request line.
