@@ -391,6 +391,13 @@ impl Borrow<str> for TopicName {
     }
 }
 
+impl From<TopicFilter> for Arc<str> {
+    /// The whole text, which is not copied.
+    fn from(filter: TopicFilter) -> Self {
+        filter.text
+    }
+}
+
 impl From<TopicName> for Arc<str> {
     /// The text, shared.
     fn from(name: TopicName) -> Self {

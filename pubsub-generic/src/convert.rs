@@ -89,7 +89,7 @@ pub(crate) fn session_subscription(
     request: &FilterRequest,
     version: ProtocolVersion,
 ) -> Subscription {
-    let mut subscription = Subscription::new(request.filter.as_str(), codec_qos(request.qos));
+    let mut subscription = Subscription::new(request.filter.clone(), codec_qos(request.qos));
     if version == ProtocolVersion::V5 {
         // A shared subscription cannot be without one's own messages.
         if request.own_messages == OwnMessages::Skip && request.filter.share_group().is_none() {

@@ -298,24 +298,29 @@ impl MqttProvider {
         Ok(())
     }
 
+    /// Asks for the filters that can be asked for. The others' refusals have their places among the requests; there is no
+    /// list of them where nothing was refused.
     fn subscribe_now(
         &self,
         requests: Vec<FilterRequest>,
     ) -> Result<(Vec<Option<Refusal>>, Option<Answer>), ProviderError> {
         let limits = &self.shared.options.limits;
         let version = self.shared.options.session.version;
-        let mut refused = Vec::with_capacity(requests.len());
+        let mut refused = Vec::new();
         let mut subscriptions = Vec::with_capacity(requests.len());
         for mut request in requests {
             if request.filter.as_str().len() > limits.max_topic_bytes {
                 let error = LimitExceeded::Topic {
                     max_bytes: limits.max_topic_bytes,
                 };
+                refused.resize_with(refused.len().max(subscriptions.len()), || None);
                 refused.push(Some(Refusal::from(ProviderError::from(error))));
                 continue;
             }
             request.qos = request.qos.min(limits.max_qos);
-            refused.push(None);
+            if !refused.is_empty() {
+                refused.push(None);
+            }
             subscriptions.push(session_subscription(&request, version));
         }
         if subscriptions.is_empty() {
@@ -400,6 +405,9 @@ impl Provider for MqttProvider {
                     .unwrap_or_else(|_| Err(ProviderErrorKind::Closed.into()))?,
                 None => Vec::new(),
             };
+            if refused.is_empty() {
+                return Ok(answers);
+            }
             let mut answers = answers.into_iter();
             Ok(refused
                 .into_iter()
@@ -555,10 +563,7 @@ fn failed(error: ProviderError) -> PublishReceipt {
 }
 
 fn texts(filters: &[TopicFilter]) -> Vec<Arc<str>> {
-    filters
-        .iter()
-        .map(|filter| Arc::from(filter.as_str()))
-        .collect()
+    filters.iter().map(|filter| filter.clone().into()).collect()
 }
 
 /// What a provider needs of it, in one system call.
@@ -579,7 +584,7 @@ impl Randomness {
     /// RFC 9562, section 5.4; of other bytes than the seed.
     pub(crate) fn uuid(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut uuid = String::with_capacity(36);
+        let mut uuid = Vec::with_capacity(36);
         for (at, &byte) in self.0.iter().take(16).enumerate() {
             let byte = match at {
                 6 => byte & 0x0f | 0x40,
@@ -587,12 +592,13 @@ impl Randomness {
                 _ => byte,
             };
             if matches!(at, 4 | 6 | 8 | 10) {
-                uuid.push('-');
+                uuid.push(b'-');
             }
-            uuid.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            uuid.push(char::from(DIGITS[usize::from(byte & 0x0f)]));
+            let digits = [byte >> 4, byte & 0x0f].map(|half| DIGITS[usize::from(half)]);
+            uuid.extend_from_slice(&digits);
         }
-        uuid
+        // All of it is ASCII.
+        String::from_utf8(uuid).unwrap_or_default()
     }
 }
 
