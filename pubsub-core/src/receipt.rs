@@ -1,12 +1,15 @@
 //! What became of a published message: a future with stages, and the provider's end of it.
 
+mod slots;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use crate::error::{ProviderErrorKind, PublishError};
+use self::slots::{Block, Handle, Slot};
+use crate::error::PublishError;
 use crate::provider::Drive;
 
 /// The fate of one published message: a future that resolves when the fate is known.
@@ -30,11 +33,7 @@ impl PublishReceipt {
     /// A receipt whose fate is told later, and the end that tells it. One allocation for both; a provider that makes many
     /// of them has [`Receipts`].
     pub fn pair() -> (PublishSettler, Self) {
-        let block = Block {
-            driver: None,
-            slots: [Slot::new()],
-        };
-        Handle::pair(Arc::new(block), 0)
+        pair(Arc::new(Block::new(None, [Slot::NEW])), 0)
     }
 
     /// A receipt whose fate is known. No allocation.
@@ -46,7 +45,7 @@ impl PublishReceipt {
     #[must_use]
     pub fn stage(&self) -> PublishStage {
         match &self.0 {
-            Fate::Open(slot) => slot.lock().stage,
+            Fate::Open(slot) => slot.stage(),
             Fate::Known(_) | Fate::Told => PublishStage::Settled,
         }
     }
@@ -70,17 +69,7 @@ impl PublishReceipt {
         match &self.0 {
             Fate::Known(Err(error)) => Poll::Ready(Err(error.clone())),
             Fate::Known(Ok(_)) | Fate::Told => Poll::Ready(Ok(PublishStage::Settled)),
-            Fate::Open(slot) => {
-                let mut progress = slot.lock();
-                if let Some(Err(error)) = &progress.outcome {
-                    return Poll::Ready(Err(error.clone()));
-                }
-                if progress.stage >= stage {
-                    return Poll::Ready(Ok(progress.stage));
-                }
-                progress.wait(cx);
-                Poll::Pending
-            }
+            Fate::Open(slot) => slot.poll_reached(stage, cx),
         }
     }
 }
@@ -92,19 +81,9 @@ impl Future for PublishReceipt {
     /// When polled again after it resolved.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Fate::Open(slot) = &self.0 {
-            let mut progress = slot.lock();
-            if progress.is_first_wait()
-                && let Some(driver) = &slot.block.driver
-            {
-                drop(progress);
-                driver.drive(cx);
-                progress = slot.lock();
-            }
-            let Some(outcome) = progress.outcome.take() else {
-                progress.wait(cx);
+            let Poll::Ready(outcome) = slot.poll(cx) else {
                 return Poll::Pending;
             };
-            drop(progress);
             self.0 = Fate::Told;
             return Poll::Ready(outcome);
         }
@@ -142,11 +121,7 @@ impl PublishSettler {
     /// The message got this far. Stages only go forward; an earlier one than the last is ignored.
     pub fn reached(&self, stage: PublishStage) {
         if let Some(slot) = &self.0 {
-            let mut progress = slot.lock();
-            if stage > progress.stage {
-                progress.stage = stage;
-                Progress::wake(progress);
-            }
+            slot.reached(stage);
         }
     }
 
@@ -158,10 +133,20 @@ impl PublishSettler {
         }
     }
 
+    /// The fate of all of these is known, and it is the same: they were delivered. The vector is empty afterwards.
+    ///
+    /// It takes a good deal less than one at a time where their [`Receipts`] were made in a row and settled in that order.
+    pub fn settle_all(settlers: &mut Vec<Self>, delivered: Delivered) {
+        let slots = settlers
+            .drain(..)
+            .filter_map(|mut settler| settler.0.take());
+        slots::settle_all(slots, delivered);
+    }
+
     /// Whether anybody still holds the receipt.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.0.as_ref().is_some_and(|slot| slot.lock().watched)
+        self.0.as_ref().is_some_and(Handle::is_watched)
     }
 }
 
@@ -192,7 +177,7 @@ pub struct Receipts {
     driver: Option<Arc<dyn Drive>>,
 }
 
-/// Enough that an allocation costs a message next to nothing.
+/// Enough that an allocation costs a message next to nothing. At most [`slots::MAX_PLACES`].
 const BLOCK: usize = 16;
 
 impl Receipts {
@@ -230,14 +215,19 @@ impl Receipts {
         if self.used < BLOCK {
             self.block = Some(Arc::clone(&block));
         }
-        Handle::pair(block, place)
+        pair(block, place)
     }
 }
 
 #[cold]
 fn block_of_slots(driver: Option<Arc<dyn Drive>>) -> Arc<Block<[Slot; BLOCK]>> {
-    let slots = std::array::from_fn(|_| Slot::new());
-    Arc::new(Block { driver, slots })
+    Arc::new(Block::new(driver, [const { Slot::NEW }; BLOCK]))
+}
+
+#[inline(always)]
+fn pair(block: Arc<Block<[Slot]>>, place: usize) -> (PublishSettler, PublishReceipt) {
+    let (one, other) = Handle::pair(block, place);
+    (PublishSettler(Some(one)), PublishReceipt(Fate::Open(other)))
 }
 
 impl fmt::Debug for Receipts {
@@ -274,123 +264,14 @@ pub enum Delivered {
     Confirmed,
 }
 
-/// What the two ends of a pair share.
-struct Slot(Mutex<Progress>);
-
-impl Slot {
-    const fn new() -> Self {
-        Self(Mutex::new(Progress {
-            stage: PublishStage::Accepted,
-            outcome: None,
-            waker: None,
-            watched: true,
-        }))
-    }
-}
-
-/// Slots in one allocation.
-struct Block<S: ?Sized> {
-    driver: Option<Arc<dyn Drive>>,
-    slots: S,
-}
-
-/// One end's hold on a slot.
-struct Handle {
-    block: Arc<Block<[Slot]>>,
-    /// Within the block.
-    place: usize,
-}
-
-impl Handle {
-    fn pair(block: Arc<Block<[Slot]>>, place: usize) -> (PublishSettler, PublishReceipt) {
-        let other = Self {
-            block: Arc::clone(&block),
-            place,
-        };
-        (
-            PublishSettler(Some(other)),
-            PublishReceipt(Fate::Open(Self { block, place })),
-        )
-    }
-
-    /// Nobody waits any more.
-    #[inline(never)]
-    fn forget(&self) {
-        let mut progress = self.lock();
-        progress.watched = false;
-        // The block may live on.
-        let forgotten = (progress.waker.take(), progress.outcome.take());
-        drop(progress);
-        drop(forgotten);
-    }
-
-    /// Nobody will tell any more.
-    #[cold]
-    fn abandon(self) {
-        let closed = ProviderErrorKind::Closed.into();
-        self.settle(Err(PublishError::Indeterminate(closed)));
-    }
-
-    #[inline(always)]
-    fn settle(self, outcome: Result<Delivered, PublishError>) {
-        let mut progress = self.lock();
-        progress.stage = PublishStage::Settled;
-        if !progress.watched {
-            // Nobody waits, and the block may live on.
-            drop(progress);
-            return drop(outcome);
-        }
-        match &mut progress.outcome {
-            none @ None => *none = Some(outcome),
-            // A settler settles once.
-            Some(_) => drop(outcome),
-        }
-        Progress::wake(progress);
-    }
-
-    #[inline(always)]
-    fn lock(&self) -> MutexGuard<'_, Progress> {
-        let Slot(progress) = &self.block.slots[self.place];
-        progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Progress {
-    stage: PublishStage,
-    outcome: Option<Result<Delivered, PublishError>>,
-    waker: Option<Waker>,
-    watched: bool,
-}
-
-impl Progress {
-    /// Nothing is known, and nobody waits yet.
-    fn is_first_wait(&self) -> bool {
-        self.outcome.is_none() && self.waker.is_none()
-    }
-
-    fn wait(&mut self, cx: &Context<'_>) {
-        match &mut self.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-    }
-
-    #[inline(always)]
-    fn wake(mut progress: MutexGuard<'_, Self>) {
-        let waker = progress.waker.take();
-        drop(progress);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use super::*;
-    use crate::error::ProviderError;
+    use crate::error::{ProviderError, ProviderErrorKind};
     use futures_util::FutureExt as _;
 
     #[test]
@@ -487,6 +368,132 @@ mod tests {
         drop(receipt);
         settler.settle(Err(error()));
         assert_eq!(Arc::strong_count(&kept), 1);
+    }
+
+    /// Counts how often it is woken, and keeps something until it is gone.
+    #[derive(Default)]
+    struct Woken<T>(AtomicUsize, T);
+
+    impl<T: Send + Sync + 'static> Wake for Woken<T> {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn poll_with<T>(receipt: &mut PublishReceipt, woken: &Arc<Woken<T>>) -> bool
+    where
+        T: Send + Sync + 'static,
+    {
+        let waker = Waker::from(Arc::clone(woken));
+        let polled = receipt.poll_unpin(&mut Context::from_waker(&waker));
+        polled.is_ready()
+    }
+
+    #[test]
+    fn only_the_stage_that_is_awaited_wakes() {
+        let (settler, mut receipt) = PublishReceipt::pair();
+        let woken = Arc::new(Woken::<()>::default());
+        let count = || woken.0.load(Ordering::Relaxed);
+        assert!(!poll_with(&mut receipt, &woken));
+        settler.reached(PublishStage::Stored);
+        assert_eq!(count(), 0, "it awaits the outcome");
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let reached = receipt.poll_reached(PublishStage::Received, &cx);
+        assert!(reached.is_pending());
+        settler.reached(PublishStage::Written);
+        assert_eq!(count(), 0, "not far enough");
+        settler.reached(PublishStage::Received);
+        assert_eq!(count(), 1);
+        let reached = receipt.poll_reached(PublishStage::Received, &cx);
+        assert!(reached.is_ready());
+        assert!(receipt.poll_unpin(&mut cx).is_pending());
+        settler.settle(Ok(Delivered::Confirmed));
+        assert_eq!(count(), 2);
+        assert!(receipt.poll_unpin(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn all_at_once_is_as_one_by_one() {
+        let mut receipts = Receipts::new();
+        let mut others = Receipts::new();
+        let (mut settlers, mut waiting) = (Vec::new(), Vec::new());
+        // Of two that make them in turns, longer and longer in a row, and one by itself.
+        for turn in 0..12 {
+            for receipts in [&mut receipts, &mut others] {
+                for _ in 0..turn {
+                    let (settler, receipt) = receipts.pair();
+                    settlers.push(settler);
+                    waiting.push(receipt);
+                }
+            }
+            let (settler, receipt) = match turn % 3 {
+                0 => PublishReceipt::pair(),
+                _ => receipts.pair(),
+            };
+            settlers.push(settler);
+            waiting.push(receipt);
+        }
+        let woken: Vec<_> = waiting
+            .iter_mut()
+            .enumerate()
+            .map(|(at, receipt)| {
+                let woken = Arc::new(Woken::<()>::default());
+                assert!(at % 5 > 1 || !poll_with(receipt, &woken));
+                woken
+            })
+            .collect();
+        let is_left = |at: usize| !at.is_multiple_of(7);
+        let mut places = 0..;
+        waiting.retain(|_| places.next().is_some_and(is_left));
+        PublishSettler::settle_all(&mut settlers, Delivered::Sent);
+        assert!(settlers.is_empty());
+        for receipt in waiting {
+            assert_eq!(receipt.stage(), PublishStage::Settled);
+            assert_eq!(receipt.now_or_never().unwrap().unwrap(), Delivered::Sent);
+        }
+        for (at, woken) in woken.iter().enumerate() {
+            let times = usize::from(at % 5 <= 1 && is_left(at));
+            assert_eq!(woken.0.load(Ordering::Relaxed), times, "{at}");
+        }
+    }
+
+    #[test]
+    fn no_wake_is_lost_between_threads() {
+        let mut receipts = Receipts::new();
+        let (settlers, waiting): (Vec<_>, Vec<_>) = (0..20_000).map(|_| receipts.pair()).unzip();
+        let teller = std::thread::spawn(move || {
+            let mut batch = Vec::new();
+            for settler in settlers {
+                batch.push(settler);
+                if batch.len() == 23 {
+                    PublishSettler::settle_all(&mut batch, Delivered::Confirmed);
+                }
+            }
+            PublishSettler::settle_all(&mut batch, Delivered::Confirmed);
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            for receipt in waiting {
+                assert_eq!(receipt.await.unwrap(), Delivered::Confirmed);
+            }
+        });
+        teller.join().unwrap();
+    }
+
+    #[test]
+    fn a_waker_may_hold_a_neighbour() {
+        let mut receipts = Receipts::new();
+        let (settler, mut receipt) = receipts.pair();
+        let (other, neighbour) = receipts.pair();
+        let holder = Arc::new(Woken(AtomicUsize::new(0), Mutex::new(neighbour)));
+        assert!(!poll_with(&mut receipt, &holder));
+        drop(holder);
+        // The waker makes room for another, and takes with it what it held.
+        assert!(!poll_with(&mut receipt, &Arc::new(Woken::<()>::default())));
+        assert!(!other.is_watched());
+        settler.settle(Ok(Delivered::Sent));
+        assert!(receipt.now_or_never().unwrap().is_ok());
     }
 
     /// Settles what it is given when it is driven.
