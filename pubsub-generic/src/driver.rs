@@ -104,8 +104,10 @@ pub(crate) struct Task {
     pub(crate) batch: Batch,
     pub(crate) completed: Load,
     pub(crate) publishes: Pending<PendingPublish>,
+    /// Of those that the acknowledgements at hand end. Empty between rounds.
+    pub(crate) delivered_now: Vec<PublishSettler>,
     /// At QoS 0, taken by the transport, which may still have them in its buffer. Empty without one.
-    pub(crate) unflushed: Vec<Unflushed>,
+    pub(crate) unflushed: Unflushed,
     /// When which publish stops waiting for a connection. Empty while there is one.
     pub(crate) offline_deadlines: BTreeSet<(Instant, PublishId)>,
     pub(crate) subscriptions: Subscriptions,
@@ -212,10 +214,24 @@ pub(crate) struct PendingPublish {
     pub(crate) kept: Kept,
 }
 
-/// A publish at QoS 0 that a transport has taken.
+/// Publishes at QoS 0 that a transport has taken.
+#[derive(Default)]
 pub(crate) struct Unflushed {
-    pub(crate) settler: PublishSettler,
+    pub(crate) settlers: Vec<PublishSettler>,
+    /// Of all of them.
     pub(crate) bytes: usize,
+}
+
+impl Unflushed {
+    #[inline]
+    pub(crate) fn push(&mut self, settler: PublishSettler, bytes: usize) {
+        self.settlers.push(settler);
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.settlers.is_empty()
+    }
 }
 
 impl Task {
@@ -272,7 +288,8 @@ impl Task {
             batch: Batch::default(),
             completed: Load::default(),
             publishes: Pending::default(),
-            unflushed: Vec::new(),
+            delivered_now: Vec::new(),
+            unflushed: Unflushed::default(),
             offline_deadlines: BTreeSet::new(),
             subscriptions: Subscriptions::new(overlaps),
             keeper: None,

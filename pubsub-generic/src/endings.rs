@@ -4,16 +4,19 @@ use std::vec::Drain;
 
 use bytes::Bytes;
 use mqtt_session::{Session, Timestamp};
-use pubsub_core::Delivered;
+use pubsub_core::{Delivered, PublishSettler};
 
 use crate::driver::PendingPublish;
 use crate::inbox::Load;
+use crate::operations::SETTLERS_KEPT;
 use crate::pending::Pending;
 use crate::stats::Counters;
 
 /// The parts of the task that the end of a publish passes, while the session is busy with telling it.
 pub(crate) struct Endings<'a> {
     pub(crate) publishes: &'a mut Pending<PendingPublish>,
+    /// Empty before and after.
+    pub(crate) delivered: &'a mut Vec<PublishSettler>,
     pub(crate) completed: &'a mut Load,
     pub(crate) counters: &'a Counters,
 }
@@ -36,13 +39,11 @@ impl Endings<'_> {
         let Some(mut plain) = session.plain_acknowledgements(now) else {
             return chunk;
         };
-        let mut delivered = 0;
         loop {
             while let Some(id) = plain.take(&mut chunk) {
                 if let Some(PendingPublish { settler, bytes, .. }) = self.publishes.remove(id) {
-                    delivered += 1;
                     self.completed.bytes += bytes;
-                    settler.settle(Ok(Delivered::Confirmed));
+                    self.delivered.push(settler);
                 }
             }
             if !chunk.is_empty() {
@@ -53,9 +54,12 @@ impl Endings<'_> {
                 None => break,
             }
         }
-        if delivered > 0 {
+        if !self.delivered.is_empty() {
+            let delivered = self.delivered.len();
             self.completed.messages += delivered;
             self.counters.publishes_settled(true, delivered);
+            PublishSettler::settle_all(self.delivered, Delivered::Confirmed);
+            self.delivered.shrink_to(SETTLERS_KEPT);
         }
         chunk
     }

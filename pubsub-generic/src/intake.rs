@@ -129,6 +129,7 @@ impl Task {
             unclaimed: self.unclaimed.as_deref_mut(),
             endings: Endings {
                 publishes: &mut self.publishes,
+                delivered: &mut self.delivered_now,
                 completed: &mut self.completed,
                 counters: &self.shared.counters,
             },

@@ -20,8 +20,8 @@ pub(crate) enum Flush {
     Lost,
 }
 
-/// For how many publishes room is kept between bursts: some 10 KiB.
-const UNFLUSHED_KEPT: usize = 128;
+/// For how many publishes room is kept between bursts: some 3 KiB.
+pub(crate) const SETTLERS_KEPT: usize = 128;
 
 impl Task {
     pub(crate) fn wait_offline(&mut self, id: PublishId, offline: OfflinePolicy) {
@@ -57,22 +57,24 @@ impl Task {
         if self.unflushed.is_empty() {
             return;
         }
+        let Unflushed { settlers, bytes } = &mut self.unflushed;
+        self.completed.messages += settlers.len();
+        self.completed.bytes += std::mem::take(bytes);
         let delivered = matches!(flush, Flush::Done);
         self.shared
             .counters
-            .publishes_settled(delivered, self.unflushed.len());
-        self.completed.messages += self.unflushed.len();
-        for Unflushed { settler, bytes } in self.unflushed.drain(..) {
-            self.completed.bytes += bytes;
-            settler.settle(match flush {
-                Flush::Done => Ok(Delivered::Sent),
-                Flush::Lost => Err(PublishError::Indeterminate(
-                    ProviderErrorKind::ConnectionLost.into(),
-                )),
-            });
+            .publishes_settled(delivered, settlers.len());
+        match flush {
+            Flush::Done => PublishSettler::settle_all(settlers, Delivered::Sent),
+            Flush::Lost => {
+                for settler in settlers.drain(..) {
+                    let lost = ProviderErrorKind::ConnectionLost.into();
+                    settler.settle(Err(PublishError::Indeterminate(lost)));
+                }
+            }
         }
         // Its memory serves the next burst, but not an idle connection.
-        self.unflushed.shrink_to(UNFLUSHED_KEPT);
+        settlers.shrink_to(SETTLERS_KEPT);
     }
 
     /// The connection is gone: what was not written yet is offline from here on.
@@ -213,7 +215,7 @@ impl Task {
                 outcome: PublishOutcome::Written,
             } => {
                 if let Some(PendingPublish { settler, bytes, .. }) = self.publishes.remove(id) {
-                    self.unflushed.push(Unflushed { settler, bytes });
+                    self.unflushed.push(settler, bytes);
                     if !matches!(self.link, Link::Open(_) | Link::Closing { .. }) {
                         self.settle_unflushed(Flush::Lost);
                     }

@@ -7,7 +7,7 @@ use mqtt_session::Published;
 use pubsub_core::{OfflinePolicy, OutboundMessage, PublishError, PublishSettler, PublishStage};
 
 use crate::convert::{not_sent, session_publish};
-use crate::driver::{Link, PendingPublish, Task, Unflushed};
+use crate::driver::{Link, PendingPublish, Task};
 use crate::inbox::{Command, Load};
 use crate::keeper::Kept;
 use crate::operations::Flush;
@@ -115,7 +115,7 @@ impl Task {
         self.may_have_armed |= !matches!(published, Ok(Published::Done));
         let (id, written) = match published {
             Ok(Published::Done) => {
-                self.unflushed.push(Unflushed { settler, bytes });
+                self.unflushed.push(settler, bytes);
                 let packet = self.written_packet();
                 return self.send(packet);
             }
