@@ -11,7 +11,8 @@
 //!
 //! - *news* is set by each wake, and cleared by taking the work out to poll it;
 //! - where there is *news* and the work is in its place, the spawned task has been woken and has still to run: by the wake
-//!   itself, by an earlier one, or, if the work was out then, by whoever put it back.
+//!   itself, by an earlier one, or, if the work was out then, by whoever put it back. Or it is about to be, for what the handles
+//!   have left, by a waker that does so even where it is dropped.
 //!
 //! The task, when it runs, polls the work if there is news and the work is in its place. If it is out, the task need not wait for
 //! it: should there be more to do, it is woken again. So no wake is lost, nobody waits for the lock longer than it takes to move a
@@ -19,6 +20,7 @@
 //! is woken beside the task is asked for nothing: if it never comes, or is gone, the task has been woken all the same.
 
 mod habits;
+mod ringing;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -29,6 +31,7 @@ use pubsub_core::Drive;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use self::habits::{Audience, Habit};
+use self::ringing::{Ringing, wake_late};
 
 /// What is driven.
 pub(crate) trait Work: Send + 'static {
@@ -66,6 +69,7 @@ struct State<W> {
     is_task_called: bool,
     habit: Habit,
     audience: Audience,
+    ringing: Ringing,
 }
 
 enum Place<W> {
@@ -98,6 +102,7 @@ impl<W: Work> Seat<W> {
             is_task_called: false,
             habit: Habit::default(),
             audience: Audience::default(),
+            ringing: Ringing::default(),
         })))
     }
 
@@ -129,6 +134,7 @@ impl<W: Work> Seat<W> {
         }
         let news = state.news;
         state.audience.task_runs(news);
+        state.ringing.task_runs();
         let Some((mut driven, news)) = state.take_out() else {
             return match std::mem::replace(&mut state.place, Place::Empty) {
                 Place::Empty => Poll::Ready(()),
@@ -212,23 +218,27 @@ impl<W: Work> Seat<W> {
             // The task is on its way, or whoever has the work will see to it.
             return;
         }
-        let before = std::mem::replace(&mut state.news, news);
-        let (mut guest, mut task) = (None, None);
+        state.news = news;
+        let (mut guest, mut task, mut is_late) = (None, None, false);
         if let Place::Free(_) = state.place {
             if news == News::Any {
                 guest = state.audience.call();
             }
-            if before == News::None {
-                task = state.task_to_wake();
-            }
+            task = state.task_to_wake();
+            is_late = news == News::Handles
+                && task.is_some()
+                && !state.audience.shares_thread
+                && state.ringing.rings();
         }
         drop(state);
         // In this order: a runtime with one thread has them in a row.
         if let Some(guest) = guest {
             guest.wake();
         }
-        if let Some(task) = task {
-            task.wake();
+        match task {
+            Some(task) if is_late => wake_late(task),
+            Some(task) => task.wake(),
+            None => {}
         }
     }
 
@@ -246,7 +256,10 @@ enum WaitsFor {
 
 impl<W: Work> Drive for Seat<W> {
     fn drive(&self, cx: &Context<'_>) {
-        let taken = self.lock().take_out_for_publisher(cx.waker());
+        let mut state = self.lock();
+        state.ringing.waits();
+        let taken = state.take_out_for_publisher(cx.waker());
+        drop(state);
         if let Some((driven, news)) = taken {
             self.poll_for_other(driven, news, WaitsFor::Receipt);
         }
@@ -312,6 +325,9 @@ impl<W> State<W> {
 
     /// The task, if there is something for it and it is not on its way. Whoever asks wakes it.
     fn task_to_wake(&mut self) -> Option<Waker> {
+        if self.news == News::Any && self.ringing.is_overtaken() {
+            self.is_task_called = false;
+        }
         match self.place {
             Place::Free(_) if self.news > News::None && !self.is_task_called => {
                 self.is_task_called = self.task.is_some();

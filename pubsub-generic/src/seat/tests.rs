@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use super::habits::{ALONE_ENOUGH, DRIVEN_BY_OTHERS, FRUITFUL_ENOUGH};
@@ -224,6 +224,102 @@ async fn scene() -> (Arc<Desk>, Arc<Seat<Clerk>>, tokio::task::JoinHandle<()>) {
         assert!(left(&desk, &seat).await);
     }
     (desk, seat, task)
+}
+
+fn two_threads() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).enable_time().build().unwrap()
+}
+
+/// A seat on a runtime with two threads, which this one is none of: all rings from here on are late, unless somebody waits.
+fn astray(runtime: &Runtime) -> (Arc<Desk>, Arc<Seat<Clerk>>, tokio::task::JoinHandle<()>) {
+    let (desk, seat, task) = runtime.block_on(scene());
+    rest(&desk, &seat);
+    runtime.block_on(desk.leave()).unwrap();
+    rest(&desk, &seat);
+    (desk, seat, task)
+}
+
+/// Waits until the task sleeps.
+fn rest(desk: &Desk, seat: &Seat<Clerk>) {
+    let rests = || {
+        let is_listening = desk.left.lock().unwrap().1.is_some();
+        let state = seat.lock();
+        is_listening && state.news == News::None && matches!(state.place, Place::Free(_))
+    };
+    while !rests() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn no_late_ring_is_lost_with_the_runtime_of_whoever_rang() {
+    let runtime = two_threads();
+    let (desk, seat, task) = astray(&runtime);
+    for _ in 0..1_000 {
+        let other = Builder::new_current_thread().build().unwrap();
+        let mut left = None;
+        other.block_on(async {
+            left = Some(desk.leave());
+            assert!(seat.lock().ringing.is_late);
+        });
+        // It has no other turn.
+        drop(other);
+        runtime.block_on(left.unwrap()).unwrap();
+        rest(&desk, &seat);
+    }
+    // Without a runtime it comes through at once.
+    on_no_runtime(desk.leave());
+    desk.close();
+    runtime.block_on(task).unwrap();
+}
+
+#[test]
+fn what_else_happens_does_not_wait_for_a_late_ring() {
+    let runtime = two_threads();
+    let (desk, seat, task) = astray(&runtime);
+    let other = Builder::new_current_thread().build().unwrap();
+    other.block_on(async {
+        let left = desk.leave();
+        assert!(seat.lock().ringing.is_late);
+        // This runtime gets no turn before.
+        on_no_runtime(desk.arrive());
+        on_no_runtime(left);
+    });
+    desk.close();
+    runtime.block_on(task).unwrap();
+}
+
+#[test]
+fn no_ring_of_a_burst_is_lost_on_two_threads() {
+    const BURSTS: usize = 1_000;
+    const EACH: usize = 40;
+    let runtime = two_threads();
+    let (desk, seat, task) = astray(&runtime);
+    let before = desk.done.load(Ordering::SeqCst);
+    let publishers: Vec<_> = (0..2)
+        .map(|_| {
+            let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
+            runtime.spawn(async move {
+                for _ in 0..BURSTS {
+                    // As after a turn on the other thread, which it has whenever the runtime likes.
+                    seat.lock().ringing.is_astray = true;
+                    let burst: Vec<_> = (0..EACH).map(|_| desk.leave()).collect();
+                    // Nobody drives, so that all is left to the task.
+                    for left in burst {
+                        left.await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for publisher in publishers {
+        runtime.block_on(publisher).unwrap();
+    }
+    let done = desk.done.load(Ordering::SeqCst);
+    assert_eq!(done - before, 2 * BURSTS * EACH);
+    desk.close();
+    runtime.block_on(task).unwrap();
 }
 
 #[tokio::test]
