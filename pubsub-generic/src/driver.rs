@@ -699,7 +699,7 @@ impl Work for Task {
 
     /// To connect stays with the task: it runs what others have written, and that may take its time.
     fn is_shared(&self) -> bool {
-        self.is_up()
+        matches!(self.link, Link::Open(_) | Link::Closing { .. })
     }
 
     fn taken_up(&self) -> usize {

@@ -222,6 +222,7 @@ impl MqttProvider {
     pub async fn connect(&self) -> Result<(), ProviderError> {
         let (reply, answer) = oneshot::channel();
         self.call(Command::Connect { reply })?;
+        let answer = self.seat.answered(answer);
         answer
             .await
             .unwrap_or_else(|_| Err(ProviderErrorKind::Closed.into()))
@@ -397,10 +398,12 @@ impl Provider for MqttProvider {
         requests: Vec<FilterRequest>,
     ) -> BoxFuture<'static, Result<Vec<Result<QoS, Refusal>>, ProviderError>> {
         let asked = self.subscribe_now(requests);
+        let seat = Arc::clone(&self.seat);
         Box::pin(async move {
             let (refused, answer) = asked?;
             let answers = match answer {
-                Some(answer) => answer
+                Some(answer) => seat
+                    .answered(answer)
                     .await
                     .unwrap_or_else(|_| Err(ProviderErrorKind::Closed.into()))?,
                 None => Vec::new(),
@@ -430,9 +433,10 @@ impl Provider for MqttProvider {
             filters: texts(&filters),
             reply: Some(reply),
         }));
+        let seat = Arc::clone(&self.seat);
         Box::pin(async move {
             asked?;
-            answer
+            seat.answered(answer)
                 .await
                 .unwrap_or_else(|_| Err(ProviderErrorKind::Closed.into()))
         })
@@ -462,9 +466,10 @@ impl Provider for MqttProvider {
             }
         };
         let shared = Arc::clone(&self.shared);
+        let seat = Arc::clone(&self.seat);
         Box::pin(async move {
             if let Some(task) = task
-                && task.await.is_err()
+                && let Some(Err(_)) = seat.ended(task).await
             {
                 // It panicked, which has been reported; or its runtime went before its first turn, so that it said nothing.
                 shared.finished(Err(ProviderErrorKind::Closed.into()));

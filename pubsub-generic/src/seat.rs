@@ -3,7 +3,8 @@
 //! The work is a future that one at a time takes out of its seat, polls and puts back. The spawned task does that when it is
 //! woken. A lone publisher may do it too, as it begins to wait for its receipt: the message is then written, and mostly
 //! settled, without a hop to the task and back. And so may a lone subscriber that waits for the next message: it is woken
-//! together with the task, and before it, and takes its message off the socket by itself. On a runtime with one thread each of
+//! together with the task, and before it, and takes its message off the socket by itself. Whoever waits for the answer to a
+//! subscribe, or for the end, is woken and may poll in the same way. On a runtime with one thread each of
 //! these hops costs its root future two turns of the runtime, as much as a third of the send.
 //!
 //! Whoever polls, the work sees the same two wakers, the seat's: one for the handles, and one for all else. So every socket,
@@ -23,7 +24,9 @@ mod habits;
 mod ringing;
 
 use std::any::Any;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -70,11 +73,15 @@ struct State<W> {
     habit: Habit,
     audience: Audience,
     ringing: Ringing,
+    /// Who waits for the answer to a call.
+    caller: Option<Waker>,
 }
 
 enum Place<W> {
-    /// Before its beginning and after its end.
+    /// Before its beginning, and after an end that was not its own.
     Empty,
+    /// It has come to its end, and all that it had is gone.
+    Over,
     Free(Box<Driven<W>>),
     /// Somebody polls it.
     Out,
@@ -103,6 +110,7 @@ impl<W: Work> Seat<W> {
             habit: Habit::default(),
             audience: Audience::default(),
             ringing: Ringing::default(),
+            caller: None,
         })))
     }
 
@@ -137,14 +145,17 @@ impl<W: Work> Seat<W> {
         state.ringing.task_runs();
         let Some((mut driven, news)) = state.take_out() else {
             return match std::mem::replace(&mut state.place, Place::Empty) {
-                Place::Empty => Poll::Ready(()),
                 Place::Panicked(panic) => {
                     drop(state);
                     resume_unwind(panic)
                 }
                 other => {
+                    let is_over = matches!(other, Place::Over);
                     state.place = other;
-                    Poll::Pending
+                    match is_over {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    }
                 }
             };
         };
@@ -155,8 +166,9 @@ impl<W: Work> Seat<W> {
         state.habit.taken_up_by_task(driven.work.taken_up());
         state.audience.delivered_by_task(driven.work.delivered());
         if polled.is_ready() {
-            state.place = Place::Empty;
             drop(state);
+            drop(driven);
+            self.lock().place = Place::Over;
             return polled;
         }
         self.put_back(driven, state);
@@ -193,7 +205,7 @@ impl<W: Work> Seat<W> {
                 }
                 return self.put_back(driven, state);
             }
-            Ok(Poll::Ready(())) => Place::Empty,
+            Ok(Poll::Ready(())) => Place::Over,
             // It belongs to the task, where it would have happened otherwise, and not to whoever waits.
             Err(panic) => Place::Panicked(panic),
         };
@@ -219,10 +231,12 @@ impl<W: Work> Seat<W> {
             return;
         }
         state.news = news;
-        let (mut guest, mut task, mut is_late) = (None, None, false);
-        if let Place::Free(_) = state.place {
+        let (mut guest, mut caller, mut task, mut is_late) = (None, None, None, false);
+        if let Place::Free(driven) = &state.place {
             if news == News::Any {
+                let is_shared = state.audience.shares_thread && driven.work.is_shared();
                 guest = state.audience.call();
+                caller = is_shared.then(|| state.caller.take()).flatten();
             }
             task = state.task_to_wake();
             is_late = news == News::Handles
@@ -232,14 +246,70 @@ impl<W: Work> Seat<W> {
         }
         drop(state);
         // In this order: a runtime with one thread has them in a row.
-        if let Some(guest) = guest {
-            guest.wake();
+        for first in [guest, caller].into_iter().flatten() {
+            first.wake();
         }
         match task {
             Some(task) if is_late => wake_late(task),
             Some(task) => task.wake(),
             None => {}
         }
+    }
+
+    /// Waits for the answer to a call that was left for the work, and polls that itself where it may.
+    pub(crate) async fn answered<A: Future + Unpin>(&self, mut answer: A) -> A::Output {
+        std::future::poll_fn(|cx| {
+            // What the turn brings is found after it, and is not to wake anybody.
+            let mut nobody = Context::from_waker(Waker::noop());
+            if let Poll::Ready(answer) = Pin::new(&mut answer).poll(&mut nobody) {
+                return Poll::Ready(answer);
+            }
+            self.drive_calling();
+            let answer = Pin::new(&mut answer).poll(cx);
+            if answer.is_pending() {
+                self.admit_caller(cx);
+            }
+            answer
+        })
+        .await
+    }
+
+    /// Waits for the end of the spawned task, or until there is nothing more for it to do, and polls the work itself where it
+    /// may.
+    pub(crate) async fn ended<T: Future + Unpin>(&self, mut task: T) -> Option<T::Output> {
+        std::future::poll_fn(|cx| {
+            self.drive_calling();
+            if let Place::Over = self.lock().place {
+                return Poll::Ready(None);
+            }
+            let ended = Pin::new(&mut task).poll(cx);
+            if ended.is_pending() {
+                self.admit_caller(cx);
+            }
+            ended.map(Some)
+        })
+        .await
+    }
+
+    fn drive_calling(&self) {
+        let taken = self.lock().take_out_for_caller();
+        if let Some((driven, news)) = taken {
+            self.poll_for_other(driven, news, WaitsFor::Answer);
+        }
+    }
+
+    /// Wakes this one beside the task, and before it, for what happens next. It is asked for nothing.
+    fn admit_caller(&self, cx: &Context<'_>) {
+        let mut state = self.lock();
+        if let Place::Over = state.place {
+            return;
+        }
+        let left = match &state.caller {
+            Some(caller) if caller.will_wake(cx.waker()) => None,
+            _ => state.caller.replace(cx.waker().clone()),
+        };
+        drop(state);
+        drop(left);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
@@ -252,6 +322,7 @@ impl<W: Work> Seat<W> {
 enum WaitsFor {
     Receipt,
     Message,
+    Answer,
 }
 
 impl<W: Work> Drive for Seat<W> {
@@ -351,6 +422,19 @@ impl<W: Work> State<W> {
         self.take_out()
     }
 
+    /// The work, if who waits for an answer may poll it now. Where there are several threads, the task is woken for it on one of
+    /// them as well.
+    fn take_out_for_caller(&mut self) -> Option<(Box<Driven<W>>, News)> {
+        if self.news == News::None
+            || !self.audience.shares_thread
+            || !self.is_shared()
+            || !self.audience.takes_turn()
+        {
+            return None;
+        }
+        self.take_out()
+    }
+
     /// The work, if a subscriber may poll it now.
     fn take_out_for_guest(&mut self) -> Option<(Box<Driven<W>>, News)> {
         if !self.is_shared() || !self.audience.takes_turn() {
@@ -376,12 +460,13 @@ impl<W: Work> Drop for Running<W> {
         let mut state = self.0.lock();
         let left = match state.place {
             Place::Out | Place::Forsaken => std::mem::replace(&mut state.place, Place::Forsaken),
+            Place::Over => Place::Over,
             _ => std::mem::replace(&mut state.place, Place::Empty),
         };
-        let task = state.task.take();
+        let wakers = (state.task.take(), state.caller.take());
         let audience = std::mem::take(&mut state.audience);
         drop(state);
-        drop((left, task, audience));
+        drop((left, wakers, audience));
     }
 }
 
