@@ -71,6 +71,7 @@ impl Task {
         true
     }
 
+    #[cold]
     fn disconnect(&mut self) -> bool {
         self.wanted = false;
         self.idle_since = None;

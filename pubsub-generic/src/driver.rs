@@ -128,8 +128,8 @@ pub(crate) struct Task {
     pub(crate) chunks: Vec<Bytes>,
     pub(crate) output: BytesMut,
     sleep: Pin<Box<Sleep>>,
-    /// `sleep` has been set, and polled since.
-    is_timed: bool,
+    /// `sleep` has been polled since it was set, and wakes whoever polls at this moment; `None` before the first.
+    timed_for: Option<Instant>,
     /// The earliest deadline when it was last looked for. One that is set later is looked for at the end of that poll.
     quiet_until: Instant,
     /// Since then an earlier one may have been set. All do that but a publish that goes straight through and plain messages:
@@ -302,9 +302,9 @@ impl Task {
             clock_due: None,
             chunks: Vec::new(),
             output: BytesMut::new(),
-            // Later than any deadline, so that it is set to the first of them.
+            // Set anew for the first deadline.
             sleep: Box::pin(tokio::time::sleep_until(now + FAR_AWAY)),
-            is_timed: false,
+            timed_for: None,
             quiet_until: now,
             may_have_armed: true,
             is_listening: false,
@@ -346,13 +346,27 @@ impl Task {
     }
 
     /// Moves the link on by what its transport or its attempt has to say.
+    #[inline]
     fn drive_link(&mut self, cx: &mut Context<'_>) -> bool {
+        match &self.link {
+            Link::Open(open) if self.parting.is_none() => {
+                if open.is_drained && open.up_since.is_some() {
+                    return self.close_if_idle();
+                }
+                self.receive(cx)
+            }
+            _ => self.drive_any_link(cx),
+        }
+    }
+
+    #[inline(never)]
+    fn drive_any_link(&mut self, cx: &mut Context<'_>) -> bool {
+        self.may_have_armed = true;
         if let Some(parting) = &mut self.parting
             && (parting.transport.poll_close(cx).is_ready() || self.now >= parting.deadline)
         {
             self.parting = None;
         }
-        self.may_have_armed |= !matches!(self.link, Link::Open(_));
         match &mut self.link {
             Link::Idle => self.start_if_due(),
             Link::Waiting { until } => {
@@ -406,6 +420,7 @@ impl Task {
     }
 
     /// Takes one batch off the transport, through the session, to the subscribers.
+    #[inline(never)]
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {
         let Link::Open(open) = &mut self.link else {
             return false;
@@ -456,6 +471,17 @@ impl Task {
         self.drop_transport(end, error.into());
     }
 
+    /// There is more to do, after the others.
+    #[inline(never)]
+    fn give_way(&mut self, cx: &mut Context<'_>) {
+        let _ = self.deliver();
+        let _ = self.flush(cx);
+        self.quiet_until = self.now;
+        // Polled once, this asks to be woken when all of them have had their turn, the future in `block_on` and the sockets
+        // included; waking ourselves would come before these.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+    }
+
     /// Sleeps until the earliest deadline. Returns whether it has passed already.
     #[inline]
     fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
@@ -473,9 +499,7 @@ impl Task {
     /// Whether the earliest deadline is the one last found, or later, and the timer is set for it.
     fn is_quiet(&self) -> bool {
         !self.may_have_armed
-            && self.is_timed
-            && !self.sleep.is_elapsed()
-            && self.now < self.quiet_until
+            && self.timed_for.is_some_and(|at| self.now < at)
             && self.is_up()
             && self.idle_since.is_none()
             && self.closing.is_none()
@@ -492,7 +516,7 @@ impl Task {
         self.quiet_until = deadline;
         // Deadlines move with every packet, mostly further away: waking once too early costs less than to set the timer
         // each time.
-        if deadline < self.sleep.deadline() || self.sleep.is_elapsed() || !self.is_timed {
+        if self.timed_for.is_none_or(|at| deadline < at) || self.sleep.is_elapsed() {
             let deadline = match self.link {
                 // The earliest timer that a connection needs later, if it closes soon: to set one for an earlier moment wakes
                 // the runtime.
@@ -500,7 +524,7 @@ impl Task {
                 _ => deadline,
             };
             self.sleep.as_mut().reset(deadline);
-            self.is_timed = true;
+            self.timed_for = Some(deadline);
             // Polled but this once, it must not be put off because the runtime thinks that it is others' turn.
             let sleep = std::pin::pin!(tokio::task::unconstrained(self.sleep.as_mut()));
             return sleep.poll(cx).is_ready();
@@ -688,12 +712,7 @@ impl Work for Task {
                 return Poll::Pending;
             }
         }
-        let _ = self.deliver();
-        let _ = self.flush(cx);
-        self.quiet_until = self.now;
-        // There is more to do, after the others. Polled once, this asks to be woken when all of them have had their turn,
-        // the future in `block_on` and the sockets included; waking ourselves would come before these.
-        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        self.give_way(cx);
         Poll::Pending
     }
 

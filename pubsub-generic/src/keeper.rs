@@ -237,7 +237,13 @@ impl Keeper {
 
 impl Task {
     /// Follows up on the store's work, and gives it more. Returns whether there may be more to do at once.
+    #[inline]
     pub(crate) fn keep(&mut self, cx: &mut Context<'_>) -> bool {
+        self.keeper.is_some() && self.keep_records(cx)
+    }
+
+    #[inline(never)]
+    fn keep_records(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(keeper) = &mut self.keeper else {
             return false;
         };

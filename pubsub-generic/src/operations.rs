@@ -120,6 +120,7 @@ impl Task {
     }
 
     /// Makes room for what was accepted in the place of the oldest: those that the session has, then those in line.
+    #[cold]
     pub(crate) fn drop_the_oldest(&mut self) {
         let mut excess = std::mem::take(&mut self.batch.excess);
         while excess.messages > 0 || excess.bytes > 0 {

@@ -134,6 +134,7 @@ impl Subscriptions {
 }
 
 impl Task {
+    #[inline(never)]
     pub(crate) fn operation(&mut self, operation: Operation) {
         if self.unclaimed.is_some() {
             match &operation {
@@ -171,6 +172,7 @@ impl Task {
     }
 
     /// Gives the session as many steps as it has room for, in order. Returns whether it took any.
+    #[inline(never)]
     pub(crate) fn feed_operations(&mut self) -> bool {
         let mut more = false;
         while let Some(step) = self.subscriptions.queue.pop_front() {

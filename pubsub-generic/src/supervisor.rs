@@ -69,6 +69,7 @@ impl Task {
         }
     }
 
+    #[cold]
     pub(crate) fn connect_asked(&mut self, reply: oneshot::Sender<Result<(), ProviderError>>) {
         if self.is_up() && self.resubscribing_until.is_none() {
             self.completed.operations += 1;
@@ -83,6 +84,7 @@ impl Task {
         }
     }
 
+    #[cold]
     pub(crate) fn network_changed(&mut self, network: Network) {
         self.facts.network(network);
         if network == Network::Up {

@@ -45,7 +45,9 @@ impl Task {
         self.is_listening = false;
         self.shared.inbox.take(&mut self.batch, &mut self.completed);
         self.settle_deliveries();
-        self.drop_the_oldest();
+        if self.batch.excess != Load::default() {
+            self.drop_the_oldest();
+        }
         if let Some(farewell) = self.batch.farewell {
             self.may_have_armed = true;
             self.begin_closing(farewell);
@@ -79,7 +81,7 @@ impl Task {
             }
         }
         more |= !self.batch.commands.is_empty() && !self.is_reloading();
-        if self.feed_operations() {
+        if self.subscriptions.is_waiting_for_room() && self.feed_operations() {
             self.may_have_armed = true;
             self.count_subscriptions();
             more = true;
@@ -185,7 +187,13 @@ impl Task {
     }
 
     /// Writes what the session has to send, as much as the transport takes now.
+    #[inline]
     pub(crate) fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
+        self.session.may_transmit() && self.transmit_packets(cx)
+    }
+
+    #[inline(never)]
+    fn transmit_packets(&mut self, cx: &mut Context<'_>) -> bool {
         let mut written = 0;
         while written < MAX_PACKETS_A_ROUND && self.session.may_transmit() {
             self.may_have_armed = true;
