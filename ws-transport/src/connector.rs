@@ -241,7 +241,8 @@ impl Connector {
                     .get()
                     .map_err(|error| ConnectError::Tls(TlsError::Config(error)))?;
                 // Large, and no part of a connect without it.
-                Ok(Box::pin(tls.handshake(target, io)).await?)
+                let max_read_len = self.websocket.read_buffer_len;
+                Ok(Box::pin(tls.handshake(target, io, max_read_len)).await?)
             }
             #[cfg(not(feature = "tls"))]
             Security::Tls => Err(TlsError::NotCompiled.into()),

@@ -155,7 +155,7 @@ impl Proxy {
                     .get()
                     .map_err(|error| ProxyError::Tls(crate::TlsError::Config(error)))?;
                 let stream = tls
-                    .handshake(&self.address, io)
+                    .handshake(&self.address, io, 0)
                     .await
                     .map_err(ProxyError::Tls)?;
                 Ok(Box::new(stream))

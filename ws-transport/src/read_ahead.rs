@@ -1,4 +1,4 @@
-//! Reading ahead of tungstenite, while the peer sends more than its small buffer takes.
+//! Reading ahead of tungstenite, and of TLS, while the peer sends more than their buffers take.
 
 use std::{
     io,
@@ -16,7 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 /// that buffer is better small. But by itself each system call would bring little, and cost much: the kernel answers
 /// the peer, and often does the peer's sending, in every one of them. So what follows a read that filled its room is
 /// read into here, and handed on from here. What there is room for grows with each such read, up to `max_len`; it is
-/// given back when nothing more has arrived, so that an idle connection holds nothing here.
+/// given back when nothing more has arrived, so that an idle connection holds nothing here. What it was good for is
+/// remembered: where much came in one go, the next is read at once into as much room as that takes.
+///
+/// rustls asks for what one record takes: below it this saves the same system calls.
 pub(crate) struct ReadAhead<S> {
     stream: S,
     /// Read. A place in it is moved on for less than its beginning is.
@@ -27,6 +30,11 @@ pub(crate) struct ReadAhead<S> {
     next_len: usize,
     max_len: usize,
     brings: Brings,
+    reader: Reader,
+    /// How much has come since nothing more had arrived; saturating.
+    burst: usize,
+    /// How much to read at least, where the last burst was a long one; otherwise 0.
+    least_len: usize,
     /// How many bytes tungstenite was handed in all, modulo 2^32 or 2^64.
     handed: usize,
     /// How the stream ended when it was asked for more, until tungstenite reads so far.
@@ -46,6 +54,14 @@ pub(crate) enum Brings {
     },
 }
 
+/// Who is handed what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Tungstenite,
+    #[cfg(feature = "tls")]
+    Tls,
+}
+
 impl<S> ReadAhead<S> {
     /// `ahead` has been read from the stream already.
     pub(crate) fn new(stream: S, ahead: Bytes, max_len: usize, brings: Brings) -> Self {
@@ -59,8 +75,22 @@ impl<S> ReadAhead<S> {
                 Brings::Records { .. } => max_len.min(RECORD_LEN),
             },
             brings,
+            reader: Reader::Tungstenite,
+            burst: 0,
+            least_len: 0,
             handed: 0,
             end: None,
+        }
+    }
+
+    /// For TLS to read from. A few records at a time are enough: more only drive each other out of the cache, while
+    /// what TLS does to them takes longer than the system calls.
+    #[cfg(feature = "tls")]
+    pub(crate) fn below_tls(stream: S, max_len: usize) -> Self {
+        let max_len = max_len.min(FEW_RECORDS_LEN);
+        Self {
+            reader: Reader::Tls,
+            ..Self::new(stream, Bytes::new(), max_len, Brings::Bytes)
         }
     }
 
@@ -70,15 +100,28 @@ impl<S> ReadAhead<S> {
         self.handed
     }
 
-    /// Whether tungstenite had better be handed the next piece at once.
+    /// Whether the next piece had better be handed on at once.
     fn is_direct(&self, room: usize) -> bool {
-        let for_long = self.brings != Brings::Bytes && room > SHORT_ROOM;
-        for_long || self.next_len <= room
+        match self.brings {
+            // As long as there is more room here, that is used: the end of a message, asked for by itself, would take a
+            // system call.
+            Brings::Bytes => self.next_len.max(self.ahead_len()) <= room,
+            Brings::Records { .. } => room > SHORT_ROOM || self.next_len <= room,
+        }
+    }
+
+    /// How much room there is here for a read, or had better be. What is left of a lone message is none.
+    fn ahead_len(&self) -> usize {
+        match self.ahead.capacity() {
+            room @ FIRST_LEN.. => room.max(self.least_len),
+            _ => self.least_len,
+        }
     }
 
     /// tungstenite was handed so much of so much room.
     fn handed_at_once(&mut self, room: usize, taken: usize) {
         let is_filled = taken == room;
+        self.burst = self.burst.saturating_add(taken);
         let more = match &mut self.brings {
             Brings::Bytes => is_filled,
             Brings::Records { short } => {
@@ -92,6 +135,7 @@ impl<S> ReadAhead<S> {
 
     /// So much was read ahead into so much room.
     fn read_ahead(&mut self, room: usize, taken: usize) {
+        self.burst = self.burst.saturating_add(taken);
         let more = match &mut self.brings {
             Brings::Bytes => taken == room,
             Brings::Records { short } => {
@@ -119,8 +163,22 @@ impl<S> ReadAhead<S> {
         self.next_len = 0;
         self.ahead = Vec::new();
         self.handed_on = 0;
-        if let Brings::Records { short } = &mut self.brings {
-            *short = 0;
+        let is_long = self.burst >= LONG_BURST;
+        self.burst = 0;
+        match (&mut self.brings, self.reader) {
+            (Brings::Records { short }, _) => *short = 0,
+            (Brings::Bytes, Reader::Tungstenite) if is_long => {
+                self.least_len = LONG_LEN.min(self.max_len);
+            }
+            (Brings::Bytes, _) => self.least_len = 0,
+        }
+    }
+
+    /// How much of the room is used.
+    fn piece_len(&self, room: usize) -> usize {
+        match (self.reader, room.checked_sub(SLACK)) {
+            (Reader::Tungstenite, Some(rest)) if rest > SLACK => rest,
+            _ => room,
         }
     }
 }
@@ -166,7 +224,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
             if this.is_direct(room) {
                 let len = match this.brings {
                     Brings::Bytes => room,
-                    Brings::Records { .. } => piece_len(room),
+                    Brings::Records { .. } => this.piece_len(room),
                 };
                 let read = read_piece(Pin::new(&mut this.stream), cx, buf, len);
                 match read {
@@ -182,8 +240,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
             // The room of what was handed on is used again where it is enough.
             this.ahead.clear();
             this.handed_on = 0;
-            if this.ahead.capacity() < this.next_len {
-                this.ahead = Vec::with_capacity(this.next_len);
+            let wanted = this.next_len.max(this.least_len);
+            if this.ahead.capacity() < wanted {
+                this.ahead = Vec::with_capacity(wanted);
             }
             let len = this.ahead.capacity();
             let read = pin!(this.stream.read_buf(&mut this.ahead)).poll(cx);
@@ -193,8 +252,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
             let taken = ready!(read)?;
             this.read_ahead(len, taken);
         }
+        let len = this.piece_len(room);
         let ahead = this.ahead.get(this.handed_on..).unwrap_or_default();
-        let (piece, _) = ahead.split_at(piece_len(room).min(ahead.len()));
+        let (piece, _) = ahead.split_at(len.min(ahead.len()));
         buf.put_slice(piece);
         this.handed_on += piece.len();
         this.handed = this.handed.wrapping_add(piece.len());
@@ -209,6 +269,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    // TLS hands over several records at a time.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -227,7 +300,7 @@ fn read_piece<S: AsyncRead>(
     buf: &mut ReadBuf<'_>,
     len: usize,
 ) -> Poll<io::Result<()>> {
-    // tungstenite has cleared it before.
+    // It has been cleared before, by tungstenite or rustls.
     let mut piece = ReadBuf::new(buf.initialize_unfilled_to(len));
     ready!(stream.poll_read(cx, &mut piece))?;
     let len = piece.filled().len();
@@ -235,19 +308,22 @@ fn read_piece<S: AsyncRead>(
     Poll::Ready(Ok(()))
 }
 
-/// How much of its room tungstenite is handed.
-fn piece_len(room: usize) -> usize {
-    match room.checked_sub(SLACK) {
-        Some(rest) if rest > SLACK => rest,
-        _ => room,
-    }
-}
-
 /// What is read where nothing more is expected.
 const MORE_LEN: usize = 2 * 1024;
 
 /// The first read into `ahead`: what a burst of some hundred small messages takes.
 const FIRST_LEN: usize = 16 * 1024;
+
+/// As much in one burst may be the first of more.
+const LONG_BURST: usize = 64 * 1024;
+
+/// What is read into after a long burst: more than what peers mostly write in one go, and not so much that it drives the
+/// messages out of the cache.
+const LONG_LEN: usize = 256 * 1024;
+
+/// What is read ahead of TLS at most.
+#[cfg(feature = "tls")]
+const FEW_RECORDS_LEN: usize = 64 * 1024;
 
 /// What of its room tungstenite keeps when it is handed what was read ahead: it makes room for a whole message behind all
 /// that it has, be the message among that or not, and would move it all to a larger buffer for a small one.
@@ -327,14 +403,19 @@ mod tests {
         const K: usize = 1024;
         let mut reader = reader(1024 * K, b"", 256 * K);
         assert_eq!(drain(&mut reader, 2 * K), 1024 * K);
-        let asked = [2, 16, 64, 256, 256, 256, 256, 2].map(|len| len * K);
+        let asked = [2, 16, 64, 256, 256, 256, 256, 256].map(|len| len * K);
         assert_eq!(reader.stream.asked, asked);
         assert_eq!(reader.ahead.capacity(), 0, "held while idle");
 
-        reader.stream.left = 3 * K;
-        reader.stream.asked.clear();
-        assert_eq!(drain(&mut reader, 2 * K), 3 * K);
-        assert_eq!(reader.stream.asked, [2, 16, 2].map(|len| len * K));
+        // The next may be as long as that was; when it was not, they grow again.
+        for asked in [&[256, 256][..], &[2, 16, 16]] {
+            reader.stream.left = 3 * K;
+            reader.stream.asked.clear();
+            assert_eq!(drain(&mut reader, 2 * K), 3 * K);
+            let asked: Vec<_> = asked.iter().map(|len| len * K).collect();
+            assert_eq!(reader.stream.asked, asked);
+            assert_eq!(reader.ahead.capacity(), 0, "held while idle");
+        }
     }
 
     #[test]
@@ -383,10 +464,112 @@ mod tests {
                 let mut buf = ReadBuf::new(&mut space);
                 let read = Pin::new(&mut reader).poll_read(&mut cx, &mut buf);
                 assert!(read.is_ready());
-                assert_eq!(buf.filled().len(), piece_len(room));
+                assert_eq!(buf.filled().len(), reader.piece_len(room));
             }
         }
         assert_eq!(reader.ahead.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_left_after_a_read_that_was_not_filled_is_read_with_what_follows() {
+        const K: usize = 1024;
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut reader = reader(5 * K, b"", 256 * K);
+        let mut read = |reader: &mut ReadAhead<Source>, room| {
+            let mut space = vec![0; room];
+            let mut buf = ReadBuf::new(&mut space);
+            let read = Pin::new(reader).poll_read(&mut cx, &mut buf);
+            (read.is_ready(), buf.filled().len())
+        };
+        for _ in 0..3 {
+            assert!(read(&mut reader, 2 * K).0);
+        }
+        assert_eq!(reader.stream.asked, [2 * K, 16 * K]);
+        reader.stream.left = 7 * K;
+        // The end of a message, and the beginning of the next.
+        assert_eq!(read(&mut reader, 50), (true, 50));
+        assert!(read(&mut reader, 2 * K).0);
+        assert_eq!(reader.stream.asked, [2 * K, 16 * K, 16 * K]);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn below_tls_a_few_records_are_read_at_a_time_and_all_room_is_used() {
+        const K: usize = 1024;
+        // What rustls asks for: so much when it begins, and then one record with its header.
+        const RECORD: usize = 18 * K + 5;
+        let source = Source {
+            left: 300 * K,
+            asked: Vec::new(),
+        };
+        let mut reader = ReadAhead::below_tls(source, 1024 * K);
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut all, mut room) = (0, 4 * K);
+        loop {
+            let mut space = vec![0; room];
+            let mut buf = ReadBuf::new(&mut space);
+            match Pin::new(&mut reader).poll_read(&mut cx, &mut buf) {
+                Poll::Ready(read) => read.unwrap(),
+                Poll::Pending => break,
+            }
+            let is_last = reader.handed_on == reader.ahead.len();
+            assert!(is_last || buf.filled().len() == room);
+            all += buf.filled().len();
+            room = RECORD;
+        }
+        assert_eq!(all, 300 * K);
+        let (few, rest) = reader.stream.asked.split_at(2);
+        assert_eq!(few, [4 * K, RECORD]);
+        assert_eq!(rest, [64 * K; 6]);
+        assert_eq!(reader.ahead.capacity(), 0, "held while idle");
+        // A long burst is nothing new here.
+        assert_eq!(reader.least_len, 0);
+    }
+
+    /// Takes all at once, and says in how many slices it came.
+    struct Sink(Vec<usize>);
+
+    impl AsyncWrite for Sink {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(1);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            bufs: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bufs.len());
+            Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn records_that_are_written_together_stay_together() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut writer = ReadAhead::new(Sink(Vec::new()), Bytes::new(), 1024, Brings::Bytes);
+        assert!(writer.is_write_vectored());
+        let records = [io::IoSlice::new(b"one"), io::IoSlice::new(b"other")];
+        let written = Pin::new(&mut writer).poll_write_vectored(&mut cx, &records);
+        assert!(matches!(written, Poll::Ready(Ok(8))));
+        assert_eq!(writer.stream.0, [2]);
     }
 
     #[test]

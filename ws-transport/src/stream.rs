@@ -8,6 +8,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+#[cfg(feature = "tls")]
+use crate::read_ahead::ReadAhead;
+
 /// A two-way byte stream, as [`Dial`](crate::Dial) returns it. Implemented for everything that fits.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -28,7 +31,7 @@ pub struct Stream {
 enum Inner {
     Plain(BoxedIo),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::client::TlsStream<BoxedIo>>),
+    Tls(Box<tokio_rustls::client::TlsStream<ReadAhead<BoxedIo>>>),
 }
 
 impl Stream {
@@ -39,7 +42,7 @@ impl Stream {
     }
 
     #[cfg(feature = "tls")]
-    pub(crate) fn tls(io: tokio_rustls::client::TlsStream<BoxedIo>) -> Self {
+    pub(crate) fn tls(io: tokio_rustls::client::TlsStream<ReadAhead<BoxedIo>>) -> Self {
         Self {
             inner: Inner::Tls(Box::new(io)),
         }

@@ -14,7 +14,7 @@ use rustls::{
     },
 };
 
-use crate::{BoxedIo, Stream, Target, TlsConfigError, TlsError};
+use crate::{BoxedIo, Stream, Target, TlsConfigError, TlsError, read_ahead::ReadAhead};
 
 /// How TLS connections are made: whom to trust, who we are, and with which cryptographic provider.
 ///
@@ -58,8 +58,15 @@ impl TlsConfig {
         Self { client: config }
     }
 
-    pub(crate) async fn handshake(&self, target: &Target, io: BoxedIo) -> Result<Stream, TlsError> {
+    /// At most `max_read_len` is read at once, but what TLS itself asks for.
+    pub(crate) async fn handshake(
+        &self,
+        target: &Target,
+        io: BoxedIo,
+        max_read_len: usize,
+    ) -> Result<Stream, TlsError> {
         let name = server_name(target)?;
+        let io = ReadAhead::below_tls(io, max_read_len);
         tokio_rustls::TlsConnector::from(Arc::clone(&self.client))
             .connect(name, io)
             .await

@@ -6,25 +6,30 @@ mod common;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
+use bytes::Bytes;
 use common::{
-    InMemory, echo, endpoint, request, serve,
+    InMemory, Once,
+    chop::Chopped,
+    echo, endpoint, request, serve,
     tls::{Authority, Leaf, acceptor, acceptor_with, client, provider, trusting},
 };
+use futures_util::{SinkExt as _, StreamExt as _};
 use rcgen::{CertificateParams, date_time_ymd};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::Message;
 use ws_transport::{
     BaseRoots, ConnectError, ConnectStage, Connector, TlsConfig, TlsConfigError, TlsError,
-    WebSocket, WebSocketError,
+    UpgradeRequest, WebSocket, WebSocketError,
 };
 
 async fn serve_tls(acceptor: TlsAcceptor) -> (SocketAddr, JoinHandle<()>) {
@@ -67,6 +72,49 @@ async fn bytes_go_out_and_come_back_over_wss() {
     let mut socket = connect(tls, address).await.unwrap();
     exchange(&mut socket).await;
     socket.close().await;
+}
+
+#[tokio::test]
+async fn messages_arrive_however_records_cut_them_and_the_stream_cuts_records() {
+    // Around a small message, tungstenite's buffer, a record, and what is read ahead of TLS.
+    let lens = [
+        1, 125, 126, 2046, 2048, 16_363, 16_384, 16_385, 40_000, 65_536, 200_000,
+    ];
+    let message = move |at: usize| {
+        let len = lens[at % lens.len()];
+        Bytes::from_iter((0..len).map(|byte| (at + byte % 251) as u8))
+    };
+    let small = |at: usize| Bytes::from_owner(at.to_be_bytes());
+    let sent = move |at| if at < 33 { message(at) } else { small(at) };
+    const COUNT: usize = 3_000;
+    let authority = Authority::new("ours");
+    let acceptor = acceptor(&authority.server("broker.example"));
+    let endpoint = "wss://broker.example/".parse().unwrap();
+    for cuts in [vec![1_000_000], vec![0, 16_406], vec![1, 0, 5_000, 17]] {
+        let (ours, theirs) = duplex(256 * 1024);
+        let acceptor = acceptor.clone();
+        let server = tokio::spawn(async move {
+            let stream = acceptor.accept(theirs).await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            for at in 0..COUNT {
+                socket.feed(Message::Binary(sent(at))).await.unwrap();
+            }
+            socket.flush().await.unwrap();
+            assert!(socket.next().await.unwrap().unwrap().is_close());
+        });
+        let ours = Chopped::new(ours, cuts, vec![1_000_000]);
+        let mut socket = Connector::new()
+            .tls(trusting(&authority).build().unwrap())
+            .dialer(Once(Mutex::new(Some(ours))))
+            .connect(&endpoint, &UpgradeRequest::new())
+            .await
+            .unwrap();
+        for at in 0..COUNT {
+            assert_eq!(socket.recv().await.unwrap().unwrap(), sent(at), "{at}");
+        }
+        socket.close().await;
+        server.await.unwrap();
+    }
 }
 
 #[tokio::test]
