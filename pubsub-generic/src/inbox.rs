@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use mqtt_session::Subscription;
@@ -71,6 +71,8 @@ pub(crate) struct Inbox {
     /// Something has come in since [`take`](Self::take). Changed under the lock, and read by the task without it: what it misses
     /// rings its bell.
     has_news: AtomicBool,
+    /// The task's, from the first time that it sleeps: rung as it is, it need not be counted for each sleep.
+    bell: OnceLock<Waker>,
     max_messages: usize,
     max_bytes: usize,
 }
@@ -80,8 +82,8 @@ struct State {
     commands: VecDeque<Command>,
     receipts: Receipts,
     settlements: Vec<(u64, Settlement)>,
-    /// Set only while the task sleeps: whoever takes it has to wake it.
-    sleeper: Option<Waker>,
+    /// The task sleeps: whoever clears this has to wake it.
+    is_asleep: bool,
     /// Publishes accepted and not completed, here or in the task, and their topic and payload bytes.
     load: Load,
     /// Those of them that the task has not taken yet.
@@ -145,6 +147,7 @@ impl Inbox {
                 ..State::default()
             }),
             has_news: AtomicBool::new(false),
+            bell: OnceLock::new(),
             max_messages,
             max_bytes,
         }
@@ -266,7 +269,7 @@ impl Inbox {
     pub(crate) fn take(&self, batch: &mut Batch, completed: &mut Load) {
         let mut state = self.lock();
         self.has_news.store(false, Ordering::Relaxed);
-        state.sleeper = None;
+        state.is_asleep = false;
         state.account(completed);
         if batch.commands.is_empty() {
             std::mem::swap(&mut batch.commands, &mut state.commands);
@@ -308,6 +311,8 @@ impl Inbox {
         farewell_seen: Option<Farewell>,
         completed: &mut Load,
     ) -> bool {
+        // There is but one.
+        let _ = self.bell.get_or_init(|| bell.clone());
         let mut state = self.lock();
         state.account(completed);
         let farewell = match state.door {
@@ -317,7 +322,7 @@ impl Inbox {
         if state.has_more() || farewell != farewell_seen {
             return false;
         }
-        state.sleeper = Some(bell.clone());
+        state.is_asleep = true;
         true
     }
 
@@ -327,10 +332,10 @@ impl Inbox {
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         self.has_news.store(true, Ordering::Release);
-        let sleeper = state.sleeper.take();
+        let was_asleep = std::mem::replace(&mut state.is_asleep, false);
         drop(state);
-        if let Some(sleeper) = sleeper {
-            sleeper.wake();
+        if was_asleep && let Some(bell) = self.bell.get() {
+            bell.wake_by_ref();
         }
     }
 
@@ -402,6 +407,9 @@ pub(crate) fn displaced_error() -> ProviderError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
     use pubsub_core::{PublishStage, TopicName};
 
     use super::*;
@@ -515,13 +523,25 @@ mod tests {
         );
     }
 
+    #[derive(Default)]
+    struct Rings(AtomicUsize);
+
+    impl Wake for Rings {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn the_sleeper_is_woken_once_and_only_if_it_sleeps() {
         let inbox = Inbox::new(9, 9, Receipts::new());
-        let bell = Waker::noop();
+        let rings = Arc::new(Rings::default());
+        let bell = &Waker::from(Arc::clone(&rings));
+        let rung = || rings.0.load(Ordering::Relaxed);
         assert!(inbox.sleep(bell, None, &mut Load::default()));
         inbox.notify(unsubscribe());
-        assert!(inbox.lock().sleeper.is_none());
+        inbox.notify(unsubscribe());
+        assert_eq!(rung(), 1);
         assert!(
             !inbox.sleep(bell, None, &mut Load::default()),
             "something has come in"
@@ -529,6 +549,7 @@ mod tests {
         inbox.take(&mut Batch::default(), &mut Load::default());
         assert!(inbox.sleep(bell, None, &mut Load::default()));
         inbox.close(Farewell::AtOnce);
+        assert_eq!(rung(), 2);
         assert!(
             !inbox.sleep(bell, None, &mut Load::default()),
             "the farewell has not been seen"

@@ -356,6 +356,8 @@ impl Provider for MqttProvider {
         self.shared.options.matching
     }
 
+    // Otherwise it is made in the application's crate, with a copy of its own of all that the seat does.
+    #[inline(never)]
     fn driver(&self) -> Option<Arc<dyn Drive>> {
         Some(Arc::clone(&self.seat) as Arc<_>)
     }
