@@ -234,9 +234,13 @@ impl<W: Work> Seat<W> {
         let (mut guest, mut caller, mut task, mut is_late) = (None, None, None, false);
         if let Place::Free(driven) = &state.place {
             if news == News::Any {
-                let is_shared = state.audience.shares_thread && driven.work.is_shared();
+                let may_call = state.caller.is_some()
+                    && state.audience.shares_thread
+                    && driven.work.is_shared();
                 guest = state.audience.call();
-                caller = is_shared.then(|| state.caller.take()).flatten();
+                if may_call {
+                    caller = state.caller.take();
+                }
             }
             task = state.task_to_wake();
             is_late = news == News::Handles
@@ -246,8 +250,11 @@ impl<W: Work> Seat<W> {
         }
         drop(state);
         // In this order: a runtime with one thread has them in a row.
-        for first in [guest, caller].into_iter().flatten() {
-            first.wake();
+        if let Some(guest) = guest {
+            guest.wake();
+        }
+        if let Some(caller) = caller {
+            caller.wake();
         }
         match task {
             Some(task) if is_late => wake_late(task),
