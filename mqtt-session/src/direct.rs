@@ -84,29 +84,30 @@ impl Session {
             Ok(size) => size,
             Err(reason) => return Err(PublishError::new(reason, publish)),
         };
-        let before = out.len();
-        let expires_at = self.expiry_of(&publish);
+        // `max_in_flight` is below the number of identifiers, so there is one.
+        let Some(packet_id) = self.in_flight.take_id() else {
+            return Err(PublishError::new(
+                PublishErrorReason::TooManyQueued,
+                publish,
+            ));
+        };
         let id = PublishId(self.next_publish);
         self.next_publish += 1;
         let outgoing = Outgoing {
             id,
+            expires_at: self.expiry_of(&publish),
             publish,
-            expires_at,
             size,
         };
-        match self.in_flight.push(InFlightEntry::new(outgoing, stage)) {
-            Ok(packet_id) if self.write_in_flight(packet_id, out) => {
-                self.on_written_directly(out.len() - before);
-                Ok(Published::InFlight(id))
-            }
+        self.in_flight
+            .put_last(packet_id, InFlightEntry::new(outgoing, stage));
+        let before = out.len();
+        if !self.write_in_flight(packet_id, out) {
             // Its end has been reported.
-            Ok(_) => Ok(Published::Queued(id)),
-            // `max_in_flight` is below the number of identifiers, so there is one.
-            Err(entry) => Err(PublishError::new(
-                PublishErrorReason::TooManyQueued,
-                entry.outgoing.publish,
-            )),
+            return Ok(Published::Queued(id));
         }
+        self.on_written_directly(out.len() - before);
+        Ok(Published::InFlight(id))
     }
 
     /// Whether the next packet to write would be that of a new message of this QoS.

@@ -184,6 +184,7 @@ pub(crate) struct InFlightEntry {
 
 impl InFlightEntry {
     /// One that was never sent.
+    #[inline(always)]
     pub(crate) fn new(outgoing: Outgoing, stage: Stage) -> Self {
         Self {
             outgoing,
@@ -245,17 +246,23 @@ impl InFlight {
         self.bytes
     }
 
-    /// Puts a new entry at the end. `None` gives it back: every identifier is in use.
+    /// Puts a new entry at the end. An error gives it back: every identifier is in use.
     pub(crate) fn push(&mut self, entry: InFlightEntry) -> Result<PacketId, Box<InFlightEntry>> {
-        //= MQTT-2.2.1-3
-        //= MQTT-4.3.2-1
-        //= MQTT-4.3.3-1
-        //= v3.1.1 MQTT-2.3.1-2
-        let Some(id) = self.ids.take() else {
+        let Some(id) = self.take_id() else {
             return Err(Box::new(entry));
         };
-        self.link_last(id, entry);
+        self.put_last(id, entry);
         Ok(id)
+    }
+
+    /// An identifier for an entry that is [put in place](Self::put_last) next. `None`: every one is in use.
+    //= MQTT-2.2.1-3
+    //= MQTT-4.3.2-1
+    //= MQTT-4.3.3-1
+    //= v3.1.1 MQTT-2.3.1-2
+    #[inline]
+    pub(crate) fn take_id(&mut self) -> Option<PacketId> {
+        self.ids.take()
     }
 
     //= MQTT-4.6.0-1
@@ -265,20 +272,27 @@ impl InFlight {
         if !self.ids.reserve(id) {
             return false;
         }
-        self.link_last(id, entry);
+        self.put_last(id, entry);
         true
     }
 
-    fn link_last(&mut self, id: PacketId, entry: InFlightEntry) {
+    /// Puts an entry at the end, under an identifier that was taken for it.
+    // A part of its callers, so that the entry is put together where it stays.
+    #[inline(always)]
+    pub(crate) fn put_last(&mut self, id: PacketId, entry: InFlightEntry) {
+        self.bytes += entry.outgoing.size;
+        let mut place = self.spare.pop().unwrap_or_default();
+        *place = Some(entry);
+        self.link_last(id, place);
+    }
+
+    fn link_last(&mut self, id: PacketId, place: Place) {
         let index = slot_of(id.value());
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, Slot::default);
         }
         self.len += 1;
-        self.bytes += entry.outgoing.size;
         let before = self.last;
-        let mut place = self.spare.pop().unwrap_or_default();
-        *place = Some(entry);
         self.slots[index] = Slot {
             place: Some(place),
             before,
