@@ -81,11 +81,15 @@ impl Future for PublishReceipt {
     /// When polled again after it resolved.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Fate::Open(slot) = &self.0 {
-            let Poll::Ready(outcome) = slot.poll(cx) else {
-                return Poll::Pending;
-            };
-            self.0 = Fate::Told;
-            return Poll::Ready(outcome);
+            if let Some(delivered) = slot.delivered() {
+                self.0 = Fate::Told;
+                return Poll::Ready(Ok(delivered));
+            }
+            let polled = slot.poll(cx);
+            if polled.is_ready() {
+                self.0 = Fate::Told;
+            }
+            return polled;
         }
         match std::mem::replace(&mut self.0, Fate::Told) {
             Fate::Known(outcome) => Poll::Ready(outcome),

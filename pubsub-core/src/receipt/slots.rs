@@ -117,17 +117,15 @@ impl Handle {
         self.block.lock()[self.place].watched
     }
 
-    /// The outcome, once.
+    /// Whether it was delivered, and how, as far as it can be seen without waiting for those who tell.
     #[inline(always)]
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Result<Delivered, PublishError>> {
-        match self.block.delivered(self.place) {
-            Some(delivered) => Poll::Ready(Ok(delivered)),
-            None => self.poll_unknown(cx),
-        }
+    pub(super) fn delivered(&self) -> Option<Delivered> {
+        self.block.delivered(self.place)
     }
 
+    /// The outcome, once.
     #[inline(never)]
-    fn poll_unknown(&self, cx: &Context<'_>) -> Poll<Result<Delivered, PublishError>> {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Result<Delivered, PublishError>> {
         let mut slots = self.block.lock();
         let slot = &slots[self.place];
         let is_first_wait = slot.stage != PublishStage::Settled && slot.waker.is_none();
@@ -136,7 +134,7 @@ impl Handle {
             driver.drive(cx);
             slots = self.block.lock();
         }
-        if let Some(delivered) = self.block.delivered(self.place) {
+        if let Some(delivered) = self.delivered() {
             return Poll::Ready(Ok(delivered));
         }
         let slot = &mut slots[self.place];
@@ -170,7 +168,7 @@ impl Handle {
 
     /// Nobody waits any more.
     pub(super) fn forget(&self) {
-        if self.block.delivered(self.place).is_none() {
+        if self.delivered().is_none() {
             self.forget_unknown();
         }
     }
