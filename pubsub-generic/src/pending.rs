@@ -40,22 +40,35 @@ impl<T> Pending<T> {
         self.taken == 0 && self.left_behind.is_empty()
     }
 
+    // The usual way is a part of its caller, so that the value is put together where it stays.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, id: PublishId, value: T) {
         if self.taken == 0 {
             self.window.clear();
             self.first = id.value();
         }
-        let place = self.place_of(id);
-        if place != Some(self.window.len()) {
-            // Not the next one: of an earlier process, or known already.
-            match place.and_then(|at| self.window.get_mut(at)) {
-                Some(Some(known)) => *known = value,
-                _ => drop(self.left_behind.insert(id.value(), value)),
-            }
-            return;
+        if self.place_of(id) != Some(self.window.len()) {
+            return self.insert_elsewhere(id, value);
         }
         self.window.push_back(Some(value));
         self.taken += 1;
+        if self.window.len() > 2 * self.taken + SLACK {
+            self.leave_behind();
+        }
+    }
+
+    /// Not the next one: of an earlier process, or known already.
+    #[cold]
+    fn insert_elsewhere(&mut self, id: PublishId, value: T) {
+        let place = self.place_of(id);
+        match place.and_then(|at| self.window.get_mut(at)) {
+            Some(Some(known)) => *known = value,
+            _ => drop(self.left_behind.insert(id.value(), value)),
+        }
+    }
+
+    #[inline(never)]
+    fn leave_behind(&mut self) {
         while self.window.len() > 2 * self.taken + SLACK {
             if let Some(Some(old)) = self.window.pop_front() {
                 self.left_behind.insert(self.first, old);
