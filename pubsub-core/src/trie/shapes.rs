@@ -1,7 +1,5 @@
 //! Which shapes of filters there are, and which of them a topic has to be looked up by.
 
-use std::ops::Range;
-
 use super::levels::{SHAPE_LEVELS, Shape};
 
 /// The listed shapes, sorted beforehand by the topics they can match: that is asked with every match,
@@ -22,11 +20,13 @@ struct Listed {
     filters: u32,
 }
 
-/// First those that begin with a literal level, then the others.
+/// First those that begin with a literal level, then the others. The plan has as many places as there are shapes and levels, at
+/// most.
 #[derive(Clone, Debug, Default)]
 struct Part {
-    literal: Range<usize>,
-    all: Range<usize>,
+    start: u32,
+    literal_end: u32,
+    end: u32,
 }
 
 impl Shapes {
@@ -46,12 +46,13 @@ impl Shapes {
         let Some(part) = self.parts.get(levels) else {
             return &[];
         };
-        let range = if root_is_reserved {
-            &part.literal
+        let end = if root_is_reserved {
+            part.literal_end
         } else {
-            &part.all
+            part.end
         };
-        self.plan.get(range.clone()).unwrap_or_default()
+        let range = part.start as usize..end as usize;
+        self.plan.get(range).unwrap_or_default()
     }
 
     /// One more filter of this shape; false if there are too many shapes.
@@ -90,30 +91,33 @@ impl Shapes {
             let shape = only.shape;
             self.plan.push(shape);
             for (levels, part) in self.parts.iter_mut().enumerate() {
-                let all = 0..usize::from(shape.fits(levels, parent_matches));
-                let literal = match shape.begins_with_wildcard() {
-                    true => 0..0,
-                    false => all.clone(),
+                let end = u32::from(shape.fits(levels, parent_matches));
+                let literal_end = match shape.begins_with_wildcard() {
+                    true => 0,
+                    false => end,
                 };
-                *part = Part { literal, all };
+                *part = Part {
+                    start: 0,
+                    literal_end,
+                    end,
+                };
             }
             return;
         }
         for (levels, part) in self.parts.iter_mut().enumerate() {
-            let mut shapes_where = |begins_with_wildcard| {
-                let from = self.plan.len();
+            let start = self.plan.len();
+            let mut end_with = |begins_with_wildcard| {
                 let shapes = self.listed.iter().map(|listed| listed.shape);
                 self.plan.extend(shapes.filter(|shape| {
                     shape.fits(levels, parent_matches)
                         && shape.begins_with_wildcard() == begins_with_wildcard
                 }));
-                from..self.plan.len()
+                self.plan.len() as u32
             };
-            let literal = shapes_where(false);
-            let others = shapes_where(true);
             *part = Part {
-                all: literal.start..others.end,
-                literal,
+                start: start as u32,
+                literal_end: end_with(false),
+                end: end_with(true),
             };
         }
     }
