@@ -271,22 +271,22 @@ fn judge(
     key: &str,
     request: &UpgradeRequest,
 ) -> Result<Option<HeaderValue>, UpgradeError> {
-    let headers = head.headers;
-    if !has_token(headers, &UPGRADE, "websocket") {
+    let answered = Answered::of(head.headers);
+    if !answered.upgrades {
         return Err(UpgradeError::NoUpgrade);
     }
-    if !has_token(headers, &CONNECTION, "upgrade") {
+    if !answered.connection_upgrades {
         return Err(UpgradeError::NoConnectionUpgrade);
     }
-    let accept = only(headers, &SEC_WEBSOCKET_ACCEPT).map_err(|_| UpgradeError::Accept)?;
+    let accept = answered.accept.only().map_err(|_| UpgradeError::Accept)?;
     if accept.is_none_or(|value| value != derive_accept_key(key.as_bytes()).as_bytes()) {
         return Err(UpgradeError::Accept);
     }
-    if all(headers, &SEC_WEBSOCKET_EXTENSIONS).any(|value| !value.is_empty()) {
+    if answered.has_extensions {
         return Err(UpgradeError::Extension);
     }
-    let chosen =
-        only(headers, &SEC_WEBSOCKET_PROTOCOL).map_err(|_| UpgradeError::SubprotocolUnknown)?;
+    let chosen = answered.subprotocol.only();
+    let chosen = chosen.map_err(|_| UpgradeError::SubprotocolUnknown)?;
     match (&request.subprotocol, chosen, request.policy) {
         (_, Some(_), SubprotocolPolicy::AllowAny) | (None, None, _) => {}
         (Some(offered), Some(chosen), _) if offered.as_bytes() == chosen => {}
@@ -307,37 +307,64 @@ fn judge(
     })
 }
 
-/// The values of this header, as many as there are.
-fn all<'h>(
-    headers: &'h [httparse::Header<'h>],
-    name: &HeaderName,
-) -> impl Iterator<Item = &'h [u8]> {
-    let is_meant = move |header: &&httparse::Header<'_>| {
-        let (given, wanted) = (header.name.as_bytes(), name.as_str().as_bytes());
-        given.eq_ignore_ascii_case(wanted)
-    };
-    headers.iter().filter(is_meant).map(|header| header.value)
+/// What counts of the answer's headers, gathered in one pass.
+#[derive(Default)]
+struct Answered<'h> {
+    upgrades: bool,
+    connection_upgrades: bool,
+    accept: Single<'h>,
+    has_extensions: bool,
+    subprotocol: Single<'h>,
 }
 
-/// The header's only value; an error where it is repeated.
-fn only<'h>(
-    headers: &'h [httparse::Header<'h>],
-    name: &HeaderName,
-) -> Result<Option<&'h [u8]>, ()> {
-    let mut values = all(headers, name);
-    let first = values.next();
-    match values.next() {
-        None => Ok(first),
-        Some(_) => Err(()),
+impl<'h> Answered<'h> {
+    fn of(headers: &'h [httparse::Header<'h>]) -> Self {
+        let mut answered = Self::default();
+        for header in headers {
+            let value = header.value;
+            let is = |name: &HeaderName| header.name.eq_ignore_ascii_case(name.as_str());
+            if is(&UPGRADE) {
+                answered.upgrades |= has_token(value, "websocket");
+            } else if is(&CONNECTION) {
+                answered.connection_upgrades |= has_token(value, "upgrade");
+            } else if is(&SEC_WEBSOCKET_ACCEPT) {
+                answered.accept.put(value);
+            } else if is(&SEC_WEBSOCKET_EXTENSIONS) {
+                answered.has_extensions |= !value.is_empty();
+            } else if is(&SEC_WEBSOCKET_PROTOCOL) {
+                answered.subprotocol.put(value);
+            }
+        }
+        answered
     }
 }
 
-/// Whether a comma-separated list, in one header or several, has the token; case does not matter.
-fn has_token(headers: &[httparse::Header<'_>], name: &HeaderName, token: &str) -> bool {
+/// The value of a header that is not to be repeated.
+#[derive(Default)]
+struct Single<'h> {
+    value: Option<&'h [u8]>,
+    is_repeated: bool,
+}
+
+impl<'h> Single<'h> {
+    fn put(&mut self, value: &'h [u8]) {
+        self.is_repeated = self.value.replace(value).is_some();
+    }
+
+    /// An error where it is repeated.
+    fn only(&self) -> Result<Option<&'h [u8]>, ()> {
+        match self.is_repeated {
+            true => Err(()),
+            false => Ok(self.value),
+        }
+    }
+}
+
+/// Whether a comma-separated list has the token; case does not matter. There may be several headers with such lists.
+fn has_token(value: &[u8], token: &str) -> bool {
     let is_token = |part: &[u8]| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
     // Mostly it stands alone.
-    all(headers, name)
-        .any(|value| is_token(value) || value.split(|&byte| byte == b',').any(is_token))
+    is_token(value) || value.split(|&byte| byte == b',').any(is_token)
 }
 
 fn is_reserved(name: &HeaderName) -> bool {
