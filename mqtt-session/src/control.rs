@@ -19,7 +19,8 @@ use crate::subscribe::{
 pub(crate) struct Control {
     /// What the caller wants to be subscribed to. Ordered by filter, so that a resubscribe is the same every time.
     wanted: BTreeMap<Arc<str>, Wanted>,
-    calls: BTreeMap<u64, Call>,
+    /// By their numbers, which only grow.
+    calls: VecDeque<(u64, Call)>,
     waiting: VecDeque<Job>,
     /// At most [`crate::packet_id::CONTROL_IDS`].
     in_flight: Vec<Batch>,
@@ -289,8 +290,8 @@ impl Control {
 
     /// Whether the session's own resubscribing is under way.
     pub(crate) fn is_resubscribing(&self) -> bool {
-        let mut calls = self.calls.values();
-        calls.any(|call| matches!(call.results, Results::Resubscribe(_)))
+        let mut calls = self.calls.iter();
+        calls.any(|(_, call)| matches!(call.results, Results::Resubscribe(_)))
     }
 
     /// Puts the filters of the next packet in flight. Those that this broker cannot take are settled instead.
@@ -419,7 +420,7 @@ impl Control {
     /// With nothing under way no room is held for it: most sessions subscribe once, and then stand idle.
     fn rest(&mut self) {
         if self.calls.is_empty() && self.waiting.is_empty() && self.in_flight.is_empty() {
-            self.calls = BTreeMap::new();
+            self.calls = VecDeque::new();
             self.waiting.shrink_to_fit();
             self.in_flight.shrink_to_fit();
         }
@@ -478,7 +479,7 @@ impl Control {
             .collect();
         again.retain(|job| !resubscribing.contains(&job.call));
         for call in resubscribing {
-            self.calls.remove(&call);
+            self.take_call(call);
         }
         self.waiting = again;
         quarantined
@@ -491,8 +492,26 @@ impl Control {
             Results::Subscribe(list) | Results::Resubscribe(list) => list.len(),
             Results::Unsubscribe(list) => list.len(),
         };
-        self.calls.insert(call, Call { results, open });
+        self.calls.push_back((call, Call { results, open }));
         call
+    }
+
+    fn place_of(&self, call: u64) -> Option<usize> {
+        // Mostly they are answered in their order.
+        match self.calls.front() {
+            Some((first, _)) if *first == call => Some(0),
+            _ => self.calls.binary_search_by_key(&call, |(id, _)| *id).ok(),
+        }
+    }
+
+    fn call_mut(&mut self, call: u64) -> Option<&mut Call> {
+        let at = self.place_of(call)?;
+        self.calls.get_mut(at).map(|(_, call)| call)
+    }
+
+    fn take_call(&mut self, call: u64) -> Option<Call> {
+        let at = self.place_of(call)?;
+        self.calls.remove(at).map(|(_, call)| call)
     }
 
     fn take_batch(
@@ -537,7 +556,7 @@ impl Control {
                 self.wanted.remove(filter);
             }
         }
-        let call = self.calls.get_mut(&job.call)?;
+        let call = self.call_mut(job.call)?;
         if let Results::Subscribe(results) | Results::Resubscribe(results) = &mut call.results
             && let Some(result) = results.get_mut(job.index)
         {
@@ -547,7 +566,7 @@ impl Control {
     }
 
     fn settle_unsubscribe(&mut self, job: &Job, reason: ReasonCode) -> Option<Event> {
-        let call = self.calls.get_mut(&job.call)?;
+        let call = self.call_mut(job.call)?;
         if let Results::Unsubscribe(results) = &mut call.results
             && let Some(result) = results.get_mut(job.index)
         {
@@ -566,12 +585,12 @@ impl Control {
     }
 
     fn settle_one(&mut self, id: u64) -> Option<Event> {
-        let call = self.calls.get_mut(&id)?;
+        let call = self.call_mut(id)?;
         call.open -= 1;
         if call.open > 0 {
             return None;
         }
-        Some(match self.calls.remove(&id)?.results {
+        Some(match self.take_call(id)?.results {
             Results::Subscribe(results) => Event::SubscribeCompleted {
                 id: SubscribeId(id),
                 results,
