@@ -591,21 +591,22 @@ impl Randomness {
     /// RFC 9562, section 5.4; of other bytes than the seed.
     pub(crate) fn uuid(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut uuid = Vec::with_capacity(36);
-        for (at, &byte) in self.0.iter().take(16).enumerate() {
-            let byte = match at {
-                6 => byte & 0x0f | 0x40,
-                8 => byte & 0x3f | 0x80,
-                _ => byte,
-            };
-            if matches!(at, 4 | 6 | 8 | 10) {
-                uuid.push(b'-');
+        let mut uuid = [b'-'; 36];
+        let mut bytes = self.0.iter().copied().take(16).enumerate();
+        for group in [0..8, 9..13, 14..18, 19..23, 24..36] {
+            for (digits, (at, byte)) in uuid[group].chunks_exact_mut(2).zip(&mut bytes) {
+                let byte = match at {
+                    6 => byte & 0x0f | 0x40,
+                    8 => byte & 0x3f | 0x80,
+                    _ => byte,
+                };
+                digits.copy_from_slice(
+                    &[byte >> 4, byte & 0x0f].map(|half| DIGITS[usize::from(half)]),
+                );
             }
-            let digits = [byte >> 4, byte & 0x0f].map(|half| DIGITS[usize::from(half)]);
-            uuid.extend_from_slice(&digits);
         }
         // All of it is ASCII.
-        String::from_utf8(uuid).unwrap_or_default()
+        String::from_utf8_lossy(&uuid).into_owned()
     }
 }
 
