@@ -245,7 +245,8 @@ fn rest(desk: &Desk, seat: &Seat<Clerk>) {
     let rests = || {
         let is_listening = desk.left.lock().unwrap().1.is_some();
         let state = seat.lock();
-        is_listening && state.news == News::None && matches!(state.place, Place::Free(_))
+        let is_called = state.is_task_called || state.news > News::None;
+        is_listening && !is_called && matches!(state.place, Place::Free(_))
     };
     while !rests() {
         thread::yield_now();
