@@ -124,6 +124,8 @@ pub(crate) struct Task {
     received: usize,
     /// How many publishes this poll has taken from the handles.
     pub(crate) taken_up: usize,
+    /// This poll has left something for later.
+    has_yielded: bool,
     pub(crate) clock_due: Option<Instant>,
     pub(crate) chunks: Vec<Bytes>,
     pub(crate) output: BytesMut,
@@ -299,6 +301,7 @@ impl Task {
             delivered: 0,
             received: 0,
             taken_up: 0,
+            has_yielded: false,
             clock_due: None,
             chunks: Vec::new(),
             output: BytesMut::new(),
@@ -480,6 +483,7 @@ impl Task {
         // Polled once, this asks to be woken when all of them have had their turn, the future in `block_on` and the sockets
         // included; waking ourselves would come before these.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        self.has_yielded = true;
     }
 
     /// Sleeps until the earliest deadline. Returns whether it has passed already.
@@ -675,6 +679,7 @@ impl Work for Task {
         self.delivered = 0;
         self.received = 0;
         self.taken_up = 0;
+        self.has_yielded = false;
         if let Link::Open(open) = &mut self.link
             && news == News::Any
         {
@@ -727,5 +732,9 @@ impl Work for Task {
 
     fn delivered(&self) -> usize {
         self.delivered
+    }
+
+    fn has_yielded(&self) -> bool {
+        self.has_yielded
     }
 }

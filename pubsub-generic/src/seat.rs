@@ -5,7 +5,8 @@
 //! settled, without a hop to the task and back. And so may a lone subscriber that waits for the next message: it is woken
 //! together with the task, and before it, and takes its message off the socket by itself. Whoever waits for the answer to a
 //! subscribe, or for the end, is woken and may poll in the same way. On a runtime with one thread each of
-//! these hops costs its root future two turns of the runtime, as much as a third of the send.
+//! these hops costs its root future two turns of the runtime, as much as a third of the send. On one with several threads a
+//! subscriber goes on where the task has yielded, once it has taken what came so far.
 //!
 //! Whoever polls, the work sees the same two wakers, the seat's: one for the handles, and one for all else. So every socket,
 //! timer and queue that it waits for goes on waking the seat, and the seat wakes the spawned task. What holds under the lock is:
@@ -49,6 +50,9 @@ pub(crate) trait Work: Send + 'static {
 
     /// How many messages the last poll has handed on.
     fn delivered(&self) -> usize;
+
+    /// Whether the last poll has left something for after the others' turns, and has seen to being woken then.
+    fn has_yielded(&self) -> bool;
 }
 
 /// What has happened since the work was last polled. The greater says the more.
@@ -73,6 +77,8 @@ struct State<W> {
     habit: Habit,
     audience: Audience,
     ringing: Ringing,
+    /// The last poll has ended so, and no other has begun.
+    has_yielded: bool,
     /// Who waits for the answer to a call.
     caller: Option<Waker>,
 }
@@ -110,6 +116,7 @@ impl<W: Work> Seat<W> {
             habit: Habit::default(),
             audience: Audience::default(),
             ringing: Ringing::default(),
+            has_yielded: false,
             caller: None,
         })))
     }
@@ -182,6 +189,7 @@ impl<W: Work> Seat<W> {
             drop(state);
             return drop(driven);
         }
+        state.has_yielded = driven.work.has_yielded();
         state.place = Place::Free(driven);
         let task = state.task_to_wake();
         drop(state);
@@ -348,8 +356,11 @@ impl<W: Work> Drive for Seat<W> {
         if !state.audience.suggests(cx.waker()) {
             return;
         }
-        if state.news == News::Any {
-            let taken = state.take_out_for_guest();
+        if !state.audience.shares_thread || state.news == News::Any {
+            let taken = match state.audience.shares_thread {
+                true => state.take_out_for_guest(),
+                false => state.take_out_for_successor(),
+            };
             drop(state);
             if let Some((driven, news)) = taken {
                 self.poll_for_other(driven, news, WaitsFor::Message);
@@ -393,7 +404,10 @@ impl<W> State<W> {
             return None;
         }
         match std::mem::replace(&mut self.place, Place::Out) {
-            Place::Free(driven) => Some((driven, std::mem::replace(&mut self.news, News::None))),
+            Place::Free(driven) => {
+                self.has_yielded = false;
+                Some((driven, std::mem::replace(&mut self.news, News::None)))
+            }
             other => {
                 self.place = other;
                 None
@@ -439,6 +453,18 @@ impl<W: Work> State<W> {
         {
             return None;
         }
+        self.take_out()
+    }
+
+    /// The work, if a subscriber may go on with what the last poll has left: what wakes the task for that comes later, and is
+    /// then one wake too many. Only in a task, whose thread has others to see to when it waits in earnest.
+    fn take_out_for_successor(&mut self) -> Option<(Box<Driven<W>>, News)> {
+        let may_go_on = self.has_yielded && self.news == News::None && self.is_shared();
+        if !may_go_on || tokio::task::try_id().is_none() || !self.audience.takes_turn() {
+            return None;
+        }
+        // What is in its place is taken with this news, so that these cannot stay behind with nobody woken.
+        self.news = News::Any;
         self.take_out()
     }
 

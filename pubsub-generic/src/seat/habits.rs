@@ -66,7 +66,9 @@ fn addresses(waker: &Waker) -> (usize, usize) {
 /// Who waits for messages, and what those so far say about the next one.
 ///
 /// To drive is worthwhile for one that is alone to wait, and mostly finds a message when there is news. Where the runtime has
-/// several threads it is not: two that are woken for one message may begin at the same time on two of them.
+/// several threads it is not: two that are woken for one message may begin at the same time on two of them. There it only goes
+/// on with what the task has left for after its turn, having taken what there was: for the task to come back, the runtime would
+/// look for work and wake another thread to look for more, once in a hundred messages.
 #[derive(Default)]
 pub(super) struct Audience {
     /// The work's runtime has one thread.
@@ -108,12 +110,11 @@ impl Audience {
         }
     }
 
-    /// Whether whoever begins to wait had better be woken with the task.
+    /// Whether whoever begins to wait had better drive: be woken with the task or, where there are several threads, go on for it.
     pub(super) fn suggests(&mut self, subscriber: &Waker) -> bool {
         let subscriber = addresses(subscriber);
         self.is_called = false;
         std::mem::replace(&mut self.subscriber, subscriber) == subscriber
-            && self.shares_thread
             && self.fruitful >= FRUITFUL_ENOUGH
     }
 

@@ -30,6 +30,10 @@ struct Desk {
     /// Told at the beginning of a poll, which then waits.
     gate: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
     dropped: AtomicUsize,
+    /// Arrives at once, and a poll hands on one of them.
+    flood: AtomicUsize,
+    /// In which task each of these was handed on.
+    flooded_in: Mutex<Vec<Option<tokio::task::Id>>>,
 }
 
 type Tray = (VecDeque<oneshot::Sender<()>>, Option<Waker>);
@@ -81,6 +85,7 @@ struct Clerk {
     desk: Arc<Desk>,
     taken_up: usize,
     delivered: usize,
+    has_yielded: bool,
 }
 
 impl Work for Clerk {
@@ -95,6 +100,10 @@ impl Work for Clerk {
 
     fn delivered(&self) -> usize {
         self.delivered
+    }
+
+    fn has_yielded(&self) -> bool {
+        self.has_yielded
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, bell: &Waker, news: News) -> Poll<()> {
@@ -115,6 +124,18 @@ impl Work for Clerk {
             News::Any => desk.clear(&desk.arrived, cx.waker()),
             _ => 0,
         };
+        self.has_yielded = false;
+        let flood = desk.flood.load(Ordering::SeqCst);
+        if flood > 0 && news == News::Any {
+            let task = tokio::task::try_id();
+            desk.flooded_in.lock().unwrap().push(task);
+            desk.flood.store(flood - 1, Ordering::SeqCst);
+            self.delivered += 1;
+            self.has_yielded = flood > 1;
+        }
+        if self.has_yielded {
+            let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        }
         desk.polls.fetch_sub(1, Ordering::SeqCst);
         match desk.is_closed.load(Ordering::SeqCst) {
             true => Poll::Ready(()),
@@ -139,6 +160,7 @@ fn clerk(desk: &Arc<Desk>) -> Box<dyn FnOnce() -> Box<Clerk> + Send> {
             desk,
             taken_up: 0,
             delivered: 0,
+            has_yielded: false,
         })
     })
 }
@@ -570,6 +592,67 @@ fn where_there_are_several_threads_the_task_receives() {
     sleeper.waits_on(&seat);
     assert!(!has_guest(&seat));
     runtime.block_on(desk.arrive()).unwrap();
+    desk.close();
+    runtime.block_on(task).unwrap();
+}
+
+/// How many in a row it was handed on here, at most.
+fn longest_run(desk: &Desk, here: tokio::task::Id) -> usize {
+    let flooded_in = desk.flooded_in.lock().unwrap();
+    let runs = flooded_in.split(|task| *task != Some(here));
+    runs.map(<[_]>::len).max().unwrap_or(0)
+}
+
+#[test]
+fn where_there_are_several_threads_a_subscriber_goes_on_where_the_task_has_yielded() {
+    const FLOOD: usize = 20_000;
+    for threads in [1, 2] {
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(threads).build().unwrap();
+        let (desk, seat, task, _) = runtime.block_on(audience());
+        desk.flood.store(FLOOD, Ordering::SeqCst);
+        let there = (Arc::clone(&desk), Arc::clone(&seat));
+        let subscriber = runtime.spawn(async move {
+            let (desk, seat) = there;
+            seat.tell(News::Any);
+            // It is gone before the end, and what is left is the task's.
+            std::future::poll_fn(|cx| {
+                (0..100).for_each(|_| seat.drive_receiving(cx));
+                if desk.flood.load(Ordering::SeqCst) <= FLOOD / 2 {
+                    return Poll::Ready(());
+                }
+                // As if by a message, and so before the task.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        });
+        let here = subscriber.id();
+        runtime.block_on(subscriber).unwrap();
+        while desk.flood.load(Ordering::SeqCst) > 0 {
+            thread::yield_now();
+        }
+        let longest = longest_run(&desk, here);
+        assert!(longest <= DRIVEN_BY_OTHERS as usize, "{longest}");
+        // With two, the other may have done all of it meanwhile.
+        assert!(longest > 0 || threads == 2);
+        assert_eq!(desk.flooded_in.lock().unwrap().len(), FLOOD);
+        desk.close();
+        runtime.block_on(task).unwrap();
+    }
+}
+
+#[test]
+fn outside_of_tasks_nobody_goes_on_where_there_are_several_threads() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).build();
+    let runtime = runtime.unwrap();
+    let (desk, seat, task, sleeper) = runtime.block_on(audience());
+    desk.flood.store(1_000, Ordering::SeqCst);
+    seat.tell(News::Any);
+    while desk.flood.load(Ordering::SeqCst) > 0 {
+        sleeper.waits_on(&seat);
+    }
+    assert_eq!(longest_run(&desk, task.id()), 1_000);
     desk.close();
     runtime.block_on(task).unwrap();
 }
