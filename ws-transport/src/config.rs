@@ -44,11 +44,12 @@ impl WebSocketConfig {
     /// The fewer reads, the more rarely the kernel stops to answer the peer: over the loopback, a flood of long messages
     /// costs a seventh less CPU than with 256 KiB.
     ///
-    /// Over TLS it is at most 64 KiB, which is four records: what is done to each takes longer than a system call.
+    /// Over TLS it is at most 48 KiB, which is three records: what is done to each takes longer than a system call.
     ///
     /// Taken only by a connection whose peer sends more than it reads, in steps, or up to 256 KiB at once after a burst of
-    /// 64 KiB or more, and given back when nothing more has arrived. What it holds while idle is a buffer of 2 KiB, or of this length where that is less; messages are
-    /// handed out as parts of such a buffer and keep it alive, so copy what is to be kept for long.
+    /// 64 KiB or more, and given back when nothing more has arrived. What it holds while idle is a buffer of 2 KiB, or of
+    /// this length where that is less; messages are handed out as parts of such a buffer and keep it alive, so copy what
+    /// is to be kept for long.
     #[must_use]
     pub fn read_buffer_len(mut self, len: usize) -> Self {
         self.read_buffer_len = len.clamp(256, 1024 * 1024);
