@@ -118,7 +118,7 @@ impl fmt::Debug for PublishReceipt {
 /// The provider's end of a [`PublishReceipt`].
 ///
 /// Dropped without [`settle`](Self::settle), it tells that the outcome is indeterminate, with kind
-/// [`Closed`](ProviderErrorKind::Closed).
+/// [`Closed`](crate::ProviderErrorKind::Closed).
 pub struct PublishSettler(Option<Handle>);
 
 impl PublishSettler {
