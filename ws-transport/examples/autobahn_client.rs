@@ -41,7 +41,7 @@ struct Client {
 
 impl Client {
     fn new(server: String) -> Self {
-        // All else as users get it: reads of 2 to 512 KiB, sends in fragments of 16 KiB.
+        // All else as users get it: reads of 2 to 256 KiB, sends in fragments of 16 KiB.
         let config = WebSocketConfig::new()
             .text(TextMessages::Deliver)
             .max_message_len(MAX_MESSAGE_LEN);

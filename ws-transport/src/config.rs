@@ -23,12 +23,12 @@ pub struct WebSocketConfig {
 }
 
 impl WebSocketConfig {
-    /// The defaults: reads of up to 512 KiB, 16 KiB to collect writes, messages of at most 1 MiB, sends split at
+    /// The defaults: reads of up to 256 KiB, 16 KiB to collect writes, messages of at most 1 MiB, sends split at
     /// 16 KiB, one frame a send, text refused, 2 s for closing.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            read_buffer_len: 512 * 1024,
+            read_buffer_len: 256 * 1024,
             write_buffer_len: 16 * 1024,
             max_message_len: 1024 * 1024,
             split_len: 16 * 1024,
@@ -38,11 +38,11 @@ impl WebSocketConfig {
         }
     }
 
-    /// The most that one read takes from the connection, in bytes. Default 512 KiB; at least 256 bytes, at most
+    /// The most that one read takes from the connection, in bytes. Default 256 KiB; at least 256 bytes, at most
     /// 1 MiB.
     ///
-    /// The fewer reads, the more rarely the kernel stops to answer the peer: over the loopback, a flood of long messages
-    /// costs a seventh less CPU than with 256 KiB.
+    /// The fewer reads, the more rarely the kernel stops to answer the peer; but with more than this, a flood costs no less
+    /// CPU over the loopback, and takes more memory.
     ///
     /// Over TLS it is at most 48 KiB, which is three records: what is done to each takes longer than a system call.
     ///
