@@ -309,10 +309,11 @@ impl Client {
             stats.in_flight_messages <= usize::from(config.max_in_flight.get()),
             "{stats:?}"
         );
-        assert!(
-            stats.held_messages <= usize::from(config.max_held_messages),
-            "{stats:?}"
-        );
+        let mut max_held = config.max_held_messages;
+        if config.version == ProtocolVersion::V5 {
+            max_held = max_held.max(config.receive_maximum.get());
+        }
+        assert!(stats.held_messages <= usize::from(max_held), "{stats:?}");
         assert!(stats.held_bytes <= config.max_held_bytes, "{stats:?}");
         // One more is the session's own.
         let own = usize::from(self.session.is_resubscribing());

@@ -121,12 +121,12 @@ impl Session {
     /// Makes sure that one more message may be held.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), ConnectionError> {
         let (held_messages, held_bytes) = self.held();
-        let bound = usize::from(
-            self.config
-                .max_held_messages
-                .max(self.config.receive_maximum.get()),
-        );
-        if held_messages >= bound {
+        let mut bound = self.config.max_held_messages;
+        if self.is_v5() {
+            // The window that the broker was told is its to use.
+            bound = bound.max(self.config.receive_maximum.get());
+        }
+        if held_messages >= usize::from(bound) {
             return Err(ConnectionError::Limit(LocalLimit::HeldMessages));
         }
         // A single message is bounded by the maximum packet size.
