@@ -314,7 +314,9 @@ impl MqttProvider {
                 let error = LimitExceeded::Topic {
                     max_bytes: limits.max_topic_bytes,
                 };
-                refused.resize_with(refused.len().max(subscriptions.len()), || None);
+                if refused.is_empty() {
+                    refused.resize_with(subscriptions.len(), || None);
+                }
                 refused.push(Some(Refusal::from(ProviderError::from(error))));
                 continue;
             }

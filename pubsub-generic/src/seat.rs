@@ -156,13 +156,13 @@ impl<W: Work> Seat<W> {
                     drop(state);
                     resume_unwind(panic)
                 }
+                Place::Over => {
+                    state.place = Place::Over;
+                    Poll::Ready(())
+                }
                 other => {
-                    let is_over = matches!(other, Place::Over);
                     state.place = other;
-                    match is_over {
-                        true => Poll::Ready(()),
-                        false => Poll::Pending,
-                    }
+                    Poll::Pending
                 }
             };
         };
@@ -242,9 +242,7 @@ impl<W: Work> Seat<W> {
         let (mut guest, mut caller, mut task, mut is_late) = (None, None, None, false);
         if let Place::Free(driven) = &state.place {
             if news == News::Any {
-                let may_call = state.caller.is_some()
-                    && state.audience.shares_thread
-                    && driven.work.is_shared();
+                let may_call = state.caller.is_some() && driven.work.is_shared();
                 guest = state.audience.call();
                 if may_call {
                     caller = state.caller.take();
@@ -273,6 +271,7 @@ impl<W: Work> Seat<W> {
 
     /// Waits for the answer to a call that was left for the work, and polls that itself where it may.
     pub(crate) async fn answered<A: Future + Unpin>(&self, mut answer: A) -> A::Output {
+        let _caller = Caller(self);
         std::future::poll_fn(|cx| {
             // What the turn brings is found after it, and is not to wake anybody.
             let mut nobody = Context::from_waker(Waker::noop());
@@ -292,6 +291,7 @@ impl<W: Work> Seat<W> {
     /// Waits for the end of the spawned task, or until there is nothing more for it to do, and polls the work itself where it
     /// may.
     pub(crate) async fn ended<T: Future + Unpin>(&self, mut task: T) -> Option<T::Output> {
+        let _caller = Caller(self);
         std::future::poll_fn(|cx| {
             self.drive_calling();
             if let Place::Over = self.lock().place {
@@ -316,7 +316,7 @@ impl<W: Work> Seat<W> {
     /// Wakes this one beside the task, and before it, for what happens next. It is asked for nothing.
     fn admit_caller(&self, cx: &Context<'_>) {
         let mut state = self.lock();
-        if let Place::Over = state.place {
+        if !state.audience.shares_thread || matches!(state.place, Place::Over) {
             return;
         }
         let left = match &state.caller {
@@ -329,6 +329,17 @@ impl<W: Work> Seat<W> {
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who waits for an answer, or has ceased to: then its waker, which may be all that is left of its task, is not kept. Another
+/// one's would go with it, which is woken for its answer all the same.
+struct Caller<'a, W: Work>(&'a Seat<W>);
+
+impl<W: Work> Drop for Caller<'_, W> {
+    fn drop(&mut self) {
+        let left = self.0.lock().caller.take();
+        drop(left);
     }
 }
 
@@ -356,21 +367,20 @@ impl<W: Work> Drive for Seat<W> {
         if !state.audience.suggests(cx.waker()) {
             return;
         }
-        if !state.audience.shares_thread || state.news == News::Any {
-            let taken = match state.audience.shares_thread {
-                true => state.take_out_for_guest(),
-                false => state.take_out_for_successor(),
-            };
-            drop(state);
-            if let Some((driven, news)) = taken {
-                self.poll_for_other(driven, news, WaitsFor::Message);
+        let taken = match (state.audience.shares_thread, state.news) {
+            (false, _) => state.take_out_for_successor(),
+            (true, News::Any) => state.take_out_for_guest(),
+            (true, _) => {
+                let left = state.audience.admit(cx.waker());
+                drop(state);
+                // It is somebody else's, and so is what its destructor does.
+                return drop(left);
             }
-            return;
-        }
-        let left = state.audience.admit(cx.waker());
+        };
         drop(state);
-        // It is somebody else's, and so is what its destructor does.
-        drop(left);
+        if let Some((driven, news)) = taken {
+            self.poll_for_other(driven, news, WaitsFor::Message);
+        }
     }
 }
 

@@ -154,6 +154,7 @@ impl Proxy {
                     .tls
                     .get()
                     .map_err(|error| ProxyError::Tls(crate::TlsError::Config(error)))?;
+                // Nothing is read ahead: within there is mostly TLS again, which does.
                 let stream = tls
                     .handshake(&self.address, io, 0)
                     .await

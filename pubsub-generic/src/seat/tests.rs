@@ -753,6 +753,28 @@ async fn who_waits_for_an_answer_and_does_not_come_is_not_waited_for() {
 }
 
 #[test]
+fn who_has_ceased_to_wait_for_an_answer_is_not_kept() {
+    let one_thread = Builder::new_current_thread().build().unwrap();
+    for runtime in [one_thread, two_threads()] {
+        let (desk, seat, task) = runtime.block_on(scene());
+        let sleeper = Arc::new(Sleeper::default());
+        let (_answer, answered) = oneshot::channel::<()>();
+        let mut waits = Box::pin(seat.answered(answered));
+        assert!(wait_once(waits.as_mut(), &sleeper).is_pending());
+        drop(waits);
+        assert_eq!(Arc::strong_count(&sleeper), 1, "it was dropped");
+        let (answer, answered) = oneshot::channel::<()>();
+        let mut waits = Box::pin(seat.answered(answered));
+        assert!(wait_once(waits.as_mut(), &sleeper).is_pending());
+        answer.send(()).unwrap();
+        assert!(wait_once(waits.as_mut(), &sleeper).is_ready());
+        assert_eq!(Arc::strong_count(&sleeper), 1, "it has its answer");
+        desk.close();
+        runtime.block_on(task).unwrap();
+    }
+}
+
+#[test]
 fn where_there_are_several_threads_the_task_brings_the_answers() {
     let runtime = two_threads();
     let (desk, seat, task) = runtime.block_on(scene());
@@ -822,8 +844,8 @@ fn the_waker_of_who_waits_for_an_answer_goes_with_the_runtime() {
     let (_answer, answered) = oneshot::channel::<()>();
     let mut waits = Box::pin(seat.answered(answered));
     assert!(wait_once(waits.as_mut(), &sleeper).is_pending());
-    drop(waits);
-    assert_eq!(Arc::strong_count(&sleeper), 2);
+    // The answer has it, and the seat.
+    assert_eq!(Arc::strong_count(&sleeper), 3);
     drop(runtime);
-    assert_eq!(Arc::strong_count(&sleeper), 1);
+    assert_eq!(Arc::strong_count(&sleeper), 2);
 }

@@ -349,8 +349,7 @@ fn feed(
                 }
             }
         }
-        // The broker answers by itself.
-        Verb::PingPong | Verb::PingPongInTask => {}
+        // In a ping-pong the broker answers by itself.
         _ => {}
     }
     Ok(())
