@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod memory;
+pub mod store;
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
