@@ -273,7 +273,8 @@ impl MqttProvider {
             .map_err(|error| ProviderError::new(ProviderErrorKind::Other).with_source(error))?;
         if let TaskState::Idle(make) = std::mem::replace(&mut *state, TaskState::Taken) {
             // The task makes a timer, which it can only do inside the runtime.
-            *state = TaskState::Running(runtime.spawn(Arc::clone(&self.seat).run(make)));
+            let work = Arc::clone(&self.seat).run(runtime.clone(), make);
+            *state = TaskState::Running(runtime.spawn(work));
             self.is_started.store(true, Ordering::Relaxed);
         }
         Ok(())

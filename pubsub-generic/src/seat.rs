@@ -121,23 +121,31 @@ impl<W: Work> Seat<W> {
         })))
     }
 
-    /// The spawned task, on a tokio runtime, in which the work is made. However it ends, the work ends with it.
-    pub(crate) async fn run(self: Arc<Self>, make: Box<dyn FnOnce() -> Box<W> + Send>) {
-        let driven = Driven {
-            work: make(),
-            runtime: Handle::current(),
-            waker: Waker::from(Arc::clone(&self)),
-            bell: Waker::from(Arc::new(Bell(Arc::clone(&self)))),
-        };
-        {
-            let mut state = self.lock();
-            state.audience.shares_thread =
-                driven.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
-            state.place = Place::Free(Box::new(driven));
-            state.news = News::Any;
-        }
+    /// The task to be spawned on this runtime, in which the work is made. However it ends, the work ends with it.
+    pub(crate) fn run(
+        self: Arc<Self>,
+        runtime: Handle,
+        make: Box<dyn FnOnce() -> Box<W> + Send>,
+    ) -> impl Future<Output = ()> + Send {
+        // Who begins to wait before the task has run is called like those who do afterwards.
+        self.lock().audience.shares_thread =
+            runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
         let running = Running(self);
-        std::future::poll_fn(|cx| running.0.poll_in_task(cx)).await;
+        async move {
+            let seat = &running.0;
+            let driven = Driven {
+                work: make(),
+                runtime,
+                waker: Waker::from(Arc::clone(seat)),
+                bell: Waker::from(Arc::new(Bell(Arc::clone(seat)))),
+            };
+            {
+                let mut state = seat.lock();
+                state.place = Place::Free(Box::new(driven));
+                state.news = News::Any;
+            }
+            std::future::poll_fn(|cx| seat.poll_in_task(cx)).await;
+        }
     }
 
     fn poll_in_task(&self, cx: &Context<'_>) -> Poll<()> {

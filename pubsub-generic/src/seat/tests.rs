@@ -219,7 +219,7 @@ fn no_wake_is_lost_between_many_who_drive() {
         .build()
         .unwrap();
     let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
-    let task = runtime.spawn(Arc::clone(&seat).run(clerk(&desk)));
+    let task = runtime.spawn(Arc::clone(&seat).run(runtime.handle().clone(), clerk(&desk)));
     let all: Vec<_> = (0..THREADS)
         .map(|_| {
             let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
@@ -244,7 +244,7 @@ fn no_wake_is_lost_between_many_who_drive() {
 /// A seat whose work anybody may poll from here on, and its desk.
 async fn scene() -> (Arc<Desk>, Arc<Seat<Clerk>>, tokio::task::JoinHandle<()>) {
     let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
-    let task = tokio::spawn(Arc::clone(&seat).run(clerk(&desk)));
+    let task = tokio::spawn(Arc::clone(&seat).run(Handle::current(), clerk(&desk)));
     for _ in 0..=ALONE_ENOUGH {
         assert!(left(&desk, &seat).await);
     }
@@ -413,7 +413,7 @@ fn no_wake_is_lost_between_many_who_receive() {
     const EACH: usize = 10_000;
     let runtime = Builder::new_current_thread().build().unwrap();
     let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
-    let task = runtime.spawn(Arc::clone(&seat).run(clerk(&desk)));
+    let task = runtime.spawn(Arc::clone(&seat).run(runtime.handle().clone(), clerk(&desk)));
     let work = |waits: usize| {
         let (desk, seat) = (Arc::clone(&desk), Arc::clone(&seat));
         async move {
@@ -466,7 +466,7 @@ impl Sleeper {
 #[tokio::test]
 async fn the_task_is_woken_once_for_all_that_comes_before_it_runs() {
     let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
-    let mut task = Box::pin(Arc::clone(&seat).run(clerk(&desk)));
+    let mut task = Box::pin(Arc::clone(&seat).run(Handle::current(), clerk(&desk)));
     let sleeper = Arc::new(Sleeper::default());
     let waker = Waker::from(Arc::clone(&sleeper));
     let mut cx = Context::from_waker(&waker);

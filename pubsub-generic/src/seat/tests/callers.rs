@@ -39,6 +39,24 @@ async fn who_waits_for_an_answer_is_woken_before_the_task_and_gets_it_itself() {
 }
 
 #[tokio::test]
+async fn who_waits_for_an_answer_before_the_task_has_run_is_woken_like_the_others() {
+    let (desk, seat) = (Arc::new(Desk::default()), Seat::new());
+    let task = tokio::spawn(Arc::clone(&seat).run(Handle::current(), clerk(&desk)));
+    let sleeper = Arc::new(Sleeper::default());
+    let (_answer, answered) = oneshot::channel::<()>();
+    let mut waits = Box::pin(seat.answered(answered));
+    assert!(wait_once(waits.as_mut(), &sleeper).is_pending());
+    tokio::task::yield_now().await;
+    assert_eq!(sleeper.wakes(), 0, "nothing has arrived");
+    let mut arrives = desk.arrive();
+    assert_eq!(sleeper.wakes(), 1);
+    assert!(wait_once(waits.as_mut(), &sleeper).is_pending());
+    assert!(arrives.try_recv().is_ok());
+    desk.close();
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn who_waits_for_an_answer_and_does_not_come_is_not_waited_for() {
     let (desk, seat, task) = scene().await;
     let by_others = desk.by_others.load(Ordering::SeqCst);
