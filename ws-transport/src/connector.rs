@@ -228,11 +228,11 @@ impl Connector {
     async fn open(&self, target: &Target, attempt: &Attempt) -> Result<Stream, ConnectError> {
         attempt.enter(ConnectStage::Dial);
         let io = match &self.dialer {
-            Dialer::Tcp(tcp) => tcp.connect(target).await?,
-            Dialer::Other(dialer) => dialer.dial(target).await?,
+            Dialer::Tcp(tcp) => Stream::tcp(tcp.connect(target).await?),
+            Dialer::Other(dialer) => Stream::plain(dialer.dial(target).await?),
         };
         match target.security() {
-            Security::Plain => Ok(Stream::plain(io)),
+            Security::Plain => Ok(io),
             #[cfg(feature = "tls")]
             Security::Tls => {
                 attempt.enter(ConnectStage::Tls);

@@ -122,7 +122,7 @@ impl TcpDialer {
     }
 
     /// Dropping the future gives the attempt up.
-    pub(crate) async fn connect(&self, target: &Target) -> Result<BoxedIo, DialError> {
+    pub(crate) async fn connect(&self, target: &Target) -> Result<TcpStream, DialError> {
         let stream = match target.host().ip() {
             // Nothing to resolve, nothing to race.
             Some(ip) if self.is_allowed(ip) => self.open(SocketAddr::new(ip, target.port())).await,
@@ -130,7 +130,7 @@ impl TcpDialer {
             // Large, and no part of an attempt at one address.
             None => Box::pin(self.resolve_and_race(target)).await?,
         };
-        Ok(Box::new(stream.map_err(DialError::Connect)?) as BoxedIo)
+        stream.map_err(DialError::Connect)
     }
 
     async fn resolve_and_race(&self, target: &Target) -> Result<io::Result<TcpStream>, DialError> {
@@ -194,7 +194,7 @@ impl fmt::Debug for TcpDialer {
 
 impl Dial for TcpDialer {
     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
-        Box::pin(self.connect(target))
+        Box::pin(async { Ok(Box::new(self.connect(target).await?) as BoxedIo) })
     }
 }
 

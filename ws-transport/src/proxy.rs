@@ -16,7 +16,7 @@ use crate::{
     TcpDialer, endpoint::split_authority,
 };
 #[cfg(feature = "tls")]
-use crate::{TlsConfig, tls::LazyTls};
+use crate::{Stream, TlsConfig, tls::LazyTls};
 
 /// A proxy to dial through: HTTP `CONNECT` (RFC 9110 section 9.3.6), in the clear or over TLS, or SOCKS5
 /// (RFC 1928). The proxy resolves the target's name.
@@ -156,7 +156,7 @@ impl Proxy {
                     .map_err(|error| ProxyError::Tls(crate::TlsError::Config(error)))?;
                 // Nothing is read ahead: within there is mostly TLS again, which does.
                 let stream = tls
-                    .handshake(&self.address, io, 0)
+                    .handshake(&self.address, Stream::plain(io), 0)
                     .await
                     .map_err(ProxyError::Tls)?;
                 Ok(Box::new(stream))

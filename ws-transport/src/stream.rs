@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 #[cfg(feature = "tls")]
 use crate::read_ahead::ReadAhead;
@@ -29,20 +32,27 @@ pub struct Stream {
 }
 
 enum Inner {
-    Plain(BoxedIo),
+    Tcp(TcpStream),
+    Other(BoxedIo),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::client::TlsStream<ReadAhead<BoxedIo>>>),
+    Tls(Box<tokio_rustls::client::TlsStream<ReadAhead<Stream>>>),
 }
 
 impl Stream {
+    pub(crate) fn tcp(io: TcpStream) -> Self {
+        Self {
+            inner: Inner::Tcp(io),
+        }
+    }
+
     pub(crate) fn plain(io: BoxedIo) -> Self {
         Self {
-            inner: Inner::Plain(io),
+            inner: Inner::Other(io),
         }
     }
 
     #[cfg(feature = "tls")]
-    pub(crate) fn tls(io: tokio_rustls::client::TlsStream<ReadAhead<BoxedIo>>) -> Self {
+    pub(crate) fn tls(io: tokio_rustls::client::TlsStream<ReadAhead<Self>>) -> Self {
         Self {
             inner: Inner::Tls(Box::new(io)),
         }
@@ -51,7 +61,7 @@ impl Stream {
     /// Whether it decrypts records, each read as a whole.
     pub(crate) fn is_tls(&self) -> bool {
         match &self.inner {
-            Inner::Plain(_) => false,
+            Inner::Tcp(_) | Inner::Other(_) => false,
             #[cfg(feature = "tls")]
             Inner::Tls(_) => true,
         }
@@ -59,9 +69,10 @@ impl Stream {
 
     fn pinned(&mut self) -> Pin<&mut dyn Io> {
         match &mut self.inner {
-            Inner::Plain(io) => Pin::new(io),
+            Inner::Tcp(io) => Pin::new(io),
+            Inner::Other(io) => Pin::new(&mut **io),
             #[cfg(feature = "tls")]
-            Inner::Tls(io) => Pin::new(io),
+            Inner::Tls(io) => Pin::new(&mut **io),
         }
     }
 }
@@ -69,7 +80,7 @@ impl Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.inner {
-            Inner::Plain(_) => "Stream(plain)",
+            Inner::Tcp(_) | Inner::Other(_) => "Stream(plain)",
             #[cfg(feature = "tls")]
             Inner::Tls(_) => "Stream(tls)",
         })
@@ -113,7 +124,8 @@ impl AsyncWrite for Stream {
 
     fn is_write_vectored(&self) -> bool {
         match &self.inner {
-            Inner::Plain(io) => io.is_write_vectored(),
+            Inner::Tcp(io) => io.is_write_vectored(),
+            Inner::Other(io) => io.is_write_vectored(),
             #[cfg(feature = "tls")]
             Inner::Tls(io) => io.is_write_vectored(),
         }

@@ -14,7 +14,7 @@ use rustls::{
     },
 };
 
-use crate::{BoxedIo, Stream, Target, TlsConfigError, TlsError, read_ahead::ReadAhead};
+use crate::{Stream, Target, TlsConfigError, TlsError, read_ahead::ReadAhead};
 
 /// How TLS connections are made: whom to trust, who we are, and with which cryptographic provider.
 ///
@@ -62,7 +62,7 @@ impl TlsConfig {
     pub(crate) async fn handshake(
         &self,
         target: &Target,
-        io: BoxedIo,
+        io: Stream,
         max_read_len: usize,
     ) -> Result<Stream, TlsError> {
         let name = server_name(target)?;
