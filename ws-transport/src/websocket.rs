@@ -94,6 +94,8 @@ pub struct WebSocket {
     /// How many bytes the frames received so far had on the wire at least, modulo 2^32 or 2^64; without those of single
     /// messages. See `has_taken_all`.
     taken: usize,
+    /// Nobody has asked for a batch yet. Where the client speaks first, there is nothing then.
+    is_new: bool,
     state: State,
 }
 
@@ -150,6 +152,7 @@ impl WebSocket {
             unsent: VecDeque::new(),
             merging: BytesMut::new(),
             taken: 0,
+            is_new: true,
             state: State::Open,
         }
     }
@@ -187,13 +190,15 @@ impl WebSocket {
         max_bytes: usize,
     ) -> Poll<Option<Result<(), WebSocketError>>> {
         let (mut messages, mut bytes, mut longer) = (0, 0, 0);
+        let is_new = std::mem::take(&mut self.is_new) && matches!(self.state, State::Open);
         let stopped = loop {
             if messages == max_messages || bytes >= max_bytes {
                 break Poll::Ready(Some(Ok(())));
             }
-            // One that comes alone is mostly all there is.
-            if messages == 1
-                && self.has_taken_all(bytes + longer + SHORT_HEADER)
+            // A few that come together are mostly all there is.
+            let may_be_all = is_new || matches!(messages, 1..=FEW_MESSAGES);
+            if may_be_all
+                && self.has_taken_all(bytes + longer + messages * SHORT_HEADER)
                 && self.inner.get_mut().poll_more(cx).is_pending()
             {
                 break Poll::Pending;
@@ -542,6 +547,9 @@ pub enum Message {
 
 /// Control frames, or empty messages, passed over in one poll before the task gets its turn again.
 const MAX_SKIPPED_FRAMES_PER_POLL: usize = 64;
+
+/// So many in a row may be all that has been read.
+const FEW_MESSAGES: usize = 4;
 
 /// How long the header of a server's frame is (RFC 6455 section 5.2) for payloads up to the longest short one.
 const SHORT_HEADER: usize = 2;

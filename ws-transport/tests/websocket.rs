@@ -663,6 +663,46 @@ async fn what_follows_a_message_that_comes_alone_is_found_where_it_is_there() {
     assert_eq!((messages.len(), is_all), (20, true));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_came_with_the_answer_to_the_upgrade_is_in_the_first_batch() {
+    let (io, mut peer) = duplex(1024 * 1024);
+    let ahead = Bytes::from(frame(BINARY, b"ahead").repeat(2));
+    let mut socket = WebSocket::from_upgraded(io, ahead, &WebSocketConfig::new()).await;
+    peer.write_all(&frame(BINARY, b"behind")).await.unwrap();
+    let (messages, is_all) = batch(&mut socket, Waker::noop());
+    assert_eq!(messages, ["ahead", "ahead", "behind"]);
+    assert!(is_all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_between_batches_wakes_for_what_still_comes_until_the_answer() {
+    for batches in 0..3 {
+        let (mut socket, mut peer) = default().await;
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        for _ in 0..batches {
+            peer.write_all(&frame(BINARY, b"x")).await.unwrap();
+            assert_eq!(batch(&mut socket, &waker).0, ["x"]);
+        }
+        let mut cx = Context::from_waker(&waker);
+        assert!(socket.poll_close(&mut cx).is_pending());
+        let stopped = socket.poll_recv_many(&mut cx, &mut Vec::new(), 1, 1);
+        assert!(matches!(stopped, Poll::Ready(None)), "{stopped:?}");
+        let goodbye = close(1000, "");
+        let (head, tail) = goodbye.split_at(1);
+        for (wire, outcome) in [
+            (&frame(BINARY, b"late")[..], Poll::Pending),
+            (head, Poll::Pending),
+            (tail, Poll::Ready(CloseOutcome::Closed)),
+        ] {
+            let before = woken.0.load(Ordering::SeqCst);
+            peer.write_all(wire).await.unwrap();
+            assert!(woken.0.load(Ordering::SeqCst) > before);
+            assert_eq!(socket.poll_close(&mut cx), outcome);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Woken(AtomicUsize);
 

@@ -114,7 +114,8 @@ impl WebSocket {
                 }),
             },
             CloseStep::AwaitPeer => {
-                if let Poll::Ready(Err(_)) = Pin::new(&mut self.inner).poll_flush(cx) {
+                // It was flushed as it was sent, or is flushed here.
+                if let Poll::Ready(Err(_)) = Pin::new(&mut self.inner).poll_ready(cx) {
                     return Poll::Ready((Some(CloseStep::Shutdown), outcome));
                 }
                 Poll::Ready(match ready!(self.poll_discard(cx)) {
@@ -139,6 +140,9 @@ impl WebSocket {
 
     /// Reads one frame and forgets it.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        if self.has_taken_all(0) {
+            ready!(self.inner.get_mut().poll_more(cx));
+        }
         Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
             Some(Ok(Frame::Close(_))) => Heard::Close,
             Some(Ok(_)) => Heard::Data,
