@@ -50,12 +50,19 @@ pub trait Connect: Send + Sync + 'static {
     /// Makes one attempt.
     fn connect<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Opened, ConnectError>>;
 
-    /// The endpoints that attempts can go to, by names that may be shown: host and port, no path, no query. Asked once.
+    /// How many endpoints attempts can go to. Asked once; by default there is one, as there is for 0.
     ///
     /// With more than one, the supervisor goes through them in rounds and says in [`Attempt::endpoint`] which one is
-    /// meant. Empty, as by default: there is one, and it has no name.
-    fn endpoints(&self) -> Vec<String> {
-        Vec::new()
+    /// meant.
+    fn endpoints(&self) -> usize {
+        1
+    }
+
+    /// The name of an endpoint, counted from zero, that may be shown: host and port, no path, no query. By default it has
+    /// none.
+    fn endpoint_name(&self, endpoint: usize) -> Option<String> {
+        let _ = endpoint;
+        None
     }
 
     /// A future that ends when another attempt is worth making at once, whatever the [`Reconnect`](crate::Reconnect) policy
@@ -72,8 +79,12 @@ impl<C: Connect + ?Sized> Connect for Arc<C> {
         (**self).connect(attempt)
     }
 
-    fn endpoints(&self) -> Vec<String> {
+    fn endpoints(&self) -> usize {
         (**self).endpoints()
+    }
+
+    fn endpoint_name(&self, endpoint: usize) -> Option<String> {
+        (**self).endpoint_name(endpoint)
     }
 
     fn worth_trying(&self) -> Option<BoxFuture<'static, ()>> {

@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tracing::Span;
 
-use crate::connect::{Connect, ConnectError, CredentialFreshness, Opened};
+use crate::connect::{ConnectError, CredentialFreshness, Opened};
 use crate::endpoints::Rounds;
 use crate::error::ConnectionError;
 use crate::inbox::{Batch, Load};
@@ -57,7 +57,6 @@ pub(crate) const CLOCK_TICK: Duration = Duration::from_secs(1);
 
 pub(crate) struct Task {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) connect: Arc<dyn Connect>,
     pub(crate) session: Box<Session>,
     /// The origin of the session's time.
     pub(crate) origin: Instant,
@@ -239,12 +238,7 @@ impl Unflushed {
 }
 
 impl Task {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        connect: Arc<dyn Connect>,
-        session: Box<Session>,
-        mut backoff: Backoff,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, session: Box<Session>, mut backoff: Backoff) -> Self {
         let now = Instant::now();
         let options = &shared.options;
         let overlaps = Overlaps::new(
@@ -258,10 +252,9 @@ impl Task {
             provider = %shared.name(),
             client_id = %shared.client_id,
         );
-        let rounds = Rounds::new(connect.endpoints(), options.endpoint_order);
+        let rounds = Rounds::new(shared.connect.endpoints(), options.endpoint_order);
         Self {
             shared,
-            connect,
             session,
             origin: now,
             now,

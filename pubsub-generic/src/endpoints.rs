@@ -1,7 +1,5 @@
 //! Several endpoints of one broker, gone through in rounds.
 
-use std::sync::Arc;
-
 use crate::connect::Retry;
 use crate::reconnect::Random;
 
@@ -18,9 +16,8 @@ pub enum EndpointOrder {
 
 /// Where an attempt goes. A round is one attempt to each endpoint; the back-off is for rounds.
 pub(crate) struct Rounds {
-    /// The first one's name, safe to show, as the others'.
-    first: Arc<str>,
-    others: Vec<Arc<str>>,
+    /// How many there are; at least one.
+    len: usize,
     order: EndpointOrder,
     /// What is left of the round, the last first. Empty where there is but one.
     left: Vec<usize>,
@@ -30,11 +27,9 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub(crate) fn new(names: Vec<String>, order: EndpointOrder) -> Self {
-        let mut names = names.into_iter().map(Arc::from);
+    pub(crate) fn new(endpoints: usize, order: EndpointOrder) -> Self {
         Self {
-            first: names.next().unwrap_or_default(),
-            others: names.collect(),
+            len: endpoints.max(1),
             order,
             left: Vec::new(),
             current: 0,
@@ -47,18 +42,9 @@ impl Rounds {
         self.current
     }
 
-    pub(crate) fn name(&self, endpoint: usize) -> &Arc<str> {
-        let other = endpoint.checked_sub(1).and_then(|at| self.others.get(at));
-        other.unwrap_or(&self.first)
-    }
-
-    fn len(&self) -> usize {
-        1 + self.others.len()
-    }
-
     /// The one after this, all around.
     pub(crate) fn after(&self, endpoint: usize) -> usize {
-        (endpoint + 1) % self.len()
+        (endpoint + 1) % self.len
     }
 
     /// The endpoint to try next.
@@ -72,8 +58,8 @@ impl Rounds {
 
     fn mix(&mut self, random: &mut Random) {
         self.verdict = Retry::Never;
-        if self.len() > 1 {
-            self.left.extend((0..self.len()).rev());
+        if self.len > 1 {
+            self.left.extend((0..self.len).rev());
         }
         if self.order == EndpointOrder::Random {
             // Fisher and Yates.
@@ -122,14 +108,10 @@ impl Rounds {
 mod tests {
     use super::*;
 
-    fn rounds(names: &[&str], order: EndpointOrder) -> Rounds {
-        Rounds::new(names.iter().map(|name| (*name).to_owned()).collect(), order)
-    }
-
     #[test]
     fn a_round_goes_to_each_once_and_ends_with_the_most_hopeful_verdict() {
         let mut random = Random::seeded(1);
-        let mut rounds = rounds(&["a", "b", "c"], EndpointOrder::AsGiven);
+        let mut rounds = Rounds::new(3, EndpointOrder::AsGiven);
         for _ in 0..2 {
             assert_eq!(rounds.next(&mut random), 0);
             assert_eq!(rounds.failed(Retry::Never), None);
@@ -145,9 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn without_names_there_is_one() {
+    fn without_any_there_is_one() {
         let mut random = Random::seeded(1);
-        let mut rounds = rounds(&[], EndpointOrder::Random);
+        let mut rounds = Rounds::new(0, EndpointOrder::Random);
         assert_eq!(rounds.next(&mut random), 0);
         assert_eq!(
             rounds.failed(Retry::WithFreshCredentials),
@@ -160,7 +142,7 @@ mod tests {
     #[test]
     fn at_random_every_endpoint_is_first_about_as_often() {
         let mut random = Random::seeded(7);
-        let mut rounds = rounds(&["a", "b", "c", "d"], EndpointOrder::Random);
+        let mut rounds = Rounds::new(4, EndpointOrder::Random);
         let mut first = [0; 4];
         for _ in 0..4000 {
             let mut round: Vec<usize> = (0..4).map(|_| rounds.next(&mut random)).collect();
@@ -174,7 +156,7 @@ mod tests {
     #[test]
     fn a_node_that_sends_us_away_comes_last() {
         let mut random = Random::seeded(1);
-        let mut rounds = rounds(&["a", "b", "c"], EndpointOrder::AsGiven);
+        let mut rounds = Rounds::new(3, EndpointOrder::AsGiven);
         rounds.next(&mut random);
         assert!(rounds.avoid_current(&mut random));
         let order: Vec<usize> = (0..3).map(|_| rounds.next(&mut random)).collect();

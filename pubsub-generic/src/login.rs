@@ -125,7 +125,11 @@ impl Connect for WithLogin {
         })
     }
 
-    fn endpoints(&self) -> Vec<String> {
+    fn endpoints(&self) -> usize {
         self.connect.endpoints()
+    }
+
+    fn endpoint_name(&self, endpoint: usize) -> Option<String> {
+        self.connect.endpoint_name(endpoint)
     }
 }

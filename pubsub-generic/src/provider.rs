@@ -1,7 +1,7 @@
 //! The provider: a handle on the task that does the work.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mqtt_codec::ProtocolVersion;
@@ -71,6 +71,7 @@ enum TaskState {
 /// What the handle, the receipts and the task have in common.
 pub(crate) struct Shared {
     pub(crate) options: MqttOptions,
+    pub(crate) connect: Arc<dyn Connect>,
     pub(crate) client_id: Arc<str>,
     pub(crate) inbox: Inbox,
     pub(crate) sink: OnceLock<DeliverySink>,
@@ -78,8 +79,8 @@ pub(crate) struct Shared {
     /// Until somebody asks for them.
     restored: Mutex<Vec<RestoredPublish>>,
     up: AtomicBool,
-    /// Of the last connection that stood.
-    endpoint: Mutex<Option<Arc<str>>>,
+    /// Of the last connection that stood, or [`NONE_YET`].
+    endpoint: AtomicUsize,
     /// How it ended, once it has.
     outcome: OnceLock<Result<(), ProviderError>>,
     ended: Notify,
@@ -171,13 +172,14 @@ impl MqttProvider {
         let client_id = options.session.client_id.as_str().into();
         let shared = Arc::new_cyclic(|this| Shared {
             options,
+            connect,
             client_id,
             inbox,
             sink: OnceLock::new(),
             counters,
             restored: Mutex::default(),
             up: AtomicBool::new(false),
-            endpoint: Mutex::new(None),
+            endpoint: AtomicUsize::new(NONE_YET),
             outcome: OnceLock::new(),
             ended: Notify::new(),
             this: this.clone(),
@@ -187,7 +189,7 @@ impl MqttProvider {
             let shared = Arc::clone(&shared);
             Box::new(move || {
                 // It is large, and a future is moved a number of times before it runs.
-                let mut task = Box::new(Task::new(shared, connect, session, backoff));
+                let mut task = Box::new(Task::new(shared, session, backoff));
                 if let Some((keeper, restored, origin)) = kept.map(|kept| *kept) {
                     task.keep_with(keeper, restored, origin);
                 }
@@ -254,7 +256,10 @@ impl MqttProvider {
             .shared
             .counters
             .snapshot(self.shared.is_up(), self.shared.inbox.load());
-        stats.endpoint = self.shared.endpoint();
+        let endpoint = self.shared.endpoint.load(Ordering::Relaxed);
+        if endpoint != NONE_YET {
+            stats.endpoint = self.shared.connect.endpoint_name(endpoint);
+        }
         stats
     }
 
@@ -498,6 +503,9 @@ impl fmt::Debug for MqttProvider {
     }
 }
 
+/// No connection has stood.
+const NONE_YET: usize = usize::MAX;
+
 impl Shared {
     /// The name that the provider was added under.
     pub(crate) fn name(&self) -> &str {
@@ -524,14 +532,13 @@ impl Shared {
         self.up.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_endpoint(&self, name: &Arc<str>) {
-        let mut endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        *endpoint = Some(Arc::clone(name)).filter(|name| !name.is_empty());
+    pub(crate) fn set_endpoint(&self, endpoint: usize) {
+        self.endpoint.store(endpoint, Ordering::Relaxed);
     }
 
-    fn endpoint(&self) -> Option<Arc<str>> {
-        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        endpoint.clone()
+    /// As it may be shown; empty where it has no name.
+    pub(crate) fn endpoint_name(&self, endpoint: usize) -> String {
+        self.connect.endpoint_name(endpoint).unwrap_or_default()
     }
 
     /// Tells everybody who waits for it how it ended. What was told first stands.

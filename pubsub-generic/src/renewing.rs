@@ -191,7 +191,7 @@ impl Task {
             .numbered(self.renewing.attempts, self.renewing.freshness)
             .at_endpoint(self.renewing.endpoint);
         tracing::debug!(client_id = %self.shared.client_id, attempt = self.renewing.attempts, "replacing the connection");
-        let connect = Arc::clone(&self.connect);
+        let connect = Arc::clone(&self.shared.connect);
         self.renewing.span = self.connection_span(self.renewing.attempts, self.renewing.endpoint);
         self.renewing.stage = Stage::Dialling {
             attempt: Box::pin(async move { connect.connect(&attempt).await }),

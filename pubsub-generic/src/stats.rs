@@ -1,6 +1,5 @@
 //! What can be counted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ pub struct Stats {
     pub connected: bool,
     /// Host and port that it is connected to, or was last; `None` before the first connection, and where the
     /// [`Connect`](crate::Connect) gives its endpoints no names.
-    pub endpoint: Option<Arc<str>>,
+    pub endpoint: Option<String>,
     /// How many connections were accepted by the broker.
     pub connections: u64,
     /// Messages that arrived.

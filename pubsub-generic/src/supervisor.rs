@@ -148,7 +148,7 @@ impl Task {
         self.span = self.connection_span(self.attempts, endpoint);
         let _entered = self.span.clone().entered();
         tracing::debug!(client_id = %self.shared.client_id, attempt = self.attempts, "connecting");
-        let connect = Arc::clone(&self.connect);
+        let connect = Arc::clone(&self.shared.connect);
         self.link = Link::Connecting {
             attempt: Box::pin(async move { connect.connect(&attempt).await }),
             deadline: self.now + timeout,
@@ -164,7 +164,7 @@ impl Task {
             "connection",
             connection = self.shared.counters.connections() + 1,
             attempt,
-            endpoint = %self.rounds.name(endpoint),
+            endpoint = %self.shared.endpoint_name(endpoint),
         )
     }
 
@@ -229,8 +229,7 @@ impl Task {
         self.plan_renewal(opened_at, good_for);
         self.attempts = 0;
         self.rounds.start_over();
-        self.shared
-            .set_endpoint(self.rounds.name(self.rounds.current()));
+        self.shared.set_endpoint(self.rounds.current());
         self.freshness = CredentialFreshness::Any;
         self.last_error = None;
         self.offline_deadlines.clear();
@@ -424,8 +423,12 @@ impl Task {
     /// The round is not over: whoever waits for a connection goes on waiting.
     fn go_on_to_next_endpoint(&mut self, error: ConnectionError, retry: Retry) {
         self.shared.counters.meters.connection_failed();
-        let endpoint = self.rounds.name(self.rounds.current());
-        tracing::info!(client_id = %self.shared.client_id, endpoint = %endpoint, error = %WithCauses::new(&error), "trying the next endpoint");
+        tracing::info!(
+            client_id = %self.shared.client_id,
+            endpoint = %self.shared.endpoint_name(self.rounds.current()),
+            error = %WithCauses::new(&error),
+            "trying the next endpoint"
+        );
         if retry == Retry::WithFreshCredentials {
             self.freshness = CredentialFreshness::Renew;
         }
@@ -474,7 +477,7 @@ impl Task {
             _ => CredentialFreshness::Any,
         };
         tracing::info!(client_id = %self.shared.client_id, error = %WithCauses::new(&error), delay = ?delay, "not connected");
-        self.worth_trying = self.connect.worth_trying();
+        self.worth_trying = self.shared.connect.worth_trying();
         self.link = Link::Waiting {
             until: self.now + delay.min(FAR_AWAY),
         };

@@ -292,9 +292,13 @@ impl Connect for WsConnect {
         })
     }
 
-    fn endpoints(&self) -> Vec<String> {
-        let name = |endpoint: &Endpoint| endpoint.target().authority();
-        self.endpoints.iter().map(name).collect()
+    fn endpoints(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    fn endpoint_name(&self, endpoint: usize) -> Option<String> {
+        let endpoint = self.endpoints.get(endpoint)?;
+        Some(endpoint.target().authority())
     }
 }
 

@@ -62,8 +62,12 @@ pub fn memory(mut steps: Vec<Step>) -> (MemoryConnect, Broker) {
 }
 
 impl Connect for MemoryConnect {
-    fn endpoints(&self) -> Vec<String> {
-        self.endpoints.clone()
+    fn endpoints(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    fn endpoint_name(&self, endpoint: usize) -> Option<String> {
+        self.endpoints.get(endpoint).cloned()
     }
 
     fn worth_trying(&self) -> Option<BoxFuture<'static, ()>> {

@@ -78,8 +78,12 @@ impl<C: Connect> Connect for OnACord<C> {
         })
     }
 
-    fn endpoints(&self) -> Vec<String> {
+    fn endpoints(&self) -> usize {
         self.connect.endpoints()
+    }
+
+    fn endpoint_name(&self, endpoint: usize) -> Option<String> {
+        self.connect.endpoint_name(endpoint)
     }
 }
 
