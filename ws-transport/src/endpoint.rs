@@ -1,7 +1,7 @@
 //! Where to connect to: a WebSocket URL taken apart and checked once.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     net::{IpAddr, Ipv6Addr},
     str::FromStr,
 };
@@ -101,13 +101,11 @@ impl FromStr for Endpoint {
         } else {
             return Err(EndpointError::Scheme);
         };
-        let is_end = |byte| matches!(byte, b'/' | b'?' | b'#');
-        let authority_len = rest.bytes().position(is_end).unwrap_or(rest.len());
-        let (authority, rest) = rest.split_at(authority_len);
-        if authority.bytes().any(|byte| byte == b'@') {
+        let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
             return Err(EndpointError::UserInfo);
         }
-        if rest.bytes().any(|byte| byte == b'#') {
+        if rest.contains('#') {
             return Err(EndpointError::Fragment);
         }
         // Visible ASCII only: nothing here may end or split the request line.
@@ -255,15 +253,8 @@ impl Target {
             text.push_str(part);
         }
         if let Some(port) = port {
-            text.push(':');
-            let mut unit = 10_000;
-            while unit > 0 {
-                // Each connect writes it twice, for which the formatter is much.
-                if port >= unit || unit == 1 {
-                    text.push(char::from(b'0' + (port / unit % 10) as u8));
-                }
-                unit /= 10;
-            }
+            // It is written to memory.
+            let _infallible = write!(text, ":{port}");
         }
         text
     }
