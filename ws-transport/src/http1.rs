@@ -187,14 +187,15 @@ fn dechunk(mut raw: &[u8]) -> BytesMut {
 
 /// Where the head ends that is begun in these bytes: behind its empty line.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    const EMPTY_LINE: &[u8; 4] = b"\r\n\r\n";
+    const EMPTY_LINE: &[u8] = b"\r\n\r\n";
     let mut from = 0;
-    while let Some(window) = bytes.get(from..from + EMPTY_LINE.len()) {
-        // By its last byte a window says how far it is from one that could be it: mostly as far as it is long.
-        from += match window {
-            _ if window == EMPTY_LINE => return Some(from + EMPTY_LINE.len()),
-            [.., b'\n'] => 2,
-            [.., b'\r'] => 1,
+    // By its last byte a window says how far it is from one that could be it: mostly as far as it is long.
+    while let Some(last) = bytes.get(from + 3) {
+        let end = from + EMPTY_LINE.len();
+        from += match last {
+            b'\n' if bytes.get(from..end) == Some(EMPTY_LINE) => return Some(end),
+            b'\n' => 2,
+            b'\r' => 1,
             _ => EMPTY_LINE.len(),
         };
     }

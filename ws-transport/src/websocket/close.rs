@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures_util::{Sink as _, Stream as _};
@@ -76,7 +77,10 @@ impl WebSocket {
     }
 
     fn begin_close(&mut self, step: CloseStep, outcome: CloseOutcome) {
-        let deadline = Instant::now().checked_add(self.config.close_timeout);
+        let deadline = match self.config.close_timeout {
+            Duration::MAX => None,
+            timeout => Instant::now().checked_add(timeout),
+        };
         self.state = State::Closing(Closing {
             step,
             deadline: deadline.map(|deadline| Box::pin(time::sleep_until(deadline))),
