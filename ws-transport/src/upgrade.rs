@@ -6,6 +6,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use data_encoding::BASE64;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{
@@ -18,7 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     time::Instant,
 };
-use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use zeroize::Zeroizing;
 
 use crate::{ConnectError, Endpoint, Refusal, RequestError, UpgradeError, http1};
@@ -141,7 +142,7 @@ impl UpgradeRequest {
     }
 
     /// The request as bytes. Wiped after use: the query is in it.
-    fn encode(&self, endpoint: &Endpoint, key: &str) -> Zeroizing<Vec<u8>> {
+    fn encode(&self, endpoint: &Endpoint, key: &Key) -> Zeroizing<Vec<u8>> {
         let host = endpoint.target().host_header();
         let query = endpoint.query();
         // Large enough that it never grows: growing would leave copies behind.
@@ -162,7 +163,7 @@ impl UpgradeRequest {
         put(b" HTTP/1.1\r\nHost: ");
         put(host.as_bytes());
         put(b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
-        put(key.as_bytes());
+        put(key);
         put(b"\r\n");
         if let Some(subprotocol) = &self.subprotocol {
             put(b"Sec-WebSocket-Protocol: ");
@@ -258,6 +259,16 @@ where
     })))
 }
 
+/// A random nonce in base64, made anew for each connection (RFC 6455 section 4.1).
+type Key = [u8; 24];
+
+fn generate_key() -> Key {
+    let nonce: u128 = rand::random();
+    let mut key = [0; 24];
+    BASE64.encode_mut(&nonce.to_be_bytes(), &mut key);
+    key
+}
+
 /// What the server says to the request.
 enum Answer {
     Interim,
@@ -268,7 +279,7 @@ enum Answer {
 /// RFC 6455 section 4.1, the six steps on the server's answer; the status is checked before.
 fn judge(
     head: &http1::Head<'_>,
-    key: &str,
+    key: &Key,
     request: &UpgradeRequest,
 ) -> Result<Option<HeaderValue>, UpgradeError> {
     let answered = Answered::of(head.headers);
@@ -279,7 +290,7 @@ fn judge(
         return Err(UpgradeError::NoConnectionUpgrade);
     }
     let accept = answered.accept.only().map_err(|_| UpgradeError::Accept)?;
-    if accept.is_none_or(|value| value != derive_accept_key(key.as_bytes()).as_bytes()) {
+    if accept.is_none_or(|value| value != derive_accept_key(key).as_bytes()) {
         return Err(UpgradeError::Accept);
     }
     if answered.has_extensions {
