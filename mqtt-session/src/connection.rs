@@ -171,11 +171,11 @@ impl Connection {
         self.is_connected() && self.discard == 0 && self.partial.is_empty()
     }
 
-    /// Whether it owes the peer nothing that could leave now: no answer, no PINGREQ, no AUTH, no DISCONNECT, nothing to send
-    /// again.
+    /// Whether it owes the peer nothing that could leave now: no CONNECT, no answer, no PINGREQ, no AUTH, no DISCONNECT, nothing
+    /// to send again.
     #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {
-        self.is_connected()
+        !matches!(self.phase, Phase::Opened { .. })
             && self.replies.is_empty()
             && self.ping == PingState::Idle
             && self.auth.is_none()

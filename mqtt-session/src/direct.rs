@@ -122,7 +122,8 @@ impl Session {
         let Some(connection) = &self.connection else {
             return false;
         };
-        let is_free = connection.is_quiet()
+        let is_free = connection.is_connected()
+            && connection.is_quiet()
             && !connection.is_winding_down
             && connection.replay.suspects == 0
             && !self.control.can_send()

@@ -365,17 +365,18 @@ impl Task {
         {
             self.parting = None;
         }
+        if let Link::Waiting { until } = &mut self.link
+            && let Some(worth_trying) = &mut self.worth_trying
+            && worth_trying.as_mut().poll(cx).is_ready()
+        {
+            self.worth_trying = None;
+            *until = self.now;
+        }
+        // An attempt that begins is polled at once.
+        let has_moved =
+            matches!(self.link, Link::Idle | Link::Waiting { .. }) && self.start_if_due();
         match &mut self.link {
-            Link::Idle => self.start_if_due(),
-            Link::Waiting { until } => {
-                if let Some(worth_trying) = &mut self.worth_trying
-                    && worth_trying.as_mut().poll(cx).is_ready()
-                {
-                    self.worth_trying = None;
-                    *until = self.now;
-                }
-                self.start_if_due()
-            }
+            Link::Idle | Link::Waiting { .. } => has_moved,
             Link::Connecting { attempt, deadline } => match attempt.as_mut().poll(cx) {
                 Poll::Ready(Ok(opened)) => {
                     let deadline = *deadline;
@@ -445,9 +446,10 @@ impl Task {
                 let len = self.chunks.iter().map(Bytes::len).sum();
                 self.received += len;
                 self.shared.counters.bytes_received(len);
-                let more = self.handle_chunks();
-                if received == Received::Drained && !more {
-                    // The rest of this round is enough for what messages lead to.
+                let has_events = self.handle_chunks();
+                let makes_room = has_events && self.subscriptions.is_waiting_for_room();
+                if received == Received::Drained && self.is_up() && !makes_room {
+                    // The rest of this round is enough for what it leads to.
                     return self.close_if_idle();
                 }
             }

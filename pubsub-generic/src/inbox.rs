@@ -132,10 +132,10 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Whether there is nothing in it to see to.
+    /// Whether there is nothing in it to see to. A farewell is seen to as soon as it is taken.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.settlements.is_empty() && self.farewell.is_none()
+        self.commands.is_empty() && self.settlements.is_empty()
     }
 }
 

@@ -52,7 +52,7 @@ impl Task {
             self.may_have_armed = true;
             self.begin_closing(farewell);
         }
-        let mut more = false;
+        // What they lead to is done in this round, or its step of the round says that there is more.
         for _ in 0..MAX_COMMANDS_A_ROUND {
             if self.is_reloading() {
                 break;
@@ -60,10 +60,7 @@ impl Task {
             let Some(mut command) = self.batch.commands.pop_front() else {
                 break;
             };
-            // What a publish leads to is done in this round, or its step of the round says that there is more.
-            let is_publish = matches!(command, Command::Publish { .. });
-            more |= !is_publish;
-            self.may_have_armed |= !is_publish;
+            self.may_have_armed |= !matches!(command, Command::Publish { .. });
             if self.stopped.is_some() {
                 match self.refuse_while_stopped(command) {
                     Some(accepted) => command = accepted,
@@ -80,13 +77,11 @@ impl Task {
                 Command::Network(network) => self.network_changed(network),
             }
         }
-        more |= !self.batch.commands.is_empty() && !self.is_reloading();
         if self.subscriptions.is_waiting_for_room() && self.feed_operations() {
             self.may_have_armed = true;
             self.count_subscriptions();
-            more = true;
         }
-        more
+        !self.batch.commands.is_empty() && !self.is_reloading()
     }
 
     /// Takes a message into the session and, where nothing is before it and the transport has room, hands its packet on at
@@ -186,7 +181,7 @@ impl Task {
         }
     }
 
-    /// Writes what the session has to send, as much as the transport takes now.
+    /// Writes what the session has to send, as much as the transport takes now. Returns whether there may be more.
     #[inline]
     pub(crate) fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
         self.session.may_transmit() && self.transmit_packets(cx)
@@ -214,7 +209,7 @@ impl Task {
             self.send(packet);
             written += 1;
         }
-        written > 0
+        written == MAX_PACKETS_A_ROUND
     }
 
     /// Hands what this poll has written to the operating system.

@@ -97,8 +97,10 @@ impl Task {
     /// Acts on every deadline that has passed, but the link's own.
     #[inline]
     pub(super) fn follow_deadlines(&mut self) -> bool {
-        // What this poll itself has set is seen to before it ends, by `sleep`.
-        if self.now < self.quiet_until && self.closing.is_none() {
+        // What this poll itself has set is seen to before it ends, by `sleep`. What is left at the end of closing is not, where it
+        // takes several rounds.
+        let is_draining = |closing: &Closing| self.now < closing.deadline;
+        if self.now < self.quiet_until && self.closing.as_ref().is_none_or(is_draining) {
             return false;
         }
         self.follow_deadlines_due()
