@@ -91,11 +91,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn ours(payload: usize, config: &WebSocketConfig) -> WebSocket {
-    at_once(WebSocket::from_upgraded(
-        Memory::frames(payload),
-        Bytes::new(),
-        config,
-    ))
+    WebSocket::from_upgraded(Memory::frames(payload), Bytes::new(), config)
 }
 
 fn bare(payload: usize, config: Tungstenite) -> WebSocketStream<Memory> {

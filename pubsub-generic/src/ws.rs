@@ -440,7 +440,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_says_whether_it_is_all_there_is() {
         let (ours, mut theirs) = tokio::io::duplex(4096);
-        let socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
+        let socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new());
         let mut transport = WsTransport::new(socket);
         let frame = [0x82, 1, b'x'];
         let frames = frame.repeat(MAX_BATCH_MESSAGES + 1);

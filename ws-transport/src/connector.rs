@@ -181,7 +181,7 @@ impl Connector {
         match result {
             Ok((stream, upgraded)) => {
                 debug!(host = %target.host(), port = target.port(), "WebSocket open");
-                Ok(WebSocket::after_upgrade(stream, upgraded, &self.websocket).await)
+                Ok(WebSocket::after_upgrade(stream, upgraded, &self.websocket))
             }
             Err(error) => {
                 debug!(host = %target.host(), port = target.port(), error = %Causes(&error), "WebSocket not opened");

@@ -7,8 +7,8 @@ use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -114,11 +114,8 @@ enum State {
 impl WebSocket {
     /// A WebSocket over a stream that has been upgraded already, by other means than a
     /// [`Connector`](crate::Connector). `read_ahead` is what was read behind the answer's head.
-    ///
-    /// # Cancel safety
-    ///
-    /// Completes at its first poll.
-    pub async fn from_upgraded(
+    #[must_use]
+    pub fn from_upgraded(
         io: impl Io + 'static,
         read_ahead: Bytes,
         config: &WebSocketConfig,
@@ -127,10 +124,10 @@ impl WebSocket {
             read_ahead,
             subprotocol: None,
         };
-        Self::after_upgrade(Stream::plain(Box::new(io)), upgraded, config).await
+        Self::after_upgrade(Stream::plain(Box::new(io)), upgraded, config)
     }
 
-    pub(crate) async fn after_upgrade(
+    pub(crate) fn after_upgrade(
         stream: Stream,
         upgraded: Upgraded,
         config: &WebSocketConfig,
@@ -142,9 +139,15 @@ impl WebSocket {
         let stream = ReadAhead::new(stream, upgraded.read_ahead, config.read_buffer_len, brings);
         // Not `from_partially_read`: the buffer that it makes does not remember its size, so that the next one, made
         // while messages keep it alive, is as small as can be.
-        let inner =
-            WebSocketStream::from_raw_socket(stream, Role::Client, Some(config.tungstenite()))
-                .await;
+        let inner = pin!(WebSocketStream::from_raw_socket(
+            stream,
+            Role::Client,
+            Some(config.tungstenite())
+        ));
+        // A future by its form: awaited, it would be most of what a connect takes in memory.
+        let Poll::Ready(inner) = inner.poll(&mut Context::from_waker(Waker::noop())) else {
+            unreachable!("there is no handshake to wait for")
+        };
         Self {
             inner,
             config: config.clone(),

@@ -145,7 +145,7 @@ proptest! {
             let (ours, mut theirs) = duplex(pipe);
             let ahead = wire.split_to_bytes(ahead.min(end));
             let io = Chopped::new(ours, reads, writes);
-            let mut socket = WebSocket::from_upgraded(io, ahead, &config).await;
+            let mut socket = WebSocket::from_upgraded(io, ahead, &config);
             let peer = async {
                 // Pongs are read away, so that a full pipe does not stop the client.
                 let (mut read, mut write) = tokio::io::split(&mut theirs);
@@ -208,7 +208,7 @@ proptest! {
         let (outcome, payloads) = run(async {
             let (ours, mut theirs) = duplex(pipe);
             let io = Chopped::new(ours, reads, writes);
-            let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &config).await;
+            let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &config);
             let client = async {
                 for (bytes, flush) in sends {
                     poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
@@ -254,7 +254,7 @@ proptest! {
         let (there, back) = run(async {
             let (ours, theirs) = duplex(3000);
             let io = Chopped::new(ours, reads, writes);
-            let mut client = WebSocket::from_upgraded(io, Bytes::new(), &config).await;
+            let mut client = WebSocket::from_upgraded(io, Bytes::new(), &config);
             let server = async {
                 let mut server =
                     WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
@@ -296,7 +296,7 @@ proptest! {
             theirs.shutdown().await.unwrap();
             let io = Chopped::new(ours, reads, vec![1000]);
             let config = WebSocketConfig::new().max_message_len(125);
-            let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &config).await;
+            let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &config);
             let error = loop {
                 match socket.recv().await.expect("an end has a reason") {
                     Ok(bytes) => assert!(bytes.len() <= 125),

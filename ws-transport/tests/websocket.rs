@@ -28,7 +28,7 @@ use ws_transport::{
 
 async fn open(config: &WebSocketConfig) -> (WebSocket, DuplexStream) {
     let (ours, theirs) = duplex(1024 * 1024);
-    let socket = WebSocket::from_upgraded(ours, Bytes::new(), config).await;
+    let socket = WebSocket::from_upgraded(ours, Bytes::new(), config);
     (socket, theirs)
 }
 
@@ -296,7 +296,7 @@ async fn closing_is_bounded_when_the_peer_does_not_answer() {
 async fn closing_is_bounded_when_the_peer_does_not_read() {
     let (ours, peer) = duplex(8);
     let config = WebSocketConfig::new().close_timeout(Duration::from_millis(300));
-    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &config).await;
+    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &config);
     socket.start_send(vec![0; 100_000]).unwrap();
     let start = Instant::now();
     assert_eq!(socket.close().await, CloseOutcome::TimedOut);
@@ -360,7 +360,7 @@ impl AsyncWrite for Chatterbox {
 async fn a_stream_that_is_never_pending_lets_the_task_go() {
     let timeout = Duration::from_millis(50);
     let config = WebSocketConfig::new().close_timeout(timeout);
-    let mut socket = WebSocket::from_upgraded(Chatterbox, Bytes::new(), &config).await;
+    let mut socket = WebSocket::from_upgraded(Chatterbox, Bytes::new(), &config);
     assert!(socket.recv().now_or_never().is_none());
     assert!(socket.close().now_or_never().is_none());
     // Never idle, the runtime does not move the clock by itself.
@@ -371,7 +371,7 @@ async fn a_stream_that_is_never_pending_lets_the_task_go() {
 #[tokio::test(start_paused = true)]
 async fn closing_listens_while_both_sides_are_blocked() {
     let (ours, mut peer) = duplex(16);
-    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
+    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new());
     socket.start_send(vec![1; 10_000]).unwrap();
     let script = async {
         // Says all it has to say before it listens.
@@ -397,8 +397,7 @@ async fn both_sides_may_close_at_once() {
     // Ours is on its way behind the data, or data still waits in front of it: then the peer's is answered.
     for (len, code) in [(10_000, 1000), (30_000, 1001)] {
         let (ours, mut peer) = duplex(16);
-        let mut socket =
-            WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new()).await;
+        let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &WebSocketConfig::new());
         socket.start_send(vec![1; len]).unwrap();
         let script = async {
             peer.write_all(&close(1001, "")).await.unwrap();
@@ -426,7 +425,7 @@ async fn what_was_accepted_leaves_with_the_close_frame() {
         reads,
         writes: Arc::clone(&writes),
     };
-    let mut socket = WebSocket::from_upgraded(counted, Bytes::new(), &WebSocketConfig::new()).await;
+    let mut socket = WebSocket::from_upgraded(counted, Bytes::new(), &WebSocketConfig::new());
     socket.start_send("last words").unwrap();
     assert!(socket.close().now_or_never().is_none());
     assert_eq!(writes.load(Ordering::Relaxed), 1);
@@ -456,7 +455,7 @@ async fn a_peer_that_does_not_read_stops_the_sender_at_the_bound() {
         .write_buffer_len(10_000)
         .split_len(1000);
     let (ours, mut peer) = duplex(PIPE);
-    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &config).await;
+    let mut socket = WebSocket::from_upgraded(ours, Bytes::new(), &config);
     let mut accepted = 0;
     while let Some(ready) = std::future::poll_fn(|cx| socket.poll_ready(cx)).now_or_never() {
         ready.unwrap();
@@ -555,7 +554,7 @@ async fn a_burst_takes_few_system_calls() {
         reads: Arc::clone(&reads),
         writes: Arc::clone(&writes),
     };
-    let mut socket = WebSocket::from_upgraded(counted, Bytes::new(), &WebSocketConfig::new()).await;
+    let mut socket = WebSocket::from_upgraded(counted, Bytes::new(), &WebSocketConfig::new());
 
     // 64 sends of 64 bytes are 70 bytes each on the wire: one write.
     for _ in 0..64 {
@@ -657,7 +656,7 @@ async fn what_follows_a_message_that_comes_alone_is_found_where_it_is_there() {
     // Each read brings one message, though the next one is there.
     let message = frame(BINARY, &[0; 64]);
     let io = Chopped::new(io, vec![message.len()], vec![1000]);
-    let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &WebSocketConfig::new()).await;
+    let mut socket = WebSocket::from_upgraded(io, Bytes::new(), &WebSocketConfig::new());
     peer.write_all(&message.repeat(20)).await.unwrap();
     let (messages, is_all) = batch(&mut socket, Waker::noop());
     assert_eq!((messages.len(), is_all), (20, true));
@@ -667,7 +666,7 @@ async fn what_follows_a_message_that_comes_alone_is_found_where_it_is_there() {
 async fn what_came_with_the_answer_to_the_upgrade_is_in_the_first_batch() {
     let (io, mut peer) = duplex(1024 * 1024);
     let ahead = Bytes::from(frame(BINARY, b"ahead").repeat(2));
-    let mut socket = WebSocket::from_upgraded(io, ahead, &WebSocketConfig::new()).await;
+    let mut socket = WebSocket::from_upgraded(io, ahead, &WebSocketConfig::new());
     peer.write_all(&frame(BINARY, b"behind")).await.unwrap();
     let (messages, is_all) = batch(&mut socket, Waker::noop());
     assert_eq!(messages, ["ahead", "ahead", "behind"]);
