@@ -244,7 +244,11 @@ impl Target {
     /// The value of the `Host` header: the port left out where it is the scheme's own.
     #[must_use]
     pub fn host_header(&self) -> String {
-        self.host_and((self.port != self.security.default_port()).then_some(self.port))
+        self.host_and(self.port_in_header())
+    }
+
+    pub(crate) fn port_in_header(&self) -> Option<u16> {
+        (self.port != self.security.default_port()).then_some(self.port)
     }
 
     fn host_and(&self, port: Option<u16>) -> String {
@@ -303,7 +307,7 @@ impl Host {
     }
 
     /// The parts of what is displayed.
-    fn in_brackets(&self) -> [&str; 3] {
+    pub(crate) fn in_brackets(&self) -> [&str; 3] {
         match self.ip {
             Some(IpAddr::V6(_)) => ["[", &self.text, "]"],
             _ => ["", &self.text, ""],

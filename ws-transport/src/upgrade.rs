@@ -3,7 +3,7 @@
 //! Ours and not tungstenite's, which logs the request with its query, loses the body of a refusal, compares
 //! `Connection` as a whole and lets extensions pass that nobody asked for.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, io::Write as _, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64;
@@ -143,40 +143,45 @@ impl UpgradeRequest {
 
     /// The request as bytes. Wiped after use: the query is in it.
     fn encode(&self, endpoint: &Endpoint, key: &Key) -> Zeroizing<Vec<u8>> {
-        let host = endpoint.target().host_header();
+        let target = endpoint.target();
         let query = endpoint.query();
         // Large enough that it never grows: growing would leave copies behind.
         let capacity = 256
             + endpoint.path().len()
             + query.map_or(0, str::len)
-            + host.len()
+            + target.host().as_str().len()
             + self.subprotocol.as_ref().map_or(0, HeaderValue::len)
             + self.headers_len;
         let mut out = Zeroizing::new(Vec::with_capacity(capacity));
-        let mut put = |part: &[u8]| out.extend_from_slice(part);
-        put(b"GET ");
-        put(endpoint.path().as_bytes());
+        out.extend(b"GET ");
+        out.extend(endpoint.path().as_bytes());
         if let Some(query) = query {
-            put(b"?");
-            put(query.as_bytes());
+            out.extend(b"?");
+            out.extend(query.as_bytes());
         }
-        put(b" HTTP/1.1\r\nHost: ");
-        put(host.as_bytes());
-        put(b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
-        put(key);
-        put(b"\r\n");
+        out.extend(b" HTTP/1.1\r\nHost: ");
+        for part in target.host().in_brackets() {
+            out.extend(part.as_bytes());
+        }
+        if let Some(port) = target.port_in_header() {
+            // It is written to memory.
+            let _infallible = write!(out, ":{port}");
+        }
+        out.extend(b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
+        out.extend(key);
+        out.extend(b"\r\n");
         if let Some(subprotocol) = &self.subprotocol {
-            put(b"Sec-WebSocket-Protocol: ");
-            put(subprotocol.as_bytes());
-            put(b"\r\n");
+            out.extend(b"Sec-WebSocket-Protocol: ");
+            out.extend(subprotocol.as_bytes());
+            out.extend(b"\r\n");
         }
         for (name, value) in &self.headers {
-            put(name.as_str().as_bytes());
-            put(b": ");
-            put(value.as_bytes());
-            put(b"\r\n");
+            out.extend(name.as_str().as_bytes());
+            out.extend(b": ");
+            out.extend(value.as_bytes());
+            out.extend(b"\r\n");
         }
-        put(b"\r\n");
+        out.extend(b"\r\n");
         debug_assert!(out.len() <= capacity);
         out
     }
