@@ -100,6 +100,11 @@ impl<S> ReadAhead<S> {
         self.handed
     }
 
+    /// Whether all has been handed on that there ever will be.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Whether the next piece had better be handed on at once.
     fn is_direct(&self, room: usize) -> bool {
         match self.brings {

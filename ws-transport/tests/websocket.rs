@@ -702,6 +702,28 @@ async fn closing_between_batches_wakes_for_what_still_comes_until_the_answer() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn closing_between_batches_ends_with_the_stream_and_not_before_what_came() {
+    for behind in [
+        &frame(BINARY, b"late")[..],
+        &frame(BINARY, b"cut")[..4],
+        b"",
+    ] {
+        let (mut socket, mut peer) = default().await;
+        peer.write_all(&frame(BINARY, b"x")).await.unwrap();
+        assert_eq!(batch(&mut socket, Waker::noop()).0, ["x"]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(socket.poll_close(&mut cx).is_pending());
+        peer.write_all(behind).await.unwrap();
+        assert!(socket.poll_close(&mut cx).is_pending());
+        drop(peer);
+        for _ in 0..2 {
+            let outcome = socket.poll_close(&mut cx);
+            assert_eq!(outcome, Poll::Ready(CloseOutcome::Dropped));
+        }
+    }
+}
+
 #[derive(Default)]
 struct Woken(AtomicUsize);
 

@@ -145,7 +145,11 @@ impl WebSocket {
     /// Reads one frame and forgets it.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         if self.has_taken_all(0) {
-            ready!(self.inner.get_mut().poll_more(cx));
+            let stream = self.inner.get_mut();
+            ready!(stream.poll_more(cx));
+            if stream.has_ended() {
+                return Poll::Ready(Heard::End);
+            }
         }
         Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
             Some(Ok(Frame::Close(_))) => Heard::Close,
