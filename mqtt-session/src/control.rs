@@ -332,23 +332,21 @@ impl Control {
         limits: BatchLimits,
         may_leave: impl Fn(&Request) -> bool,
     ) -> Option<&Batch> {
-        let mut jobs: Vec<Job> = Vec::new();
+        let kind = self.waiting.front()?.request.kind();
         let mut bytes = HEADER_BYTES;
-        while let Some(job) = self.waiting.front() {
+        let leave = self.waiting.iter().take(limits.filters).take_while(|job| {
             bytes += job.request.bytes();
-            let alike = jobs
-                .first()
-                .is_none_or(|first| first.request.kind() == job.request.kind());
-            if bytes > limits.bytes
-                || !alike
-                || jobs.len() >= limits.filters
-                || job.strikes > 0
-                || !may_leave(&job.request)
-            {
-                break;
-            }
-            jobs.extend(self.waiting.pop_front());
-        }
+            bytes <= limits.bytes
+                && job.request.kind() == kind
+                && job.strikes == 0
+                && may_leave(&job.request)
+        });
+        let leave = leave.count();
+        let jobs = if leave == self.waiting.len() {
+            core::mem::take(&mut self.waiting).into()
+        } else {
+            self.waiting.drain(..leave).collect()
+        };
         self.put_in_flight(jobs)
     }
 
@@ -372,10 +370,10 @@ impl Control {
     pub(crate) fn on_suback(
         &mut self,
         packet_id: PacketId,
-        codes: impl ExactSizeIterator<Item = ReasonCode>,
+        codes: impl Iterator<Item = ReasonCode> + Clone,
         events: &mut VecDeque<Event>,
     ) -> Result<bool, ProtocolViolation> {
-        let Some(batch) = self.take_batch(packet_id, codes.len(), |kind| {
+        let Some(batch) = self.take_batch(packet_id, codes.clone().count(), |kind| {
             kind != PacketKind::Unsubscribe
         })?
         else {
@@ -437,6 +435,9 @@ impl Control {
         quarantine_after: u8,
         events: &mut VecDeque<Event>,
     ) -> u64 {
+        if self.in_flight.is_empty() && self.calls.is_empty() {
+            return 0;
+        }
         let alone = match (self.in_flight.as_slice(), blame) {
             ([batch], Blame::Suspects { others: 0 }) => batch.jobs.len() == 1,
             _ => false,

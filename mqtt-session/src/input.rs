@@ -289,12 +289,12 @@ impl Session {
     }
 
     fn on_suback(&mut self, suback: &SubackRef<'_>) -> Result<(), ConnectionError> {
-        let codes: Vec<ReasonCode> = suback.reason_codes.iter().collect();
         let reported = self.events.len();
-        match self
-            .control
-            .on_suback(suback.packet_id, codes.into_iter(), &mut self.events)
-        {
+        match self.control.on_suback(
+            suback.packet_id,
+            suback.reason_codes.iter(),
+            &mut self.events,
+        ) {
             Ok(true) => {
                 if let Some(connection) = &mut self.connection
                     && core::mem::take(&mut connection.is_hasty)
