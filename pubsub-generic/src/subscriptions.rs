@@ -1,7 +1,7 @@
 //! Subscribing and unsubscribing: calls on one side, the session's operations on the other.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use mqtt_session::{
@@ -25,7 +25,7 @@ pub(crate) struct Subscriptions {
     calls: Line<CallId, Call>,
     next_call: CallId,
     /// Which filters of which call an operation of the session is about.
-    asked: Line<SubscribeId, (CallId, Vec<usize>)>,
+    asked: Line<SubscribeId, (CallId, Range<usize>)>,
     unsubscribes: Line<UnsubscribeId, Option<UnsubscribeReply>>,
     pub(crate) overlaps: Overlaps,
 }
@@ -34,7 +34,7 @@ type CallId = u64;
 
 enum Step {
     /// Subscribe to these filters of a call.
-    Ask { call: CallId, filters: Vec<usize> },
+    Ask { call: CallId, filters: Range<usize> },
     Leave {
         filters: Vec<Arc<str>>,
         reply: Option<UnsubscribeReply>,
@@ -43,7 +43,8 @@ enum Step {
 
 struct Call {
     subscriptions: Vec<Subscription>,
-    answers: Vec<Option<Result<QoS, Refusal>>>,
+    /// Stands at `Unspecified` for those that are still to come.
+    answers: Vec<Result<QoS, Refusal>>,
     unanswered: usize,
     deadline: Option<Instant>,
     reply: SubscribeReply,
@@ -113,21 +114,17 @@ impl Subscriptions {
         let Some(call) = self.calls.get_mut(id) else {
             return false;
         };
-        let Some(place @ None) = call.answers.get_mut(index) else {
+        let Some(place) = call.answers.get_mut(index) else {
             return false;
         };
-        *place = Some(answer);
-        call.unanswered -= 1;
+        *place = answer;
+        // Each is asked for once, or again where that was no answer.
+        call.unanswered = call.unanswered.saturating_sub(1);
         if call.unanswered > 0 {
             return false;
         }
         if let Some(call) = self.calls.remove(id) {
-            let unspecified = || Err(RefusalKind::Unspecified.into());
-            let answers = call
-                .answers
-                .into_iter()
-                .map(|answer| answer.unwrap_or_else(unspecified));
-            let _ = call.reply.send(Ok(answers.collect()));
+            let _ = call.reply.send(Ok(call.answers));
         }
         true
     }
@@ -145,58 +142,68 @@ impl Task {
                 Operation::Unsubscribe { filters, .. } => self.let_go(filters),
             }
         }
-        let state = &mut self.subscriptions;
-        match operation {
+        let step = match operation {
             Operation::Subscribe {
                 subscriptions,
                 reply,
             } => {
+                let state = &mut self.subscriptions;
                 let id = state.next_call;
                 state.next_call += 1;
-                let deadline = self.now.checked_add(self.shared.options.subscribe_timeout);
-                let filters = (0..subscriptions.len()).collect();
+                let filters = 0..subscriptions.len();
                 let call = Call {
-                    answers: vec![None; subscriptions.len()],
-                    unanswered: subscriptions.len(),
+                    answers: vec![Err(RefusalKind::Unspecified.into()); filters.len()],
+                    unanswered: filters.len(),
                     subscriptions,
-                    deadline,
+                    deadline: self.now.checked_add(self.shared.options.subscribe_timeout),
                     reply,
                 };
                 state.calls.push(id, call);
-                state.queue.push_back(Step::Ask { call: id, filters });
+                Step::Ask { call: id, filters }
             }
-            Operation::Unsubscribe { filters, reply } => {
-                state.queue.push_back(Step::Leave { filters, reply });
+            Operation::Unsubscribe { filters, reply } => Step::Leave { filters, reply },
+        };
+        if self.subscriptions.is_waiting_for_room() {
+            self.subscriptions.queue.push_back(step);
+        } else {
+            self.feed(step);
+        }
+    }
+
+    /// Gives the session as many of the waiting steps as it has room for, in order.
+    #[inline(never)]
+    pub(crate) fn feed_operations(&mut self) {
+        while let Some(step) = self.subscriptions.queue.pop_front() {
+            if !self.feed(step) {
+                break;
             }
         }
     }
 
-    /// Gives the session as many steps as it has room for, in order. Returns whether it took any.
-    #[inline(never)]
-    pub(crate) fn feed_operations(&mut self) -> bool {
-        let mut more = false;
-        while let Some(step) = self.subscriptions.queue.pop_front() {
-            self.demand();
+    /// Gives the session the step that is in front of all others. What it has no room for waits there. Returns whether it may
+    /// have room for the next one.
+    fn feed(&mut self, mut step: Step) -> bool {
+        self.demand();
+        self.may_have_armed = true;
+        let has_room = loop {
             let left = match step {
                 Step::Ask { call, filters } => self.ask(call, filters),
                 Step::Leave { filters, reply } => self.leave(filters, reply),
             };
             match left {
-                Progress::Done => more = true,
-                Progress::Partly(step) => {
-                    more = true;
-                    self.subscriptions.queue.push_front(step);
-                }
+                Progress::Done => break true,
+                Progress::Partly(rest) => step = rest,
                 Progress::NoRoom(step) => {
                     self.subscriptions.queue.push_front(step);
-                    break;
+                    break false;
                 }
             }
-        }
-        more
+        };
+        self.count_subscriptions();
+        has_room
     }
 
-    fn ask(&mut self, id: CallId, mut filters: Vec<usize>) -> Progress {
+    fn ask(&mut self, id: CallId, filters: Range<usize>) -> Progress {
         let now = self.timestamp;
         let Some(call) = self.subscriptions.calls.get(id) else {
             // It took too long, and has been answered.
@@ -204,63 +211,53 @@ impl Task {
         };
         let overlaps = &mut self.subscriptions.overlaps;
         // An identifier is for all filters of a packet, and shall tell one filter from another.
-        let rest = if overlaps.in_use() {
-            filters.split_off(1.min(filters.len()))
-        } else {
-            Vec::new()
-        };
-        let asked: Cow<'_, [Subscription]> = if filters.len() == call.subscriptions.len() {
-            // Never in another order.
-            Cow::Borrowed(&call.subscriptions)
-        } else {
-            let meant = filters.iter();
-            meant
-                .filter_map(|&at| call.subscriptions.get(at).cloned())
-                .collect()
-        };
+        let most = if overlaps.in_use() { 1 } else { filters.len() };
+        let asked = call.subscriptions.get(filters.clone()).unwrap_or_default();
+        let asked = asked.get(..most).unwrap_or(asked);
         let identifier = match asked.first() {
             Some(first) if overlaps.in_use() => overlaps.identifier(&first.filter),
             _ => None,
         };
-        let then = |rest: Vec<usize>| match rest.is_empty() {
+        let step = |filters| Step::Ask { call: id, filters };
+        let then = |rest: Range<usize>| match rest.is_empty() {
             true => Progress::Done,
-            false => Progress::Partly(Step::Ask {
-                call: id,
-                filters: rest,
-            }),
+            false => Progress::Partly(step(rest)),
         };
-        let all = |mut filters: Vec<usize>, rest: Vec<usize>| {
-            filters.extend(rest);
-            Step::Ask { call: id, filters }
-        };
-        let taken = self.session.subscribe_with_id(&asked, identifier, now);
-        drop(asked);
-        match taken {
+        let end = filters.start + asked.len();
+        match self.session.subscribe_with_id(asked, identifier, now) {
             Ok(operation) => {
-                self.subscriptions.asked.push(operation, (id, filters));
-                then(rest)
+                let asked = (id, filters.start..end);
+                self.subscriptions.asked.push(operation, asked);
+                then(end..filters.end)
             }
-            Err(SubscribeError::TooManyPending) => Progress::NoRoom(all(filters, rest)),
+            Err(SubscribeError::TooManyPending) => Progress::NoRoom(step(filters)),
             Err(SubscribeError::SubscriptionIdsNotSupported) if identifier.is_some() => {
                 overlaps.give_up();
-                Progress::Partly(all(filters, rest))
+                Progress::Partly(step(filters))
             }
             Err(error) => {
-                // If some of them are to blame, the others are asked without them.
-                let blamed = match offender(error).filter(|&at| at < filters.len()) {
-                    Some(at) => vec![filters.remove(at)],
+                // If some of them are to blame, the others are asked without them: those before them, then those behind.
+                let blamed = match offender(error).map(|at| filters.start + at) {
+                    Some(at) if at < end => at..at + 1,
                     None if error == SubscribeError::TooManySubscriptions => {
                         let taken = self.session.subscriptions().len();
                         let most = self.session.config().max_subscriptions;
-                        filters.split_off(most.saturating_sub(taken).min(filters.len() - 1))
+                        let room = most.saturating_sub(taken);
+                        (filters.start + room).min(end.saturating_sub(1))..end
                     }
-                    None => std::mem::take(&mut filters),
+                    _ => filters.start..end,
                 };
-                for index in blamed {
+                for index in blamed.clone() {
                     self.answer(id, index, Err(refused_by_session(error).into()));
                 }
-                filters.extend(rest);
-                then(filters)
+                let behind = blamed.end..filters.end;
+                if blamed.start == filters.start {
+                    return then(behind);
+                }
+                if !behind.is_empty() {
+                    self.subscriptions.queue.push_front(step(behind));
+                }
+                then(filters.start..blamed.start)
             }
         }
     }
@@ -304,7 +301,7 @@ impl Task {
                 self.subscriptions.overlaps.give_up();
                 let again = Step::Ask {
                     call,
-                    filters: vec![index],
+                    filters: index..index + 1,
                 };
                 self.subscriptions.queue.push_front(again);
                 continue;

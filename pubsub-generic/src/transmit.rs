@@ -77,9 +77,8 @@ impl Task {
                 Command::Network(network) => self.network_changed(network),
             }
         }
-        if self.subscriptions.is_waiting_for_room() && self.feed_operations() {
-            self.may_have_armed = true;
-            self.count_subscriptions();
+        if self.subscriptions.is_waiting_for_room() {
+            self.feed_operations();
         }
         !self.batch.commands.is_empty() && !self.is_reloading()
     }

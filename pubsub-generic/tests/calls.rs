@@ -13,7 +13,7 @@ use pubsub_core::{
 };
 use pubsub_generic::{
     ConnectError, ConnectErrorKind, ConnectionError, DEFAULT_NAME, Displaced, Jitter, MqttOptions,
-    MqttProvider, OfflineOverflow, Reconnect, SessionMode,
+    MqttProvider, OfflineOverflow, ProtocolVersion, Reconnect, SessionMode,
 };
 use tokio::time::Instant;
 
@@ -195,6 +195,44 @@ async fn one_refused_filter_does_not_hurt_the_others() {
         .collect();
     assert_eq!(granted, [true, false, true]);
     assert_eq!(messages.next().await.unwrap().unwrap().topic, "c");
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_that_the_broker_cannot_take_are_left_out_wherever_they_stand() {
+    let (connect, mut broker) = memory(Vec::new());
+    let options = steady().protocol_version(ProtocolVersion::V5);
+    let (pubsub, provider) = register(MqttProvider::with_connect(options, connect).unwrap());
+    let (connected, mut end) = tokio::join!(provider.connect(), async {
+        let mut end = broker.transports.recv().await.unwrap();
+        end.packet().await.unwrap();
+        // Neither wildcards nor Subscription Identifiers.
+        end.send(&[0x20, 7, 0, 0, 4, 0x28, 0, 0x29, 0]);
+        end
+    });
+    connected.unwrap();
+    let filters = ["+", "a", "b", "a/#", "b/+", "c", "#"];
+    let (subscribed, _end) = tokio::join!(async { pubsub.subscribe(filters).await }, async {
+        let mut asked = Vec::new();
+        while asked.len() < 3 {
+            let subscribe = end.packet().await.unwrap();
+            // Identifier, no properties, filters of one letter with their options.
+            let letters: Vec<u8> = subscribe[5..].chunks(4).map(|filter| filter[2]).collect();
+            let mut suback = vec![0x90, 3 + letters.len() as u8, subscribe[2], subscribe[3], 0];
+            suback.extend(
+                letters
+                    .iter()
+                    .map(|&letter| if letter == b'b' { 0x80 } else { 0 }),
+            );
+            end.send(&suback);
+            asked.extend(letters);
+        }
+        assert_eq!(asked, b"abc");
+        end
+    });
+    let subscribed = subscribed.unwrap();
+    let outcomes = subscribed.outcomes().iter();
+    let granted: Vec<bool> = outcomes.map(|outcome| outcome.result.is_ok()).collect();
+    assert_eq!(granted, [false, true, false, false, false, true, false]);
 }
 
 #[tokio::test(start_paused = true)]
