@@ -107,7 +107,8 @@ use crate::time::{Timestamp, earlier};
 pub struct Session {
     /// Shared with whoever gave it.
     pub(crate) config: Arc<Config>,
-    pub(crate) connection: Option<Connection>,
+    /// Boxed, as it comes and goes, and is large.
+    pub(crate) connection: Option<Box<Connection>>,
     /// A DISCONNECT to write although the connection is over.
     pub(crate) farewell: Option<ReasonCode>,
     pub(crate) events: VecDeque<Event>,
@@ -239,12 +240,12 @@ impl Session {
                 CleanStart::OnFirst => !self.has_session,
                 CleanStart::Never => false,
             };
-        self.connection = Some(Connection::new(
+        self.connection = Some(Box::new(Connection::new(
             &self.config,
             self.connection_epoch,
             clean_start,
             self.now,
-        ));
+        )));
         Ok(())
     }
 
@@ -312,7 +313,7 @@ impl Session {
     /// When [`Session::handle_timeout`] should be called, if nothing else happens before. May be earlier than needed.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let connection = self.connection.as_ref().and_then(Connection::deadline);
+        let connection = self.connection.as_deref().and_then(Connection::deadline);
         let waiting = earlier(self.waiting.next_expiry(), self.next_paced());
         earlier(connection, waiting)
     }
@@ -329,7 +330,7 @@ impl Session {
     #[inline(always)]
     pub(crate) fn connected(&self) -> Option<&Connection> {
         self.connection
-            .as_ref()
+            .as_deref()
             .filter(|connection| connection.is_connected())
     }
 

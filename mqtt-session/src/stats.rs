@@ -66,7 +66,7 @@ impl Session {
     pub fn stats(&self) -> Stats {
         let (held_messages, held_bytes) = self.held();
         Stats {
-            connection: self.connection.as_ref().map(Connection::stage),
+            connection: self.connection.as_deref().map(Connection::stage),
             queued_messages: self.waiting.len(),
             queued_bytes: self.waiting.bytes(),
             in_flight_messages: self.in_flight.len(),
