@@ -278,11 +278,10 @@ impl ConnectionWatch {
 
     fn poll_change(&mut self, cx: &Context<'_>) -> Poll<Option<ConnectionStatus>> {
         let mut history = self.hub.lock();
-        let oldest = history.end - history.kept.len() as u64;
-        let at = self.next.max(oldest);
-        if let Some(status) = history.kept.get((at - oldest) as usize) {
-            self.next = at + 1;
-            return Poll::Ready(Some(status.clone()));
+        if let Some((number, status)) = history.first_from(self.next) {
+            let status = status.clone();
+            self.next = number + 1;
+            return Poll::Ready(Some(status));
         }
         if history.closed {
             return Poll::Ready(None);
@@ -300,14 +299,15 @@ impl Clone for ConnectionWatch {
         Self {
             hub: Arc::clone(&self.hub),
             next: self.next,
-            id: self.hub.lock().new_id(),
+            id: self.hub.lock().new_follower(),
         }
     }
 }
 
 impl Drop for ConnectionWatch {
     fn drop(&mut self) {
-        self.hub.lock().waiting.retain(|(id, _)| *id != self.id);
+        let unseen = self.hub.lock().lose_follower(self.id);
+        drop(unseen);
     }
 }
 
@@ -325,32 +325,56 @@ pub(crate) struct ConnectionHub(Mutex<History>);
 
 #[derive(Debug)]
 struct History {
-    /// The latest changes; never empty, at most [`ConnectionWatch::HISTORY`].
-    kept: VecDeque<ConnectionStatus>,
-    /// The number of the change that comes after the last kept one.
+    latest: ConnectionStatus,
+    /// Those before it, as far as there are followers: with it at most [`ConnectionWatch::HISTORY`].
+    earlier: VecDeque<ConnectionStatus>,
+    /// The number of the change that comes after the latest.
     end: u64,
     closed: bool,
+    followers: usize,
     /// Followers that wait, at most one entry each.
     waiting: Vec<(u64, Waker)>,
     ids: u64,
 }
 
 impl History {
-    fn new_id(&mut self) -> u64 {
+    /// The first kept change from this number on, and its number.
+    fn first_from(&self, next: u64) -> Option<(u64, &ConnectionStatus)> {
+        let latest = self.end - 1;
+        let oldest = latest - self.earlier.len() as u64;
+        let number = next.max(oldest);
+        if number >= latest {
+            return (number == latest).then_some((latest, &self.latest));
+        }
+        let status = self.earlier.get((number - oldest) as usize)?;
+        Some((number, status))
+    }
+
+    fn new_follower(&mut self) -> u64 {
+        self.followers += 1;
         self.ids += 1;
         self.ids
+    }
+
+    /// What nobody will see now is for the caller to drop, with no lock held.
+    fn lose_follower(&mut self, id: u64) -> VecDeque<ConnectionStatus> {
+        self.waiting.retain(|(other, _)| *other != id);
+        self.followers -= 1;
+        match self.followers {
+            0 => std::mem::take(&mut self.earlier),
+            _ => VecDeque::new(),
+        }
     }
 }
 
 impl ConnectionHub {
     pub(crate) fn new() -> Arc<Self> {
-        // Room until it is connected.
-        let mut kept = VecDeque::with_capacity(4);
-        kept.push_back(ConnectionStatus::default());
         Arc::new(Self(Mutex::new(History {
-            kept,
+            latest: ConnectionStatus::default(),
+            earlier: VecDeque::new(),
             end: 1,
             closed: false,
+            followers: 0,
             waiting: Vec::new(),
             ids: 0,
         })))
@@ -358,7 +382,7 @@ impl ConnectionHub {
 
     pub(crate) fn watch(self: &Arc<Self>) -> ConnectionWatch {
         let mut history = self.lock();
-        let (next, id) = (history.end - 1, history.new_id());
+        let (next, id) = (history.end - 1, history.new_follower());
         ConnectionWatch {
             hub: Arc::clone(self),
             next,
@@ -367,30 +391,28 @@ impl ConnectionHub {
     }
 
     pub(crate) fn current(&self) -> ConnectionStatus {
-        self.lock().kept.back().cloned().unwrap_or_default()
+        self.lock().latest.clone()
     }
 
     /// The state now, to a follower that has seen every change.
     fn latest_if_seen(&self, next: u64) -> Option<ConnectionStatus> {
         let history = self.lock();
-        history.kept.back().filter(|_| next == history.end).cloned()
+        (next == history.end).then(|| history.latest.clone())
     }
 
     /// Records a state, unless it is the one that holds already.
     pub(crate) fn set(&self, status: ConnectionStatus) {
         let mut history = self.lock();
-        if history.closed
-            || history
-                .kept
-                .back()
-                .is_some_and(|last| last.state == status.state)
-        {
+        if history.closed || history.latest.state == status.state {
             return;
         }
-        if history.kept.len() == ConnectionWatch::HISTORY {
-            history.kept.pop_front();
+        let before = std::mem::replace(&mut history.latest, status);
+        if history.followers > 0 {
+            if history.earlier.len() + 1 == ConnectionWatch::HISTORY {
+                history.earlier.pop_front();
+            }
+            history.earlier.push_back(before);
         }
-        history.kept.push_back(status);
         history.end += 1;
         Self::wake(history);
     }
