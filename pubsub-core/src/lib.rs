@@ -49,7 +49,9 @@ mod connection;
 #[cfg(feature = "testing")]
 pub mod contract;
 mod error;
+mod few;
 mod filters;
+mod interest;
 mod into;
 mod limits;
 mod matching;

@@ -9,7 +9,6 @@
 //! wants of `control` is a [`Task`]: done at once if the lock is free, otherwise by whoever holds it,
 //! when done.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Context, Waker};
@@ -19,6 +18,8 @@ use crate::connection::{ConnectionFacts, ConnectionHub, ConnectionStatus};
 use crate::error::{
     FilterLost, ProviderError, ProviderErrorKind, Refusal, RefusalKind, SubscriptionError,
 };
+use crate::few::Few;
+use crate::filters::FilterMap;
 use crate::message::{ProviderName, QoS};
 use crate::provider::{
     BoxFuture, Continuity, Delivery, DeliverySink, Demand, Drive, FilterRequest, Gap, GapCause,
@@ -27,7 +28,6 @@ use crate::provider::{
 use crate::queue::{Effects, Queue};
 use crate::routes::{Followed, Routes, SlotKey};
 use crate::topic::TopicFilter;
-use crate::trie::TextHash;
 
 pub(crate) struct Router {
     name: ProviderName,
@@ -61,28 +61,27 @@ enum Task {
 }
 
 /// What the provider was asked for, and on whose behalf.
+#[derive(Default)]
 struct Control {
     /// `None` once removed.
     provider: Option<Arc<dyn Provider>>,
-    filters: HashMap<TopicFilter, FilterUse, TextHash>,
+    filters: FilterMap<FilterUse>,
 }
 
 struct FilterUse {
     /// The request as it stands: what a replacement of the provider is asked for.
     request: FilterRequest,
     granted: Option<QoS>,
-    users: Vec<SlotKey>,
+    users: Few<SlotKey>,
 }
 
 impl Control {
     fn entry(&mut self, filter: &TopicFilter) -> &mut FilterUse {
-        self.filters
-            .entry(filter.clone())
-            .or_insert_with(|| FilterUse {
-                request: FilterRequest::new(filter.clone()),
-                granted: None,
-                users: Vec::new(),
-            })
+        self.filters.get_or_insert_with(filter, || FilterUse {
+            request: FilterRequest::new(filter.clone()),
+            granted: None,
+            users: Few::None,
+        })
     }
 }
 
@@ -103,15 +102,11 @@ pub(crate) struct Asked {
 
 impl Router {
     pub(crate) fn new(name: ProviderName) -> Arc<Self> {
-        let routes = Routes::new();
         Arc::new(Self {
             name,
-            control: Mutex::new(Control {
-                provider: None,
-                filters: HashMap::with_hasher(routes.text_hash()),
-            }),
+            control: Mutex::default(),
             tasks: Mutex::default(),
-            routes: Mutex::new(routes),
+            routes: Mutex::new(Routes::new()),
             driver: Mutex::default(),
             drivers: AtomicUsize::new(0),
             hub: ConnectionHub::new(),
@@ -141,15 +136,14 @@ impl Router {
             let epoch = {
                 let mut routes = self.routes();
                 routes.epoch += 1;
-                let filters: Vec<_> = control.filters.keys().cloned().collect();
-                routes.set_rules(rules, &filters);
+                routes.set_rules(rules, control.filters.keys());
                 routes.epoch
             };
             provider.attach(DeliverySink::new(Arc::clone(self), epoch))?;
             let requests: Vec<_> = control
                 .filters
-                .values()
-                .map(|entry| entry.request.clone())
+                .iter()
+                .map(|(_, entry)| entry.request.clone())
                 .collect();
             let asked = (!requests.is_empty()).then(|| Asked {
                 known: requests
@@ -330,13 +324,12 @@ impl Router {
         for filter in leaving {
             let mut routes = self.routes();
             routes.remove(slot, &filter);
-            if let Some(entry) = control.filters.get_mut(&filter) {
-                entry.users.retain(|user| *user != slot);
-                if entry.users.is_empty() {
-                    routes.marked_as_published -= entry.marks();
-                    control.filters.remove(&filter);
-                    unused.push(filter);
-                }
+            if let Some(entry) = control.filters.get_mut(&filter)
+                && entry.users.remove(slot)
+            {
+                routes.marked_as_published -= entry.marks();
+                control.filters.remove(&filter);
+                unused.push(filter);
             }
         }
         unused
@@ -457,7 +450,8 @@ impl Router {
         let mut wakers = Vec::new();
         let mut routes = self.routes();
         routes.marked_as_published -= entry.marks();
-        for user in &entry.users {
+        let users = entry.users.as_slice();
+        for user in users {
             routes.remove(*user, filter);
             if let Some(queue) = routes.queue_of(*user) {
                 let lost = FilterLost {
@@ -468,7 +462,7 @@ impl Router {
                 wakers.extend(queue.error(SubscriptionError::FilterLost(Box::new(lost))));
             }
         }
-        (entry.users, wakers)
+        (users.to_vec(), wakers)
     }
 
     pub(crate) fn failed(&self, epoch: u64, error: ProviderError) {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use std::vec::Drain;
 
 use crate::filters::Filters;
+use crate::interest::Interest;
 use crate::matching::MatchingRules;
 use crate::message::ProviderName;
 use crate::provider::{Delivery, Settlement};
 use crate::queue::{Effects, Queue};
 use crate::shared_receipt::SharedReceipt;
 use crate::topic::{TopicFilter, TopicName};
-use crate::trie::{TextHash, TopicTrie};
 
 /// How many retained messages a subscription remembers to have got, so that it is not given them again
 /// when another one subscribes to the same filter. Beyond that it may get them again.
@@ -32,9 +32,10 @@ const TOGETHER: usize = 64;
 pub(crate) struct Routes {
     /// Sinks of another epoch belong to a provider that was replaced or removed.
     pub(crate) epoch: u64,
-    trie: TopicTrie<Vec<u32>>,
+    interest: Interest,
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    /// The place to be given away next.
+    free: Option<u32>,
     /// Subscriptions to what nobody else wants.
     unmatched: Vec<u32>,
     /// The number of the message being routed, to deliver it once to each.
@@ -60,6 +61,8 @@ struct Slot {
     generation: u32,
     /// `None` while free.
     queue: Option<Arc<Queue>>,
+    /// While free: the next place that is.
+    next_free: Option<u32>,
     filters: Filters,
     stamp: u64,
     /// Whether it takes part in the batch at hand.
@@ -79,8 +82,9 @@ pub(crate) struct SlotKey {
 
 impl Slot {
     /// Gives the place free. `None` if it was.
-    fn vacate(&mut self) -> Option<Arc<Queue>> {
+    fn vacate(&mut self, next_free: Option<u32>) -> Option<Arc<Queue>> {
         let queue = self.queue.take()?;
+        self.next_free = next_free;
         self.generation = self.generation.wrapping_add(1);
         self.filters = Filters::default();
         self.retained_seen = HashSet::new();
@@ -93,9 +97,9 @@ impl Routes {
     pub(crate) fn new() -> Self {
         Self {
             epoch: 0,
-            trie: TopicTrie::new(),
+            interest: Interest::default(),
             slots: Vec::new(),
-            free: Vec::new(),
+            free: None,
             unmatched: Vec::new(),
             stamp: 0,
             marked_as_published: 0,
@@ -109,11 +113,6 @@ impl Routes {
         }
     }
 
-    /// For tables by filter.
-    pub(crate) fn text_hash(&self) -> TextHash {
-        self.trie.text_hash()
-    }
-
     /// Forgets what subscribers got of retained messages: they may lack them now.
     pub(crate) fn forget_retained(&mut self) {
         for slot in &mut self.slots {
@@ -122,7 +121,7 @@ impl Routes {
     }
 
     pub(crate) fn allocate(&mut self, queue: &Arc<Queue>) -> SlotKey {
-        let index = self.free.pop().unwrap_or_else(|| {
+        let index = self.free.unwrap_or_else(|| {
             if self.slots.is_empty() {
                 // Many have but one, and a vector would begin with four.
                 self.slots.reserve_exact(1);
@@ -130,6 +129,7 @@ impl Routes {
             self.slots.push(Slot {
                 generation: 0,
                 queue: None,
+                next_free: None,
                 filters: Filters::default(),
                 stamp: 0,
                 is_touched: false,
@@ -142,6 +142,7 @@ impl Routes {
         });
         let slot = &mut self.slots[index as usize];
         slot.queue = Some(Arc::clone(queue));
+        self.free = slot.next_free.take();
         SlotKey {
             index,
             generation: slot.generation,
@@ -176,7 +177,7 @@ impl Routes {
 
     pub(crate) fn filters_of(&mut self, key: SlotKey) -> Vec<TopicFilter> {
         self.slot(key)
-            .map(|slot| slot.filters.iter().cloned().collect())
+            .map(|slot| slot.filters.keys().cloned().collect())
             .unwrap_or_default()
     }
 
@@ -186,46 +187,39 @@ impl Routes {
         slot.retained_seen.clear();
         if slot.filters.insert(filter) {
             self.found_for = None;
-            self.trie
-                .get_or_insert_with(filter, Vec::new)
-                .push(key.index);
+            self.interest.add(filter, key.index);
         }
     }
 
     pub(crate) fn remove(&mut self, key: SlotKey, filter: &TopicFilter) {
         let Some(slot) = self.slot(key) else { return };
-        if !slot.filters.remove(filter) {
-            return;
+        if slot.filters.remove(filter).is_some() {
+            self.found_for = None;
+            self.interest.remove(filter, key.index);
         }
-        self.found_for = None;
-        self.trie.remove_if(filter, |members| {
-            if let Some(at) = members.iter().position(|index| *index == key.index) {
-                members.swap_remove(at);
-            }
-            members.is_empty()
-        });
     }
 
     pub(crate) fn free_if_empty(&mut self, key: SlotKey) -> Option<Arc<Queue>> {
         if self.unmatched.contains(&key.index) {
             return None;
         }
+        let next_free = self.free;
         let slot = self.slot(key).filter(|slot| slot.filters.is_empty())?;
-        let queue = slot.vacate();
-        self.free.push(key.index);
+        let queue = slot.vacate(next_free);
+        self.free = Some(key.index);
         queue
     }
 
     /// Frees every place, whatever filters it has; the queues that had them.
     pub(crate) fn free_all(&mut self) -> impl Iterator<Item = Arc<Queue>> {
         self.marked_as_published = 0;
-        self.trie.clear();
+        self.interest.clear();
         self.unmatched.clear();
         self.found_for = None;
         let free = &mut self.free;
         (0..).zip(&mut self.slots).filter_map(|(index, slot)| {
-            let queue = slot.vacate()?;
-            free.push(index);
+            let queue = slot.vacate(*free)?;
+            *free = Some(index);
             Some(queue)
         })
     }
@@ -242,24 +236,19 @@ impl Routes {
 
     /// The queues of all who have one of these filters or more.
     pub(crate) fn users_of(&self, filters: &[TopicFilter]) -> impl Iterator<Item = &Arc<Queue>> {
-        let members = filters.iter().filter_map(|filter| self.trie.get(filter));
-        let slots: BTreeSet<u32> = members.flatten().copied().collect();
+        let members = filters.iter().flat_map(|filter| self.interest.of(filter));
+        let slots: BTreeSet<u32> = members.copied().collect();
         slots
             .into_iter()
             .filter_map(|index| self.slots.get(index as usize)?.queue.as_ref())
     }
 
-    pub(crate) fn set_rules(&mut self, rules: MatchingRules, filters: &[TopicFilter]) {
-        if self.trie.rules() == rules {
-            return;
-        }
-        let mut trie = TopicTrie::with_rules(rules);
-        for filter in filters {
-            if let Some(members) = self.trie.remove(filter) {
-                trie.insert(filter, members);
-            }
-        }
-        self.trie = trie;
+    /// Matches by these rules from now on. `filters` are all that there are.
+    pub(crate) fn set_rules<'a, F>(&mut self, rules: MatchingRules, filters: F)
+    where
+        F: Iterator<Item = &'a TopicFilter>,
+    {
+        self.interest.set_rules(rules, filters);
         self.found_for = None;
     }
 
@@ -280,7 +269,7 @@ impl Routes {
             delivery.message.provider = name.clone();
         }
         let mut rest = batch.drain(..);
-        let together = self.trie.len() >= MANY_FILTERS;
+        let together = self.interest.len() >= MANY_FILTERS;
         while let Some(first) = rest.as_slice().first() {
             if together {
                 self.route_together(&mut rest);
@@ -323,16 +312,17 @@ impl Routes {
             .map(|first| &first.message.topic);
         let stamp = self.stamp + 1;
         let (together, slots) = (&mut self.together, &mut self.slots);
-        self.trie.for_each_match_batched(topics, |run, members| {
-            let stamp = stamp + run as u64;
-            for index in members {
-                let slot = &mut slots[*index as usize];
-                if slot.stamp != stamp {
-                    slot.stamp = stamp;
-                    together.push((run as u32, *index));
+        self.interest
+            .for_each_match_batched(topics, |run, members| {
+                let stamp = stamp + run as u64;
+                for index in members {
+                    let slot = &mut slots[*index as usize];
+                    if slot.stamp != stamp {
+                        slot.stamp = stamp;
+                        together.push((run as u32, *index));
+                    }
                 }
-            }
-        });
+            });
         self.stamp += u64::from(runs);
         let together = std::mem::take(&mut self.together);
         let mut found = together.iter().peekable();
@@ -387,7 +377,7 @@ impl Routes {
         let stamp = self.stamp;
         let (matched, slots) = (&mut self.matched, &mut self.slots);
         matched.clear();
-        self.trie.for_each_match(topic, |members| {
+        self.interest.for_each_match(topic, |members| {
             for index in members {
                 let slot = &mut slots[*index as usize];
                 if slot.stamp != stamp {

@@ -179,6 +179,9 @@ impl TopicFilter {
     #[must_use]
     pub fn matches_with(&self, topic: &TopicName, rules: MatchingRules) -> bool {
         let pattern = self.pattern();
+        if !self.has_wildcards() {
+            return pattern == topic.as_str();
+        }
         if topic.is_reserved()
             && rules.reserved_topics == ReservedTopics::NamedExplicitly
             && pattern.starts_with(['+', '#'])

@@ -28,7 +28,7 @@ const MIX: [u64; 4] = [
 ];
 
 /// The same for the tables of the standard library, whose own hash takes eight times as long for a topic.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TextHash(pub(super) Seed);
 
 impl BuildHasher for TextHash {

@@ -152,11 +152,6 @@ impl<V> TopicTrie<V> {
         }
     }
 
-    /// Its hash, for tables beside it.
-    pub(crate) fn text_hash(&self) -> TextHash {
-        TextHash(self.seed)
-    }
-
     /// The rules it matches by.
     #[must_use]
     pub fn rules(&self) -> MatchingRules {
