@@ -183,7 +183,12 @@ impl Config {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    /// Whether a session [can be made](crate::Session::new) of it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not one that a CONNECT could carry.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let v5 = self.version == ProtocolVersion::V5;
         let text_ok = |text: &str| text.len() <= usize::from(u16::MAX) && !text.contains('\0');
         if !text_ok(&self.client_id) {

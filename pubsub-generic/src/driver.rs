@@ -57,7 +57,7 @@ pub(crate) const CLOCK_TICK: Duration = Duration::from_secs(1);
 
 pub(crate) struct Task {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) session: Box<Session>,
+    pub(crate) session: Session,
     /// The origin of the session's time.
     pub(crate) origin: Instant,
     /// The time of this round.
@@ -238,7 +238,7 @@ impl Unflushed {
 }
 
 impl Task {
-    pub(crate) fn new(shared: Arc<Shared>, session: Box<Session>, mut backoff: Backoff) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, session: Session, mut backoff: Backoff) -> Self {
         let now = Instant::now();
         let options = &shared.options;
         let overlaps = Overlaps::new(

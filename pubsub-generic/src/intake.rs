@@ -1,5 +1,6 @@
 //! The way in: from a batch of the transport, through the session, into the batch for the subscribers.
 
+use std::sync::Arc;
 use std::vec::Drain;
 
 use bytes::Bytes;
@@ -45,7 +46,7 @@ struct Intake<'a> {
     unclaimed: Option<&'a mut Unclaimed>,
     endings: Endings<'a>,
     clock_due: &'a mut Option<Instant>,
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     may_have_armed: &'a mut bool,
     now: Instant,
 }
@@ -173,10 +174,7 @@ impl Recipient for Intake<'_> {
         }
         let topic = topic.clone();
         let buffer_len = incoming.buffer_len;
-        let receipt = match message.take_ack_token() {
-            Some(token) => self.receipt(token),
-            None => None,
-        };
+        let receipt = message.take_ack_token().map(|token| self.receipt(token));
         let properties = properties_of(message.properties());
         let mut delivery = delivery_of(topic, message, buffer_len);
         delivery.message.properties = properties;
@@ -231,12 +229,11 @@ impl Intake<'_> {
         other.or_else(|| chunks.next())
     }
 
-    fn receipt(&mut self, token: AckToken) -> Option<DeliveryReceipt> {
-        let receipts = self.shared.receipts()?;
+    fn receipt(&mut self, token: AckToken) -> DeliveryReceipt {
         let number = self.tokens.insert(token);
         // Core counts how long its subscribers hold receipts back, by our clock.
         self.clock_due.get_or_insert(self.now + CLOCK_TICK);
-        Some(DeliveryReceipt::new(receipts, number))
+        DeliveryReceipt::new(Arc::clone(self.shared) as Arc<_>, number)
     }
 }
 

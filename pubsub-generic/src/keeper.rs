@@ -435,7 +435,7 @@ impl Task {
         let now = self.timestamp;
         match outcome.and_then(|loaded| restore(loaded, config, now)) {
             Ok((session, mut restored)) => {
-                *self.session = session;
+                self.session = session;
                 self.set_aside = 0;
                 self.shared.inbox.adopt(restored.load);
                 self.shared.restored(std::mem::take(&mut restored.handles));

@@ -13,6 +13,7 @@ use pubsub_core::{
 };
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::choices::OfflineOverflow;
 use crate::connect::Connect;
@@ -20,7 +21,7 @@ use crate::convert::session_subscription;
 use crate::driver::Task;
 use crate::error::LimitExceeded;
 use crate::inbox::{Command, Farewell, Inbox, Operation};
-use crate::keeper::{Keeper, RestoredPublish, load, restore};
+use crate::keeper::{Keeper, Restored, RestoredPublish, load, restore};
 use crate::login::WithLogin;
 use crate::options::{DEFAULT_NAME, MqttOptions};
 use crate::options_error::OptionsError;
@@ -62,10 +63,26 @@ pub struct MqttProvider {
 
 enum TaskState {
     /// Started by the first call, so that a provider can be made outside of a runtime.
-    Idle(Box<dyn FnOnce() -> Box<Task> + Send>),
+    Idle(Beginning),
     Running(JoinHandle<()>),
     /// Somebody waits for its end, or it never ran.
     Taken,
+}
+
+/// What the task begins with.
+struct Beginning {
+    backoff: Backoff,
+    /// With a store.
+    kept: Option<Box<KeptSession>>,
+}
+
+/// A session that came back from its store.
+struct KeptSession {
+    session: Session,
+    keeper: Keeper,
+    restored: Restored,
+    /// The origin of the session's time.
+    origin: Instant,
 }
 
 /// What the handle, the receipts and the task have in common.
@@ -84,7 +101,6 @@ pub(crate) struct Shared {
     /// How it ended, once it has.
     outcome: OnceLock<Result<(), ProviderError>>,
     ended: Notify,
-    this: std::sync::Weak<Self>,
 }
 
 impl MqttProvider {
@@ -148,29 +164,27 @@ impl MqttProvider {
             Some(_) => Persistence::On,
             None => Persistence::Off,
         };
-        // Boxed, as it stays: it is large, and what it waits with is moved more than once.
-        let session = Session::new(options.session.clone()).map_err(OptionsError::Session)?;
-        let mut session = Box::new(session);
+        options.session.check().map_err(OptionsError::Session)?;
         let mut kept = None;
         let mut handles = Vec::new();
         if let Some(store) = options.store.take() {
             let store = store.claim().ok_or(OptionsError::StoreInUse)?;
             let loaded = load(&**store, &options.session.client_id).map_err(OptionsError::Store)?;
-            let (stored, mut restored) = restore(loaded, options.session.clone(), Timestamp::ZERO)
+            let (session, mut restored) = restore(loaded, options.session.clone(), Timestamp::ZERO)
                 .map_err(OptionsError::Store)?;
-            *session = stored;
             inbox.adopt(restored.load);
             handles = std::mem::take(&mut restored.handles);
-            kept = Some(Box::new((
-                Keeper::new(store),
+            kept = Some(Box::new(KeptSession {
+                session,
+                keeper: Keeper::new(store),
                 restored,
-                tokio::time::Instant::now(),
-            )));
+                origin: Instant::now(),
+            }));
         }
         let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random.seed()));
         let counters = Counters::new();
         let client_id = options.session.client_id.as_str().into();
-        let shared = Arc::new_cyclic(|this| Shared {
+        let shared = Arc::new(Shared {
             options,
             connect,
             client_id,
@@ -182,24 +196,13 @@ impl MqttProvider {
             endpoint: AtomicUsize::new(NONE_YET),
             outcome: OnceLock::new(),
             ended: Notify::new(),
-            this: this.clone(),
         });
         shared.restored(handles);
-        let task = {
-            let shared = Arc::clone(&shared);
-            Box::new(move || {
-                // It is large, and a future is moved a number of times before it runs.
-                let mut task = Box::new(Task::new(shared, session, backoff));
-                if let Some((keeper, restored, origin)) = kept.map(|kept| *kept) {
-                    task.keep_with(keeper, restored, origin);
-                }
-                task
-            })
-        };
+        let beginning = Beginning { backoff, kept };
         Ok(Self {
             shared,
             seat,
-            task: Mutex::new(TaskState::Idle(task)),
+            task: Mutex::new(TaskState::Idle(beginning)),
             is_started: AtomicBool::new(false),
         })
     }
@@ -276,8 +279,10 @@ impl MqttProvider {
         }
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|error| ProviderError::new(ProviderErrorKind::Other).with_source(error))?;
-        if let TaskState::Idle(make) = std::mem::replace(&mut *state, TaskState::Taken) {
+        if let TaskState::Idle(beginning) = std::mem::replace(&mut *state, TaskState::Taken) {
+            let shared = Arc::clone(&self.shared);
             // The task makes a timer, which it can only do inside the runtime.
+            let make = move || beginning.into_task(shared);
             let work = Arc::clone(&self.seat).run(runtime.clone(), make);
             *state = TaskState::Running(runtime.spawn(work));
             self.is_started.store(true, Ordering::Relaxed);
@@ -489,6 +494,19 @@ impl Provider for MqttProvider {
     }
 }
 
+impl Beginning {
+    /// Boxed at once: it is large, and is moved a number of times before it runs.
+    fn into_task(self, shared: Arc<Shared>) -> Box<Task> {
+        let Some(kept) = self.kept else {
+            let session = shared.new_session();
+            return Box::new(Task::new(shared, session, self.backoff));
+        };
+        let mut task = Box::new(Task::new(shared, kept.session, self.backoff));
+        task.keep_with(kept.keeper, kept.restored, kept.origin);
+        task
+    }
+}
+
 impl Drop for MqttProvider {
     fn drop(&mut self) {
         self.shared.inbox.close(Farewell::AtOnce);
@@ -558,14 +576,10 @@ impl Shared {
         }
     }
 
-    /// A session that knows of nothing. The configuration was checked when the provider was made.
-    pub(crate) fn new_session(&self) -> Option<Session> {
-        Session::new(self.options.session.clone()).ok()
-    }
-
-    /// Where the receipts of deliveries report to.
-    pub(crate) fn receipts(&self) -> Option<Arc<dyn ReceiptSink>> {
-        Some(self.this.upgrade()?)
+    /// A session that knows of nothing.
+    pub(crate) fn new_session(&self) -> Session {
+        Session::new(self.options.session.clone())
+            .expect("the configuration was checked when the provider was made")
     }
 }
 
@@ -601,22 +615,21 @@ impl Randomness {
     /// RFC 9562, section 5.4; of other bytes than the seed.
     pub(crate) fn uuid(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut uuid = [b'-'; 36];
-        let mut bytes = self.0.iter().copied().take(16).enumerate();
-        for group in [0..8, 9..13, 14..18, 19..23, 24..36] {
-            for (digits, (at, byte)) in uuid[group].chunks_exact_mut(2).zip(&mut bytes) {
-                let byte = match at {
-                    6 => byte & 0x0f | 0x40,
-                    8 => byte & 0x3f | 0x80,
-                    _ => byte,
-                };
-                digits.copy_from_slice(
-                    &[byte >> 4, byte & 0x0f].map(|half| DIGITS[usize::from(half)]),
-                );
+        let mut uuid = Vec::with_capacity(36);
+        for (at, &byte) in self.0.iter().take(16).enumerate() {
+            let byte = match at {
+                6 => byte & 0x0f | 0x40,
+                8 => byte & 0x3f | 0x80,
+                _ => byte,
+            };
+            if matches!(at, 4 | 6 | 8 | 10) {
+                uuid.push(b'-');
             }
+            let digits = [byte >> 4, byte & 0x0f].map(|half| DIGITS[usize::from(half)]);
+            uuid.extend_from_slice(&digits);
         }
         // All of it is ASCII.
-        String::from_utf8_lossy(&uuid).into_owned()
+        String::from_utf8(uuid).unwrap_or_default()
     }
 }
 

@@ -125,7 +125,7 @@ impl<W: Work> Seat<W> {
     pub(crate) fn run(
         self: Arc<Self>,
         runtime: Handle,
-        make: Box<dyn FnOnce() -> Box<W> + Send>,
+        make: impl FnOnce() -> Box<W> + Send,
     ) -> impl Future<Output = ()> + Send {
         // Who begins to wait before the task has run is called like those who do afterwards.
         self.lock().audience.shares_thread =

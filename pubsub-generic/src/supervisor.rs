@@ -532,10 +532,8 @@ impl Task {
         self.subscriptions.overlaps.forget();
         self.away = None;
         self.renewing.abandon();
-        if !self.is_done
-            && let Some(session) = self.shared.new_session()
-        {
-            *self.session = session;
+        if !self.is_done {
+            self.session = self.shared.new_session();
             self.set_aside = 0;
         }
         if let Some(keeper) = &mut self.keeper {

@@ -156,16 +156,16 @@ impl Drop for Clerk {
     }
 }
 
-fn clerk(desk: &Arc<Desk>) -> Box<dyn FnOnce() -> Box<Clerk> + Send> {
+fn clerk(desk: &Arc<Desk>) -> impl FnOnce() -> Box<Clerk> + Send + use<> {
     let desk = Arc::clone(desk);
-    Box::new(move || {
+    move || {
         Box::new(Clerk {
             desk,
             taken_up: 0,
             delivered: 0,
             has_yielded: false,
         })
-    })
+    }
 }
 
 /// Drives first, as a receipt does, and then waits for the task or another to have done it.
