@@ -209,7 +209,9 @@ impl<W: Work> Seat<W> {
     /// Polls the work for somebody else than the task.
     fn poll_for_other(&self, mut driven: Box<Driven<W>>, news: News, waits_for: WaitsFor) {
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            let _entered = driven.runtime.enter();
+            // It costs less to look whether that is where this is.
+            let is_here = Handle::try_current().is_ok_and(|here| here.id() == driven.runtime.id());
+            let _entered = (!is_here).then(|| driven.runtime.enter());
             driven.poll(news)
         }));
         let mut state = self.lock();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{self, Builder, Runtime};
 use tokio::sync::oneshot;
 
 use super::habits::{ALONE_ENOUGH, DRIVEN_BY_OTHERS, FRUITFUL_ENOUGH};
@@ -86,6 +86,7 @@ impl Desk {
 
 struct Clerk {
     desk: Arc<Desk>,
+    home: runtime::Id,
     taken_up: usize,
     delivered: usize,
     has_yielded: bool,
@@ -113,6 +114,7 @@ impl Work for Clerk {
         let desk = Arc::clone(&self.desk);
         assert_eq!(desk.polls.fetch_add(1, Ordering::SeqCst), 0);
         assert!(news > News::None);
+        assert_eq!(Handle::current().id(), self.home, "whoever polls");
         if tokio::task::try_id().is_none() {
             desk.by_others.fetch_add(1, Ordering::SeqCst);
         }
@@ -161,6 +163,7 @@ fn clerk(desk: &Arc<Desk>) -> impl FnOnce() -> Box<Clerk> + Send + use<> {
     move || {
         Box::new(Clerk {
             desk,
+            home: Handle::current().id(),
             taken_up: 0,
             delivered: 0,
             has_yielded: false,
@@ -365,6 +368,28 @@ async fn who_drives_does_it_at_once_and_the_task_then_leaves_it() {
     desk.close();
     task.await.unwrap();
     assert_eq!(desk.dropped.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn whoever_drives_does_it_in_the_runtime_of_the_work() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let (desk, seat, task) = runtime.block_on(scene());
+    let drive = || {
+        let mut receiver = desk.leave();
+        let cx = Context::from_waker(Waker::noop());
+        // Twice, since the first time it is not known.
+        seat.drive(&cx);
+        seat.drive(&cx);
+        assert!(receiver.try_recv().is_ok());
+    };
+    drive();
+    Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(async { drive() });
+    runtime.block_on(async { drive() });
+    desk.close();
+    runtime.block_on(task).unwrap();
 }
 
 #[tokio::test]
