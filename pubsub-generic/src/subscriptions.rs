@@ -80,6 +80,9 @@ impl Subscriptions {
     /// Answers every call with this error. Returns how many there were.
     pub(crate) fn fail(&mut self, reason: &ProviderError) -> usize {
         let mut failed = 0;
+        if self.is_settled() && self.asked.is_empty() {
+            return failed;
+        }
         for call in std::mem::take(&mut self.calls).into_all() {
             failed += 1;
             let _ = call.reply.send(Err(reason.clone()));
