@@ -596,6 +596,32 @@ mod tests {
     }
 
     #[test]
+    fn keeps_what_was_before_for_followers_alone() {
+        use ConnectionState as S;
+        let hub = ConnectionHub::new();
+        let mut facts = ConnectionFacts::new();
+        let mut opened_and_established = || {
+            facts.closed();
+            facts.opening();
+            hub.set(status(facts));
+            facts.established();
+            hub.set(status(facts));
+        };
+        opened_and_established();
+        assert!(hub.lock().earlier.is_empty());
+        let mut watch = hub.watch();
+        let other = watch.clone();
+        opened_and_established();
+        drop(other);
+        let seen: Vec<_> = std::iter::from_fn(|| watch.next().now_or_never().flatten()).collect();
+        let seen: Vec<_> = seen.iter().map(|status| status.state).collect();
+        assert_eq!(seen, [S::Connected, S::Connecting, S::Connected]);
+        drop(watch);
+        assert!(hub.lock().earlier.is_empty());
+        assert_eq!(hub.current().state, S::Connected);
+    }
+
+    #[test]
     fn forgets_followers_that_left() {
         let hub = ConnectionHub::new();
         for _ in 0..100 {
