@@ -29,6 +29,7 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
+    #[inline]
     pub(crate) fn new(
         registry: &'a Registry,
         topics: impl IntoTopics,
