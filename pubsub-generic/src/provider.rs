@@ -71,7 +71,8 @@ enum TaskState {
 
 /// What the task begins with.
 struct Beginning {
-    backoff: Backoff,
+    /// For the jitter of its back-off.
+    seed: u64,
     /// With a store.
     kept: Option<Box<KeptSession>>,
 }
@@ -181,7 +182,6 @@ impl MqttProvider {
                 origin: Instant::now(),
             }));
         }
-        let backoff = Backoff::new(options.reconnect.clone(), Random::seeded(random.seed()));
         let counters = Counters::new();
         let client_id = options.session.client_id.as_str().into();
         let shared = Arc::new(Shared {
@@ -198,7 +198,10 @@ impl MqttProvider {
             ended: Notify::new(),
         });
         shared.restored(handles);
-        let beginning = Beginning { backoff, kept };
+        let beginning = Beginning {
+            seed: random.seed(),
+            kept,
+        };
         Ok(Self {
             shared,
             seat,
@@ -497,11 +500,13 @@ impl Provider for MqttProvider {
 impl Beginning {
     /// Boxed at once: it is large, and is moved a number of times before it runs.
     fn into_task(self, shared: Arc<Shared>) -> Box<Task> {
+        let policy = shared.options.reconnect.clone();
+        let backoff = Backoff::new(policy, Random::seeded(self.seed));
         let Some(kept) = self.kept else {
             let session = shared.new_session();
-            return Box::new(Task::new(shared, session, self.backoff));
+            return Box::new(Task::new(shared, session, backoff));
         };
-        let mut task = Box::new(Task::new(shared, kept.session, self.backoff));
+        let mut task = Box::new(Task::new(shared, kept.session, backoff));
         task.keep_with(kept.keeper, kept.restored, kept.origin);
         task
     }
