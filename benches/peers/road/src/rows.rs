@@ -258,6 +258,7 @@ const ROAD: &[Row] = &[
         &[AtMost(2.0)], &[AtMost(1.0)]).without(NO_CRT),
     row("16", "allocations, publish QoS 1, window 100", Figure::Allocations, PUBLISH_ACK,
         &[AtMost(3.0)], &[AtMost(2.0)]).without(NO_CRT),
+    row("16", "allocations, connect, subscribe, disconnect", Figure::Allocations, CONNECT, &[], &[]).without(NO_CRT),
     row("17", "system calls, receive QoS 0", Figure::SystemCalls, load(Verb::Receive, 50_000, 0, SMALL),
         &[AtMost(0.02)], &[AtMost(0.01)]).without(NO_CRT_NOR_DEFAULT)
         .note("What strace counts in all threads of a run of twice as many messages, less what it counts in a run of them. It slows \
@@ -271,6 +272,8 @@ const ROAD: &[Row] = &[
     row("17", "system calls, receive QoS 1 with acknowledgements, window 20", Figure::SystemCalls,
         load(Verb::ReceiveAck, 20_000, 20, SMALL), &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("17", "system calls, ping-pong", Figure::SystemCalls, PING_PONG, &[], &[]).without(NO_CRT_NOR_DEFAULT),
+    row("17", "system calls, connect, subscribe, disconnect", Figure::SystemCalls, load(Verb::Connect, 200, 0, SMALL),
+        &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, receive QoS 0", Figure::Instructions, load(Verb::Receive, 10_000, 0, SMALL),
         &[AtMost(1_500.0)], &[AtMost(900.0)]).without(NO_CRT_NOR_DEFAULT)
         .note("The gate: it does not depend on who else uses the machine. What valgrind counts in a run of twice as many messages, \
@@ -286,6 +289,8 @@ const ROAD: &[Row] = &[
     row("18", "instructions, receive QoS 1 with acknowledgements, window 1,000", Figure::Instructions,
         load(Verb::ReceiveAck, 10_000, 1_000, SMALL), &[], &[]).without(NO_CRT_NOR_DEFAULT),
     row("18", "instructions, ping-pong", Figure::Instructions, load(Verb::PingPong, 2_000, 0, SMALL),
+        &[], &[]).without(NO_CRT_NOR_DEFAULT),
+    row("18", "instructions, connect, subscribe, disconnect", Figure::Instructions, load(Verb::Connect, 200, 0, SMALL),
         &[], &[]).without(NO_CRT_NOR_DEFAULT),
 ];
 
