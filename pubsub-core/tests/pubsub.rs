@@ -39,6 +39,19 @@ async fn delivers_once_whatever_matches() {
 }
 
 #[tokio::test]
+async fn a_filter_that_is_named_twice_is_one() {
+    let (pubsub, provider) = with_memory();
+    let mut messages = pubsub.subscribe(["a", "b", "a"]).await.unwrap();
+    assert_eq!(provider.filters(), 2);
+    pubsub.publish("a", "x").await.unwrap();
+    assert_eq!(texts(&mut messages), ["x"]);
+    drop(messages);
+    assert_eq!(provider.filters(), 0);
+    let stats = pubsub.routing_stats("memory").unwrap();
+    assert_eq!((stats.filters, stats.subscriptions), (0, 0));
+}
+
+#[tokio::test]
 async fn unsubscribes_in_part_and_in_whole() {
     let (pubsub, provider) = with_memory();
     let mut messages = pubsub.subscribe(["a", "b"]).await.unwrap();

@@ -4,7 +4,6 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures_util::{Sink as _, Stream as _};
@@ -77,10 +76,7 @@ impl WebSocket {
     }
 
     fn begin_close(&mut self, step: CloseStep, outcome: CloseOutcome) {
-        let deadline = match self.config.close_timeout {
-            Duration::MAX => None,
-            timeout => Instant::now().checked_add(timeout),
-        };
+        let deadline = Instant::now().checked_add(self.config.close_timeout);
         self.state = State::Closing(Closing {
             step,
             deadline: deadline.map(|deadline| Box::pin(time::sleep_until(deadline))),
